@@ -1,0 +1,90 @@
+use isotrace_graph::Node;
+
+use crate::{OpError, Operator, ops};
+
+/// One supported operator.
+#[derive(Debug)]
+pub struct Entry {
+    /// The domain; empty for ONNX's own.
+    pub domain: &'static str,
+    /// The operator's name.
+    pub op: &'static str,
+    /// The first version of the domain's operator set whose meaning `build` knows; it reads later ones from the node.
+    pub since: i64,
+    /// Parses a node's attributes.
+    pub build: fn(&Node) -> Result<Box<dyn Operator>, OpError>,
+}
+
+/// The newest version of ONNX's own operator set that was looked at when this table was written.
+pub const NEWEST_OPSET: i64 = 28;
+
+const ONNX: &str = "";
+const MICROSOFT: &str = "com.microsoft";
+const NCHWC: &str = "com.microsoft.nchwc";
+
+macro_rules! table {
+    ($($domain:ident $op:literal $since:literal => $build:path;)*) => {
+        static TABLE: &[Entry] = &[$(Entry { domain: $domain, op: $op, since: $since, build: $build },)*];
+    };
+}
+
+table! {
+    // Arithmetic and comparisons
+    ONNX "Add" 1 => ops::arithmetic::add;
+    ONNX "Div" 1 => ops::arithmetic::div;
+    ONNX "Mul" 1 => ops::arithmetic::mul;
+    ONNX "Sub" 1 => ops::arithmetic::sub;
+
+    // Functions of one number, activations
+
+    // Products, convolutions, pooling
+    ONNX "MatMul" 1 => ops::matmul::build;
+
+    // Reductions, normalisations, attention
+
+    // Shape and movement
+    ONNX "Transpose" 1 => ops::transpose::build;
+
+    // Gather, scatter, selection, order
+
+    // Constants, conversion, random numbers, control flow
+
+    // Recurrent
+
+    // Quantisation
+
+    // com.microsoft and its kin: what ONNX Runtime's optimiser writes
+}
+
+/// Every supported operator, in the order of the table.
+pub fn entries() -> &'static [Entry] {
+    TABLE
+}
+
+/// Builds the operator of a node, or says what it would take.
+pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
+    // A file may spell ONNX's own domain either way.
+    let domain = if node.domain == "ai.onnx" { "" } else { node.domain.as_str() };
+    let unsupported = |remedy: String| OpError::Unsupported {
+        op: node.op.clone(),
+        domain: node.domain.clone(),
+        version: node.version,
+        remedy,
+    };
+    let Some(entry) = TABLE.iter().find(|e| e.domain == domain && e.op == node.op) else {
+        let elsewhere: Vec<&str> = TABLE.iter().filter(|e| e.op == node.op).map(|e| e.domain).collect();
+        return Err(unsupported(match elsewhere.first() {
+            Some(other) => format!("an operator of this name exists in domain {other:?}: is the node's domain right?"),
+            None => "it needs a kernel, a budget and a line in the registry (ARCHITECTURE.md, \"A new operator\"); \
+                     `isotrace ops` lists what there is"
+                .to_owned(),
+        }));
+    };
+    if node.version < entry.since || (domain.is_empty() && node.version > NEWEST_OPSET) {
+        return Err(unsupported(format!(
+            "versions {} to {NEWEST_OPSET} are: convert the model with onnx.version_converter",
+            entry.since
+        )));
+    }
+    (entry.build)(node)
+}
