@@ -1,5 +1,6 @@
 use isotrace_graph::{Graph, Node, NodeId, ValueId};
-use isotrace_ops::{Bodies, OpError, Operator, Precision};
+use isotrace_ops::budget::{Budget, Unit};
+use isotrace_ops::{Bodies, Call, OpError, Operator, Precision};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
@@ -105,23 +106,73 @@ impl<'g> Plan<'g> {
         decided: Option<&[Option<Tensor>]>,
     ) -> Result<Vec<Tensor>, RunError> {
         let node = self.graph.node(id);
-        let inputs: Vec<Option<Tensor>> = node.inputs.iter().map(|v| v.and_then(lookup)).collect();
+        self.with_inputs(id, lookup, |inputs| {
+            let bodies = self.bodies(id, lookup, precision);
+            let what =
+                Evaluation { inputs, outputs: node.outputs.len(), precision, decided, bodies: &bodies };
+            let outputs = evaluate(self.op(id), &what)?;
+            let needed = node.outputs.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+            if outputs.len() < needed {
+                let (named, made) = (node.outputs.len(), outputs.len());
+                return Err(OpError::Setting(format!("{named} outputs are named, the operator has {made}")));
+            }
+            Ok(outputs)
+        })
+    }
+
+    /// What rounding at unit roundoff `unit` may do to output `index` of a node. `lookup` yields f64 values.
+    pub fn budget(
+        &self,
+        id: NodeId,
+        lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+        index: usize,
+        output: &Tensor,
+        unit: Unit,
+    ) -> Result<Budget, RunError> {
+        self.with_inputs(id, lookup, |inputs| {
+            let bodies = self.bodies(id, lookup, Precision::Float64);
+            self.op(id).budget(&self.call(id, inputs, &bodies), index, output, unit)
+        })
+    }
+
+    /// The change of a node's outputs that changes of its inputs by up to `errors` bring about, to first order.
+    /// `lookup` yields f64 values; `outputs` are the node's f64 results on them.
+    pub fn propagate(
+        &self,
+        id: NodeId,
+        lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+        outputs: &[Tensor],
+        errors: &[Option<Tensor>],
+    ) -> Result<Vec<Tensor>, RunError> {
+        self.with_inputs(id, lookup, |inputs| {
+            let bodies = self.bodies(id, lookup, Precision::Float64);
+            self.op(id).propagate(&self.call(id, inputs, &bodies), outputs, errors)
+        })
+    }
+
+    fn call<'a>(&self, id: NodeId, inputs: &'a [Option<&'a Tensor>], bodies: &'a dyn Bodies) -> Call<'a> {
+        Call { inputs, outputs: self.graph.node(id).outputs.len(), precision: Precision::Float64, bodies }
+    }
+
+    fn bodies<'a>(
+        &'a self,
+        id: NodeId,
+        lookup: &'a dyn Fn(ValueId) -> Option<Tensor>,
+        precision: Precision,
+    ) -> NodeBodies<'a, 'g> {
+        NodeBodies { plans: self.bodies.get(&id.index()).map_or(&[], Vec::as_slice), lookup, precision }
+    }
+
+    fn with_inputs<R>(
+        &self,
+        id: NodeId,
+        lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+        f: impl FnOnce(&[Option<&Tensor>]) -> Result<R, OpError>,
+    ) -> Result<R, RunError> {
+        let inputs: Vec<Option<Tensor>> =
+            self.graph.node(id).inputs.iter().map(|v| v.and_then(lookup)).collect();
         let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
-        let bodies =
-            NodeBodies { plans: self.bodies.get(&id.index()).map_or(&[], Vec::as_slice), lookup, precision };
-        let what =
-            Evaluation { inputs: &inputs, outputs: node.outputs.len(), precision, decided, bodies: &bodies };
-        let failed = |source| self.failure(id, &inputs, source);
-        let outputs = evaluate(self.op(id), &what).map_err(failed)?;
-        let needed = node.outputs.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        if outputs.len() < needed {
-            return Err(failed(OpError::Setting(format!(
-                "{} outputs are named, the operator has {}",
-                node.outputs.len(),
-                outputs.len()
-            ))));
-        }
-        Ok(outputs)
+        f(&inputs).map_err(|source| self.failure(id, &inputs, source))
     }
 
     fn failure(&self, id: NodeId, inputs: &[Option<&Tensor>], source: OpError) -> RunError {
