@@ -1,0 +1,201 @@
+//! The report for people: the verdict first, then where the two part and why, then the values that matter.
+
+mod layout;
+mod table;
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::{Culprit, CulpritSide, Input, Region, Report, Side, Status, Verdict};
+pub(crate) use layout::printable;
+use layout::{number, shape, wrap};
+
+/// How the text is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Columns of the terminal; lines are broken and names shortened to fit, down to 60.
+    pub width: usize,
+    /// Whether to write ANSI colours.
+    pub colour: bool,
+    /// Whether to show every culprit and every pair rather than those that matter.
+    pub all: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { width: 100, colour: false, all: false }
+    }
+}
+
+/// Culprits shown unless all are asked for.
+const CULPRITS: usize = 5;
+/// Names shown of a region's nodes.
+const NODES: usize = 6;
+
+/// The report as text that ends with a newline.
+pub fn render(report: &Report, options: Options) -> String {
+    let mut page = Page { out: String::new(), width: options.width.max(60), colour: options.colour };
+    page.verdict(report);
+    page.sides(report);
+    page.culprits(report, options.all);
+    for warning in &report.warnings {
+        let mut text = warning.summary.clone();
+        if !warning.place.is_empty() {
+            let _ = write!(text, " ({})", listed(&warning.place));
+        }
+        page.gap();
+        page.paragraph(&format!("warning, {}: ", warning.class), YELLOW, 2, &text);
+    }
+    table::write(&mut page, report, options.all);
+    page.out
+}
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const GREEN: Style = AnsiColor::Green.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+
+/// The text written so far, and how wide it may be.
+struct Page {
+    out: String,
+    width: usize,
+    colour: bool,
+}
+
+impl Page {
+    fn paint(&self, style: Style, text: &str) -> String {
+        if self.colour && !text.is_empty() { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text.trim_end());
+        self.out.push('\n');
+    }
+
+    fn gap(&mut self) {
+        self.out.push('\n');
+    }
+
+    /// A styled head and a text after it, further lines indented.
+    fn paragraph(&mut self, head: &str, style: Style, indent: usize, text: &str) {
+        let lines = wrap(&printable(text), self.width, head.chars().count(), indent);
+        for (i, line) in lines.iter().enumerate() {
+            let start = if i == 0 { self.paint(style, head) } else { " ".repeat(indent) };
+            self.line(&format!("{start}{line}"));
+        }
+    }
+
+    fn verdict(&mut self, report: &Report) {
+        let style = match report.verdict {
+            Verdict::Identical | Verdict::Equivalent => GREEN,
+            Verdict::Divergent => RED,
+            Verdict::Invalid | Verdict::Inconclusive => YELLOW,
+        };
+        self.paragraph(&format!("{}: ", report.verdict), style, 2, &report.reason);
+        self.gap();
+    }
+
+    fn sides(&mut self, report: &Report) {
+        let wide = report.a.source.chars().count().max(report.b.source.chars().count());
+        for (name, side) in [("a", &report.a), ("b", &report.b)] {
+            let Side { source, nodes, values, .. } = side;
+            let source = format!("{:wide$}", printable(source));
+            let size = self.paint(DIM, &format!("{nodes} nodes, {values} values"));
+            self.line(&format!("{}  {source}  {size}", self.paint(BOLD, name)));
+        }
+        for input in &report.inputs {
+            let Input { name, dtype, shape: dims, made } = input;
+            let name = match (&name.a, &name.b) {
+                (Some(a), Some(b)) if a != b => format!("{a} | {b}"),
+                (a, b) => a.as_ref().or(b.as_ref()).cloned().unwrap_or_default(),
+            };
+            self.paragraph("input  ", DIM, 7, &format!("{name} {dtype}{}: {made}", shape(dims)));
+        }
+        if let Some(seed) = report.seed {
+            self.paragraph("seed   ", DIM, 7, &seed.to_string());
+        }
+    }
+
+    fn culprits(&mut self, report: &Report, all: bool) {
+        let shown = if all { report.culprits.len() } else { CULPRITS.min(report.culprits.len()) };
+        for culprit in &report.culprits[..shown] {
+            self.gap();
+            self.culprit(culprit);
+        }
+        if shown < report.culprits.len() {
+            self.gap();
+            self.line(&format!("{} more culprits; --all shows them", report.culprits.len() - shown));
+        }
+    }
+
+    fn culprit(&mut self, culprit: &Culprit) {
+        let Culprit { rank, side, a, b, cause } = culprit;
+        let place = match side {
+            CulpritSide::A => ", in a",
+            CulpritSide::B => ", in b",
+            CulpritSide::Both => ", in both",
+            CulpritSide::Neither => "",
+        };
+        self.paragraph(&format!("culprit {rank}: {}{place}", printable(&cause.class)), RED, 2, "");
+        self.paragraph("  ", Style::new(), 2, &cause.summary);
+        for (name, region) in [("  a  ", a), ("  b  ", b)] {
+            self.paragraph(name, BOLD, 5, &describe(region));
+        }
+        for (i, evidence) in cause.evidence.iter().enumerate() {
+            self.paragraph(if i == 0 { "  evidence  " } else { "            " }, DIM, 12, evidence);
+        }
+        if let Some(proof) = &cause.counterfactual {
+            let fall = format!(
+                "{}: the largest difference goes from {} to {}",
+                proof.change,
+                number(proof.before),
+                number(proof.after)
+            );
+            self.paragraph("  proof     ", GREEN, 12, &fall);
+        }
+        for near in &cause.nearest {
+            let text = format!("{}: {}; leaves {}", near.class, near.change, number(near.left));
+            self.paragraph("  tried     ", DIM, 12, &text);
+        }
+    }
+}
+
+/// A region's operators and nodes, and what it hands on.
+fn describe(region: &Region) -> String {
+    if region.nodes.is_empty() && region.outputs.is_empty() {
+        return "(nothing)".to_owned();
+    }
+    let nodes: Vec<String> = region
+        .nodes
+        .iter()
+        .enumerate()
+        .map(|(i, node)| match region.ops.get(i) {
+            Some(op) => format!("{op} {node}"),
+            None => node.clone(),
+        })
+        .collect();
+    let outputs =
+        if region.outputs.is_empty() { String::new() } else { format!(" -> {}", listed(&region.outputs)) };
+    format!("{}{outputs}", listed(&nodes))
+}
+
+/// Names with commas, cut after a few.
+fn listed(names: &[String]) -> String {
+    let shown = names[..names.len().min(NODES)].join(", ");
+    match names.len().saturating_sub(NODES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// The colour of a status.
+fn colour_of(status: Status) -> Style {
+    match status {
+        Status::Identical | Status::Rounding => AnsiColor::Green.on_default(),
+        Status::Inherited => AnsiColor::Yellow.on_default(),
+        Status::Culprit => RED,
+        Status::Unmatched | Status::NotEvaluated => DIM,
+    }
+}
