@@ -1,7 +1,7 @@
 //! Reading a node's attributes with their defaults; a wrong kind is an error, never a default.
 
 use isotrace_graph::{Attribute, Node};
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 
 use crate::OpError;
 
@@ -57,3 +57,49 @@ pub fn flag(node: &Node, name: &str, default: bool) -> Result<bool, OpError> {
 pub fn text_or(node: &Node, name: &str, default: &str) -> Result<String, OpError> {
     Ok(text(node, name)?.unwrap_or_else(|| default.to_owned()))
 }
+
+/// An element type, stored as its number in ONNX's `TensorProto.DataType`.
+pub fn dtype(node: &Node, name: &str) -> Result<Option<DType>, OpError> {
+    let Some(code) = int(node, name)? else { return Ok(None) };
+    let found = usize::try_from(code).ok().and_then(|code| ONNX_TYPES.get(code).copied().flatten());
+    found.map(Some).ok_or_else(|| {
+        OpError::Setting(format!(
+            "attribute {name:?} of {} is {code}, which is no element type supported here (1 to 26 are)",
+            node.qualified_op()
+        ))
+    })
+}
+
+/// `TensorProto.DataType` by number.
+const ONNX_TYPES: [Option<DType>; 27] = {
+    use DType as D;
+    [
+        None,
+        Some(D::F32),
+        Some(D::U8),
+        Some(D::I8),
+        Some(D::U16),
+        Some(D::I16),
+        Some(D::I32),
+        Some(D::I64),
+        Some(D::String),
+        Some(D::Bool),
+        Some(D::F16),
+        Some(D::F64),
+        Some(D::U32),
+        Some(D::U64),
+        Some(D::C64),
+        Some(D::C128),
+        Some(D::BF16),
+        Some(D::F8E4M3FN),
+        Some(D::F8E4M3FNUZ),
+        Some(D::F8E5M2),
+        Some(D::F8E5M2FNUZ),
+        Some(D::U4),
+        Some(D::I4),
+        Some(D::F4E2M1),
+        Some(D::F8E8M0),
+        Some(D::U2),
+        Some(D::I2),
+    ]
+};

@@ -43,7 +43,13 @@ pub fn propagate(
                 Some(e) => Ok(e.clone()),
                 None => zeros(x),
             })?;
-            run_on(run, call, &moved)
+            let moved = run_on(run, call, &moved)?;
+            // Integers that an operator reads off its input (shapes, places) are not errors of it.
+            moved
+                .into_iter()
+                .zip(outputs)
+                .map(|(m, y)| if m.dtype().is_float() { Ok(m) } else { zeros(y) })
+                .collect()
         }
         Flow::Linear => {
             let scale = upscale(call, errors)?;
@@ -124,6 +130,11 @@ fn smooth(tensor: &Tensor) -> Result<Tensor, OpError> {
         out.extend(row.iter().map(|x| 2.0 * x.max(rms)));
     }
     Ok(Tensor::from_vec(tensor.shape(), out)?)
+}
+
+/// No change at all, for outputs that no float input reaches.
+pub fn none(outputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
+    outputs.iter().map(zeros).collect()
 }
 
 fn zeros(tensor: &Tensor) -> Result<Tensor, OpError> {

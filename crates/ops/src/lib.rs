@@ -7,6 +7,7 @@
 //! Half-precision tensors never reach a kernel: the executor widens them to f32 and rounds the result once, unless
 //! the operator only moves elements or converts them ([`Operator::keeps_half`]).
 
+pub mod arguments;
 pub mod attributes;
 pub mod budget;
 mod call;
@@ -17,7 +18,11 @@ pub mod flow;
 pub mod moves;
 pub mod ops;
 pub mod product;
+pub mod random;
 mod registry;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod walk;
 
 pub use call::{Bodies, Call, NoBodies, Precision};
 pub use error::OpError;
@@ -57,10 +62,13 @@ pub trait Operator: Send + Sync + std::fmt::Debug {
 
     /// How far output `index` may lie from its exact value when computed at unit roundoff `unit`, element by
     /// element. `call` holds the inputs in f64 and `output` the f64 result. The default suits an operator that
-    /// is correctly rounded.
+    /// moves elements or is correctly rounded.
     fn budget(&self, call: &Call<'_>, index: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         let _ = (call, index);
-        budget::correctly_rounded(output, unit)
+        match self.flow() {
+            Flow::Moves => Ok(Budget::exact(output.len())),
+            _ => budget::correctly_rounded(output, unit),
+        }
     }
 
     /// The largest change of the outputs that changes of the inputs by up to `errors` (f64, shaped as the inputs;

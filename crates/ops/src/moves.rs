@@ -1,30 +1,29 @@
 //! Operators that move elements without looking at them work on any type through one generic kernel.
 
 use bytemuck::Pod;
-use isotrace_tensor::{DType, Tensor, TensorError};
+use isotrace_tensor::{DType, Tensor, TensorError, element_count};
 
 /// A kernel that fills an output with elements of one or more inputs of the same type.
 pub trait Move {
-    /// The output's elements in C order. `data[i]` are the elements of input `i`.
-    fn run<T: Copy + Send + Sync>(&self, data: &[&[T]], zero: T) -> Vec<T>;
+    /// Appends the output's elements in C order to `out`, which is empty and has room for all of them.
+    /// `data[i]` are the elements of input `i`; `zero` is the number 0, false or the empty string.
+    fn run<T: Copy + Send + Sync>(&self, data: &[&[T]], zero: T, out: &mut Vec<T>);
+}
+
+/// Room for the elements of `shape`; an error where the machine has not that much, so that a hostile size does
+/// not end the process.
+pub fn room<T>(shape: &[usize]) -> Result<Vec<T>, TensorError> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(element_count(shape)?)
+        .map_err(|_| TensorError::TooLarge { shape: shape.to_vec() })?;
+    Ok(out)
 }
 
 /// Runs a kernel on tensors of one element type and wraps the result, which has `shape`.
-///
-/// `zero` in the kernel is the number 0, false or the empty string.
 pub fn move_elements(inputs: &[&Tensor], shape: &[usize], kernel: &impl Move) -> Result<Tensor, TensorError> {
     let first = inputs.first().map_or(DType::F32, |t| t.dtype());
     if let Some(other) = inputs.iter().find(|t| t.dtype() != first) {
         return Err(TensorError::DType { found: other.dtype(), expected: first });
-    }
-    fn typed<T: Pod + Send + Sync>(
-        inputs: &[&Tensor],
-        shape: &[usize],
-        dtype: DType,
-        kernel: &impl Move,
-    ) -> Result<Tensor, TensorError> {
-        let data: Vec<&[T]> = inputs.iter().map(|t| bytemuck::cast_slice(t.bytes())).collect();
-        Tensor::from_pods(dtype, shape, kernel.run(&data, T::zeroed()))
     }
     match first {
         DType::String => {
@@ -36,7 +35,8 @@ pub fn move_elements(inputs: &[&Tensor], shape: &[usize], kernel: &impl Move) ->
                 places.push((start..pool.len()).collect());
             }
             let places: Vec<&[usize]> = places.iter().map(Vec::as_slice).collect();
-            let picked = kernel.run(&places, 0);
+            let mut picked = room(shape)?;
+            kernel.run(&places, 0, &mut picked);
             Tensor::from_strings(shape, picked.into_iter().map(|i| pool[i].clone()).collect())
         }
         // C64 is two floats aligned to 4 bytes, every other type of 8 bytes is aligned to 8.
@@ -49,4 +49,16 @@ pub fn move_elements(inputs: &[&Tensor], shape: &[usize], kernel: &impl Move) ->
             _ => typed::<[u64; 2]>(inputs, shape, first, kernel),
         },
     }
+}
+
+fn typed<T: Pod + Send + Sync>(
+    inputs: &[&Tensor],
+    shape: &[usize],
+    dtype: DType,
+    kernel: &impl Move,
+) -> Result<Tensor, TensorError> {
+    let data: Vec<&[T]> = inputs.iter().map(|t| bytemuck::cast_slice(t.bytes())).collect();
+    let mut out = room(shape)?;
+    kernel.run(&data, T::zeroed(), &mut out);
+    Tensor::from_pods(dtype, shape, out)
 }

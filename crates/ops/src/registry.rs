@@ -43,11 +43,32 @@ table! {
     // Reductions, normalisations, attention
 
     // Shape and movement
+    ONNX "Concat" 1 => ops::concat::concat;
+    ONNX "Dropout" 1 => ops::identity::dropout;
+    ONNX "Expand" 8 => ops::expand::expand;
+    ONNX "Flatten" 1 => ops::reshape::flatten;
+    ONNX "Identity" 1 => ops::identity::identity;
+    ONNX "Reshape" 1 => ops::reshape::reshape;
+    ONNX "Shape" 1 => ops::shape::shape;
+    ONNX "Size" 1 => ops::shape::size;
+    ONNX "Slice" 1 => ops::slice::build;
+    ONNX "Split" 1 => ops::concat::split;
+    ONNX "Squeeze" 1 => ops::squeeze::squeeze;
+    ONNX "Tile" 1 => ops::expand::tile;
     ONNX "Transpose" 1 => ops::transpose::build;
+    ONNX "Unsqueeze" 1 => ops::squeeze::unsqueeze;
 
     // Gather, scatter, selection, order
+    ONNX "Gather" 1 => ops::gather::build;
+    ONNX "GatherElements" 11 => ops::gather_elements::gather_elements;
+    ONNX "GatherND" 11 => ops::gather_elements::gather_nd;
 
     // Constants, conversion, random numbers, control flow
+    ONNX "BitCast" 26 => ops::cast::bit_cast;
+    ONNX "Cast" 1 => ops::cast::cast;
+    ONNX "CastLike" 15 => ops::cast::cast_like;
+    ONNX "Constant" 1 => ops::constant::constant;
+    ONNX "ConstantOfShape" 9 => ops::constant::constant_of_shape;
 
     // Recurrent
 

@@ -14,11 +14,11 @@ pub fn element_count(shape: &[usize]) -> Result<usize, TensorError> {
         .ok_or_else(|| TensorError::TooLarge { shape: shape.to_vec() })
 }
 
-/// Strides, in elements, of a dense tensor in C order.
+/// Strides, in elements, of a dense tensor in C order. Those of an empty tensor mean nothing and may wrap.
 pub fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
+    let mut strides = vec![1usize; shape.len()];
     for i in (1..shape.len()).rev() {
-        strides[i - 1] = strides[i] * shape[i];
+        strides[i - 1] = strides[i].wrapping_mul(shape[i]);
     }
     strides
 }
@@ -64,7 +64,7 @@ impl Odometer {
             strides: strides.to_vec(),
             index: vec![0; shape.len()],
             offset: 0,
-            left: shape.iter().product(),
+            left: if shape.contains(&0) { 0 } else { shape.iter().product() },
         }
     }
 }

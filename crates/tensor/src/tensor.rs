@@ -146,6 +146,16 @@ impl Tensor {
         Ok(Self { dtype: self.dtype, shape: shape.to_vec(), data: self.data.clone() })
     }
 
+    /// The same bits read as another type of as many bytes, without copying where their alignment allows.
+    pub fn bit_cast(&self, dtype: DType) -> Result<Self, TensorError> {
+        match &self.data {
+            Data::Bytes(bytes) if self.dtype.size() == dtype.size() => {
+                Self::from_bytes(dtype, &self.shape, bytes.clone())
+            }
+            _ => Err(TensorError::Convert { from: self.dtype, to: dtype }),
+        }
+    }
+
     /// A copy with axis `i` of the result axis `perm[i]` of this tensor.
     pub fn permute(&self, perm: &[usize]) -> Result<Self, TensorError> {
         let shape: Vec<usize> = perm.iter().map(|&p| self.shape[p]).collect();

@@ -15,7 +15,7 @@ pub struct View<'a, T> {
 impl<'a, T: Copy + Send + Sync> View<'a, T> {
     /// A dense view in C order. `data` holds as many elements as `shape`.
     pub fn new(data: &'a [T], shape: &[usize]) -> Self {
-        debug_assert_eq!(data.len(), shape.iter().product::<usize>());
+        debug_assert_eq!(Ok(data.len()), crate::element_count(shape));
         Self { data, shape: shape.to_vec(), strides: strides(shape) }
     }
 
@@ -36,7 +36,7 @@ impl<'a, T: Copy + Send + Sync> View<'a, T> {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        if self.is_empty() { 0 } else { self.shape.iter().product() }
     }
 
     /// Whether the view has no element.
@@ -72,10 +72,13 @@ impl<'a, T: Copy + Send + Sync> View<'a, T> {
 
     /// Whether the elements lie one after the other in C order.
     pub fn is_contiguous(&self) -> bool {
+        if self.is_empty() {
+            return true;
+        }
         let mut expected = 1;
         for (&d, &s) in self.shape.iter().zip(&self.strides).rev() {
             if d != 1 && s != expected {
-                return self.is_empty();
+                return false;
             }
             expected *= d;
         }

@@ -1,5 +1,16 @@
 //! One operator, or one tight family that shares a kernel, a file.
 
 pub mod arithmetic;
+pub mod cast;
+pub mod concat;
+pub mod constant;
+pub mod expand;
+pub mod gather;
+pub mod gather_elements;
+pub mod identity;
 pub mod matmul;
+pub mod reshape;
+pub mod shape;
+pub mod slice;
+pub mod squeeze;
 pub mod transpose;

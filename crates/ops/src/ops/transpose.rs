@@ -28,16 +28,6 @@ impl Operator for Transpose {
     fn flow(&self) -> Flow {
         Flow::Moves
     }
-
-    fn budget(
-        &self,
-        _: &Call<'_>,
-        _: usize,
-        output: &Tensor,
-        _: crate::budget::Unit,
-    ) -> Result<crate::budget::Budget, OpError> {
-        Ok(crate::budget::Budget::exact(output.len()))
-    }
 }
 
 /// Checks that `perm` names each of `rank` axes once.
