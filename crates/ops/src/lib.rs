@@ -7,22 +7,27 @@
 //! Half-precision tensors never reach a kernel: the executor widens them to f32 and rounds the result once, unless
 //! the operator only moves elements or converts them ([`Operator::keeps_half`]).
 
+pub mod activation;
 pub mod arguments;
 pub mod attributes;
 pub mod budget;
 mod call;
+pub mod convolve;
 pub mod dispatch;
 mod error;
 mod float;
 pub mod flow;
 pub mod moves;
+pub mod nchwc;
 pub mod ops;
 pub mod product;
 pub mod random;
 mod registry;
+pub mod room;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod walk;
+pub mod window;
 
 pub use call::{Bodies, Call, NoBodies, Precision};
 pub use error::OpError;

@@ -38,7 +38,15 @@ table! {
     // Functions of one number, activations
 
     // Products, convolutions, pooling
+    ONNX "AveragePool" 1 => ops::pool::average;
+    ONNX "Conv" 1 => ops::conv::build;
+    ONNX "Gemm" 1 => ops::gemm::build;
+    ONNX "GlobalAveragePool" 1 => ops::global_pool::average;
+    ONNX "GlobalLpPool" 1 => ops::global_pool::norm;
+    ONNX "GlobalMaxPool" 1 => ops::global_pool::max;
+    ONNX "LpPool" 1 => ops::pool::norm;
     ONNX "MatMul" 1 => ops::matmul::build;
+    ONNX "MaxPool" 1 => ops::pool::max;
 
     // Reductions, normalisations, attention
 
@@ -75,6 +83,17 @@ table! {
     // Quantisation
 
     // com.microsoft and its kin: what ONNX Runtime's optimiser writes
+    MICROSOFT "FusedConv" 1 => ops::conv::build_fused;
+    MICROSOFT "FusedGemm" 1 => ops::gemm::build_fused;
+    MICROSOFT "FusedMatMul" 1 => ops::fused_matmul::build;
+    MICROSOFT "TransposeMatMul" 1 => ops::fused_matmul::build;
+    NCHWC "AveragePool" 1 => ops::pool::average;
+    NCHWC "Conv" 1 => ops::nchwc::conv;
+    NCHWC "GlobalAveragePool" 1 => ops::global_pool::average;
+    NCHWC "GlobalMaxPool" 1 => ops::global_pool::max;
+    NCHWC "MaxPool" 1 => ops::pool::max;
+    NCHWC "ReorderInput" 1 => ops::nchwc::reorder_input;
+    NCHWC "ReorderOutput" 1 => ops::nchwc::reorder_output;
 }
 
 /// Every supported operator, in the order of the table.

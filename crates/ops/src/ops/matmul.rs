@@ -1,11 +1,14 @@
-//! MatMul: the matrix product of NumPy, batched over broadcast leading axes.
+//! `MatMul`: the matrix product of `NumPy`, batched over broadcast leading axes.
+//!
+//! Integer products wrap, as in ONNX Runtime.
 
 use isotrace_graph::Node;
-use isotrace_tensor::{Odometer, Tensor, View, broadcast_shapes};
+use isotrace_tensor::{DType, Odometer, Tensor, View, broadcast_shapes, element_count};
 use rayon::prelude::*;
 
 use crate::budget::{self, Budget, Unit};
 use crate::product::{Matrix, product};
+use crate::room::zeros;
 use crate::{Call, Float, Flow, OpError, Operator, for_float};
 
 #[derive(Debug)]
@@ -19,10 +22,16 @@ pub fn build(_: &Node) -> Result<Box<dyn Operator>, OpError> {
 impl Operator for MatMul {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let (a, b) = (call.need(0, "A")?, call.need(1, "B")?);
-        let out = for_float!(a.dtype(), "A", T => {
-            let (shape, data) = matmul(&a.view::<T>()?, &b.view::<T>()?)?;
-            Ok(Tensor::from_vec(&shape, data)?)
-        })?;
+        let out = match a.dtype() {
+            DType::I32 => whole::<i32>(a, b)?,
+            DType::I64 => whole::<i64>(a, b)?,
+            DType::U32 => whole::<u32>(a, b)?,
+            DType::U64 => whole::<u64>(a, b)?,
+            dtype => for_float!(dtype, "A", T => {
+                let (shape, data) = matmul(&a.view::<T>()?, &b.view::<T>()?)?;
+                Ok(Tensor::from_vec(&shape, data)?)
+            })?,
+        };
         Ok(vec![out])
     }
 
@@ -31,6 +40,9 @@ impl Operator for MatMul {
     }
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
+        if !output.dtype().is_float() {
+            return Ok(Budget::exact(output.len()));
+        }
         let (a, b) = (call.need(0, "A")?, call.need(1, "B")?);
         let terms = a.shape().last().copied().unwrap_or(1) as f64;
         let (a, b) = (absolute(a)?, absolute(b)?);
@@ -44,86 +56,162 @@ pub(crate) fn absolute(tensor: &Tensor) -> Result<Tensor, OpError> {
     Ok(Tensor::from_vec(tensor.shape(), tensor.to_f64()?.iter().map(|x| x.abs()).collect())?)
 }
 
+/// Integers whose sums and products wrap.
+pub(crate) trait Whole: isotrace_tensor::Element {
+    /// `self + a * b`.
+    fn plus(self, a: Self, b: Self) -> Self;
+}
+
+macro_rules! impl_whole {
+    ($($t:ty),*) => { $(impl Whole for $t {
+        fn plus(self, a: Self, b: Self) -> Self {
+            self.wrapping_add(a.wrapping_mul(b))
+        }
+    })* };
+}
+impl_whole!(i32, i64, u32, u64);
+
+fn whole<T: Whole>(a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
+    let (shape, data) = matmul_whole(&a.view::<T>()?, &b.view::<T>()?)?;
+    Ok(Tensor::from_vec(&shape, data)?)
+}
+
+/// The integer product and its shape.
+pub(crate) fn matmul_whole<T: Whole>(
+    a: &View<'_, T>,
+    b: &View<'_, T>,
+) -> Result<(Vec<usize>, Vec<T>), OpError> {
+    let plan = Plan::new(a, b)?;
+    let mut out = zeros::<T>(&plan.shape)?;
+    if out.is_empty() || plan.k == 0 {
+        return Ok((plan.shape, out));
+    }
+    for (i, c) in out.chunks_mut(plan.m * plan.n).enumerate() {
+        let (a, b) = (&a.data()[plan.at_a[i]..], &b.data()[plan.at_b[i]..]);
+        for (row, c) in c.chunks_mut(plan.n).enumerate() {
+            for k in 0..plan.k {
+                let left = a[row * plan.strides_a.0 + k * plan.strides_a.1];
+                for (j, c) in c.iter_mut().enumerate() {
+                    *c = c.plus(left, b[k * plan.strides_b.0 + j * plan.strides_b.1]);
+                }
+            }
+        }
+    }
+    Ok((plan.shape, out))
+}
+
+/// Sizes and places of a batched product. A vector counts as a row on the left, as a column on the right.
+struct Plan {
+    /// Shape of the result.
+    shape: Vec<usize>,
+    m: usize,
+    k: usize,
+    n: usize,
+    /// First element of each batch's matrix.
+    at_a: Vec<usize>,
+    at_b: Vec<usize>,
+    /// Distances between rows and between columns.
+    strides_a: (usize, usize),
+    strides_b: (usize, usize),
+    /// Whether B is one matrix and A's matrices follow each other, so that they make one tall matrix.
+    folds: bool,
+}
+
+impl Plan {
+    fn new<T: Copy + Send + Sync>(a: &View<'_, T>, b: &View<'_, T>) -> Result<Self, OpError> {
+        let mismatch = || {
+            OpError::Input(format!(
+                "the inner sizes of {:?} and {:?} differ; the last axis of A must be as long as the last but one of B",
+                a.shape(),
+                b.shape()
+            ))
+        };
+        if a.shape().is_empty() || b.shape().is_empty() {
+            return Err(OpError::Input(
+                "a product of matrices needs at least one axis on either side".into(),
+            ));
+        }
+        let (rows, columns) = (a.shape().len() > 1, b.shape().len() > 1);
+        let [.., k] = *a.shape() else { return Err(mismatch()) };
+        let m = if rows { a.shape()[a.shape().len() - 2] } else { 1 };
+        let (kb, n) = match *b.shape() {
+            [k] => (k, 1),
+            [.., k, n] => (k, n),
+            [] => return Err(mismatch()),
+        };
+        if k != kb {
+            return Err(mismatch());
+        }
+        let lead_a = &a.shape()[..a.shape().len().saturating_sub(2)];
+        let lead_b = &b.shape()[..b.shape().len().saturating_sub(2)];
+        let lead = broadcast_shapes(lead_a, lead_b)?;
+        let mut shape = lead.clone();
+        shape.extend(rows.then_some(m));
+        shape.extend(columns.then_some(n));
+        element_count(&shape)?;
+        let starts = |view: &View<'_, T>, own: &[usize]| -> Vec<usize> {
+            let mut strides = vec![0; lead.len()];
+            let skip = lead.len() - own.len();
+            for (i, &d) in own.iter().enumerate() {
+                strides[skip + i] = if d == 1 { 0 } else { view.strides()[i] };
+            }
+            Odometer::new(&lead, &strides).collect()
+        };
+        let matrix = |view: &View<'_, T>, two: bool, vector_is_row: bool| {
+            let s = view.strides();
+            match (two, vector_is_row) {
+                (true, _) => (s[s.len() - 2], s[s.len() - 1]),
+                (false, true) => (0, s[0]),
+                (false, false) => (s[0], 0),
+            }
+        };
+        let folds = lead_b.iter().all(|&d| d == 1)
+            && rows
+            && a.is_contiguous()
+            && lead_a.iter().product::<usize>() == lead.iter().product::<usize>();
+        Ok(Self {
+            at_a: starts(a, lead_a),
+            at_b: starts(b, lead_b),
+            strides_a: matrix(a, rows, true),
+            strides_b: matrix(b, columns, false),
+            shape,
+            m,
+            k,
+            n,
+            folds,
+        })
+    }
+}
+
+fn matrix<T>(data: &[T], at: usize, (row, column): (usize, usize)) -> Matrix<'_, T> {
+    Matrix { data: &data[at..], row, column }
+}
+
 /// The product and its shape. A vector counts as a row on the left, as a column on the right.
 pub fn matmul<T: Float>(a: &View<'_, T>, b: &View<'_, T>) -> Result<(Vec<usize>, Vec<T>), OpError> {
-    let mismatch = || {
-        OpError::Input(format!(
-            "the inner sizes of {:?} and {:?} differ; the last axis of A must be as long as the last but one of B",
-            a.shape(),
-            b.shape()
-        ))
-    };
-    if a.shape().is_empty() || b.shape().is_empty() {
-        return Err(OpError::Input("a product of matrices needs at least one axis on either side".into()));
+    let plan = Plan::new(a, b)?;
+    let mut out = zeros::<T>(&plan.shape)?;
+    if out.is_empty() || plan.k == 0 {
+        return Ok((plan.shape, out));
     }
-    let (rows, columns) = (a.shape().len() > 1, b.shape().len() > 1);
-    let [.., ka] = *a.shape() else { return Err(mismatch()) };
-    let m = if rows { a.shape()[a.shape().len() - 2] } else { 1 };
-    let (kb, n) = match *b.shape() {
-        [k] => (k, 1),
-        [.., k, n] => (k, n),
-        [] => return Err(mismatch()),
-    };
-    if ka != kb {
-        return Err(mismatch());
-    }
-    let lead_a = &a.shape()[..a.shape().len().saturating_sub(2)];
-    let lead_b = &b.shape()[..b.shape().len().saturating_sub(2)];
-    let lead = broadcast_shapes(lead_a, lead_b)?;
-    let mut shape = lead.clone();
-    shape.extend(rows.then_some(m));
-    shape.extend(columns.then_some(n));
-
-    let batches: usize = lead.iter().product();
-    let starts = |view: &View<'_, T>, lead_own: &[usize]| -> Vec<usize> {
-        let mut strides = vec![0; lead.len()];
-        let skip = lead.len() - lead_own.len();
-        for (i, &d) in lead_own.iter().enumerate() {
-            strides[skip + i] = if d == 1 { 0 } else { view.strides()[i] };
-        }
-        Odometer::new(&lead, &strides).collect()
-    };
-    let (at_a, at_b) = (starts(a, lead_a), starts(b, lead_b));
-    let matrix = |view: &View<'_, T>, two: bool, vector_is_row: bool| {
-        let s = view.strides();
-        match (two, vector_is_row) {
-            (true, _) => (s[s.len() - 2], s[s.len() - 1]),
-            (false, true) => (0, s[0]),
-            (false, false) => (s[0], 0),
-        }
-    };
-    let ((row_a, column_a), (row_b, column_b)) = (matrix(a, rows, true), matrix(b, columns, false));
-    let mut out = vec![T::ZERO; batches * m * n];
-    if out.is_empty() {
-        return Ok((shape, out));
-    }
+    let Plan { m, k, n, ref at_a, ref at_b, strides_a, strides_b, .. } = plan;
+    let batches = at_a.len();
+    let (a, b) = (a.data(), b.data());
     // Leading axes of A fold into rows where B is one matrix: one large product is faster than many small ones.
-    if batches > 1 && lead_b.iter().all(|&d| d == 1) && rows && a.is_contiguous() && lead_a == lead.as_slice()
-    {
-        let a = Matrix { data: a.data(), row: row_a, column: column_a };
-        product(
-            batches * m,
-            ka,
-            n,
-            a,
-            Matrix { data: b.data(), row: row_b, column: column_b },
-            &mut out,
-            true,
-        );
-        return Ok((shape, out));
+    if batches > 1 && plan.folds {
+        product(batches * m, k, n, matrix(a, 0, strides_a), matrix(b, 0, strides_b), &mut out, true);
+        return Ok((plan.shape, out));
     }
     let one = |i: usize, c: &mut [T], parallel: bool| {
-        let a = Matrix { data: &a.data()[at_a[i].min(a.data().len())..], row: row_a, column: column_a };
-        let b = Matrix { data: &b.data()[at_b[i].min(b.data().len())..], row: row_b, column: column_b };
-        product(m, ka, n, a, b, c, parallel);
+        product(m, k, n, matrix(a, at_a[i], strides_a), matrix(b, at_b[i], strides_b), c, parallel);
     };
     // Many batches share the threads; few large ones each use all of them.
-    if batches >= 4 && m * n * ka * batches > 1 << 18 {
+    if batches >= 4 && m * n * k * batches > 1 << 18 {
         out.par_chunks_mut(m * n).enumerate().for_each(|(i, c)| one(i, c, false));
     } else {
         out.chunks_mut(m * n).enumerate().for_each(|(i, c)| one(i, c, true));
     }
-    Ok((shape, out))
+    Ok((plan.shape, out))
 }
 
 #[cfg(test)]

@@ -1,0 +1,219 @@
+//! The blocked weights of com.microsoft.nchwc, and the size of their blocks.
+//!
+//! ONNX Runtime's layout optimiser cuts channels into blocks of the vector width of the machine it runs on (16 with
+//! AVX-512 or NEON, 8 with AVX) and lays weights out as (O/b, I/b, H, W, b inputs, b outputs), or, where fewer than b
+//! inputs meet a filter, as (O/b, I, H, W, b outputs). It keeps the declared shape (O, I, H, W), and the file does not
+//! say b.
+//!
+//! Between the blocked operators tensors keep the shape (N, C, H, W) with blocked memory, and the operators in between
+//! work element by element. So here every tensor is held in plain (N, C, H, W) order, which comes to the same, and
+//! only weights are put back in order. A tensor dumped by a runtime in blocked order becomes plain by [`unblock`].
+//!
+//! The block size follows from shapes where a size is a multiple of 8 and not of 16. Otherwise the weights themselves
+//! tell: filters of a trained network differ in scale (batch norms are folded into them), and only the right block
+//! size puts each filter's weights together. The F statistic of one-way analysis of variance on squared weights,
+//! filter by filter, summed over a graph's convolutions as a log likelihood ratio, decides; on two `ResNet` files each
+//! of 12 layers alone decided right (F of 2.5 to 75 against 1.6 to 36).
+
+use isotrace_graph::{Attribute, Graph};
+use isotrace_tensor::{Element, Tensor};
+
+use crate::OpError;
+
+/// The domain of the blocked operators.
+pub const DOMAIN: &str = "com.microsoft.nchwc";
+
+/// The attribute under which [`annotate`] leaves the block size at each blocked node.
+pub const BLOCK: &str = "isotrace_block";
+
+/// The two block sizes there are.
+const SIZES: [usize; 2] = [16, 8];
+
+/// Puts blocked weights (O, I, H, W) in plain order. `O` is a multiple of `block`, and `I` too unless it is smaller.
+pub fn unblock_weights<T: Element>(w: &[T], shape: &[usize], block: usize) -> Result<Vec<T>, OpError> {
+    let &[o, i, h, width] = shape else {
+        return Err(OpError::Input(format!("blocked weights have four axes, found {shape:?}")));
+    };
+    let inner = if i < block { 1 } else { block };
+    if o % block != 0 || i % inner != 0 {
+        return Err(OpError::Input(format!(
+            "weights of shape {shape:?} are not made of blocks of {block} channels"
+        )));
+    }
+    let taps = h * width;
+    let mut out = vec![T::zeroed(); w.len()];
+    let mut blocked = w.iter();
+    for ob in 0..o / block {
+        for ib in 0..i / inner {
+            for tap in 0..taps {
+                for ii in 0..inner {
+                    for oo in 0..block {
+                        let (o, channel) = (ob * block + oo, ib * inner + ii);
+                        let Some(&x) = blocked.next() else { continue };
+                        out[(o * i + channel) * taps + tap] = x;
+                    }
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Puts a tensor dumped in blocked memory order, (N, C/b, H, W, b) under the shape (N, C, H, W), in plain order.
+pub fn unblock(x: &Tensor, block: usize) -> Result<Tensor, OpError> {
+    let &[n, c, h, w] = x.shape() else {
+        return Err(OpError::Input(format!("blocked tensors have four axes, found {:?}", x.shape())));
+    };
+    if block == 0 || c % block != 0 {
+        return Err(OpError::Input(format!("{c} channels are not made of blocks of {block}")));
+    }
+    Ok(x.reshape(&[n, c / block, h, w, block])?.permute(&[0, 1, 4, 2, 3])?.reshape(&[n, c, h, w])?)
+}
+
+/// Log likelihood ratio that filters differ in scale, under a block size; `None` where the shape rules it out.
+fn evidence(w: &[f64], shape: &[usize], block: usize) -> Option<f64> {
+    let plain = unblock_weights(w, shape, block).ok()?;
+    let (filters, each) = (shape[0], shape[1..].iter().product::<usize>());
+    if filters < 2 || each < 2 {
+        return Some(0.0);
+    }
+    let (mut means, mut within) = (Vec::with_capacity(filters), 0.0);
+    for filter in plain.chunks(each) {
+        let mean = filter.iter().map(|w| w * w).sum::<f64>() / each as f64;
+        within += filter.iter().map(|w| (w * w - mean).powi(2)).sum::<f64>() / (each - 1) as f64;
+        means.push(mean);
+    }
+    let mean = means.iter().sum::<f64>() / filters as f64;
+    let between = means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (filters - 1) as f64;
+    let f = each as f64 * between / (within / filters as f64);
+    Some(if f.is_finite() && f > 0.0 { filters as f64 / 2.0 * f.ln() } else { 0.0 })
+}
+
+/// The block size that the weights of some convolutions speak for, as (16's advantage over 8, 8 possible, 16 possible).
+fn weigh<'a>(weights: impl Iterator<Item = &'a Tensor>) -> Result<usize, OpError> {
+    let mut total = [Some(0.0); 2];
+    for w in weights {
+        let values = w.to_f64()?;
+        for (total, block) in total.iter_mut().zip(SIZES) {
+            *total = total.zip(evidence(&values, w.shape(), block)).map(|(a, b)| a + b);
+        }
+    }
+    match total {
+        [Some(wide), Some(narrow)] => Ok(SIZES[usize::from(narrow > wide)]),
+        [Some(_), None] => Ok(SIZES[0]),
+        [None, Some(_)] => Ok(SIZES[1]),
+        [None, None] => Err(OpError::Input(
+            "the weights fit neither blocks of 8 nor of 16 channels: was this file written by ONNX Runtime's layout \
+             optimiser? save it again at a lower optimisation level"
+                .into(),
+        )),
+    }
+}
+
+/// The block size of one convolution's weights alone.
+pub fn block_of(weights: &Tensor) -> Result<usize, OpError> {
+    weigh(std::iter::once(weights))
+}
+
+/// The block size of a graph, from all its blocked convolutions; `None` where it has no blocked operator.
+pub fn block_of_graph(graph: &Graph) -> Result<Option<usize>, OpError> {
+    let blocked = || graph.nodes.iter().filter(|n| n.domain == DOMAIN);
+    if blocked().next().is_none() {
+        return Ok(None);
+    }
+    let weights = blocked()
+        .filter(|n| n.op == "Conv")
+        .filter_map(|n| graph.value((*n.inputs.get(1)?)?).constant.as_ref())
+        .filter(|w| w.rank() == 4);
+    weigh(weights).map(Some)
+}
+
+/// Writes the block size into every blocked node, so that each need not find it alone.
+pub fn annotate(graph: &mut Graph) -> Result<(), OpError> {
+    if let Some(block) = block_of_graph(graph)? {
+        for node in graph.nodes.iter_mut().filter(|n| n.domain == DOMAIN) {
+            node.attributes.entry(BLOCK.into()).or_insert(Attribute::Int(block as i64));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use isotrace_graph::{Node, Value};
+
+    use super::*;
+
+    /// The blocked form of plain weights, written from the layout's definition.
+    fn block_weights(w: &[f32], shape: [usize; 4], block: usize) -> Vec<f32> {
+        let [o, i, h, width] = shape;
+        let inner = if i < block { 1 } else { block };
+        let view = isotrace_tensor::View::new(w, &[o / block, block, i / inner, inner, h, width]);
+        view.permute(&[0, 2, 4, 5, 3, 1]).to_vec()
+    }
+
+    /// Weights whose filters differ in scale by up to a factor 2, from a small generator.
+    fn weights(shape: [usize; 4], seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        let scales: Vec<f32> = (0..shape[0]).map(|_| 0.5 + 0.5 * next()).collect();
+        let each = shape[1..].iter().product::<usize>();
+        (0..shape.iter().product()).map(|k| (next() - 0.5) * scales[k / each]).collect()
+    }
+
+    #[test]
+    fn weights_come_back_in_order() {
+        for block in SIZES {
+            for shape in [[32, 16, 3, 3], [16, 3, 7, 7], [48, 32, 1, 1], [16, 1, 3, 3]] {
+                let plain: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
+                let blocked = block_weights(&plain, shape, block);
+                assert_eq!(unblock_weights(&blocked, &shape, block).unwrap(), plain, "{shape:?} {block}");
+            }
+        }
+        assert!(unblock_weights(&[0f32; 24], &[24, 1, 1, 1], 16).is_err());
+    }
+
+    #[test]
+    fn activations_come_back_in_order() {
+        let x = Tensor::from_vec(&[1, 4, 1, 2], vec![0f32, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]).unwrap();
+        let plain = unblock(&x, 2).unwrap();
+        assert_eq!(plain.as_slice::<f32>().unwrap(), [0., 1., 2., 3., 4., 5., 6., 7.]);
+        assert!(unblock(&x, 3).is_err());
+    }
+
+    #[test]
+    fn weights_tell_the_block_size() {
+        for block in SIZES {
+            let mut graph = Graph::default();
+            for (i, shape) in [[32, 16, 3, 3], [16, 3, 7, 7], [64, 32, 1, 1]].into_iter().enumerate() {
+                let blocked = block_weights(&weights(shape, i as u64 + 1), shape, block);
+                let constant = Some(Tensor::from_vec(&shape, blocked).unwrap());
+                let w = graph.add_value(Value { constant, ..Value::default() });
+                graph.nodes.push(Node {
+                    name: String::new(),
+                    domain: DOMAIN.into(),
+                    op: "Conv".into(),
+                    version: 1,
+                    inputs: vec![None, Some(w)],
+                    outputs: vec![],
+                    attributes: isotrace_graph::Attributes::default(),
+                });
+            }
+            annotate(&mut graph).unwrap();
+            for node in &graph.nodes {
+                let found = crate::attributes::int(node, BLOCK).unwrap();
+                assert_eq!(found, Some(block as i64));
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_that_are_no_multiple_of_16_mean_8() {
+        let w = Tensor::full(&[24, 8, 1, 1], 1f32).unwrap();
+        assert_eq!(block_of(&w).unwrap(), 8);
+        assert!(block_of(&Tensor::full(&[20, 8, 1, 1], 1f32).unwrap()).is_err());
+    }
+}
