@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Pairs the values of two networks and finds where they stop computing the same.
+//!
+//! Values first, structure second, names last, order never. B is executed once in topological order; wherever a
+//! value of B equals one of A (in float64, up to layout) A's value is put in its place, so that each piece of B is
+//! judged on A's own values and a fault does not poison what follows ([`State`]). What equality means is decided in
+//! [`judge`]; what to do where it fails in [`search`].
+
+pub mod index;
+pub mod judge;
+pub mod patch;
+pub mod region;
+pub mod relation;
+pub mod search;
+mod side;
+pub mod signature;
+pub mod state;
+
+pub use index::Index;
+pub use judge::{Evidence, Judge};
+pub use region::Region;
+pub use relation::Relation;
+pub use side::Side;
+pub use state::{Changes, Match, State};

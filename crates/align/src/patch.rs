@@ -1,0 +1,78 @@
+//! A node of B with a fault undone: another operator, other settings, other things read.
+
+use isotrace_graph::{Node, ValueId};
+use isotrace_ops::{NoBodies, Operator, Precision};
+use isotrace_run::{Evaluation, evaluate};
+use isotrace_tensor::Tensor;
+use std::sync::Arc;
+
+/// What one slot of a patched node reads.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A value of B.
+    Value(ValueId),
+    /// A tensor of A's: declared and float64.
+    Tensor {
+        /// As declared.
+        declared: Tensor,
+        /// As in the float64 shadow.
+        shadow: Tensor,
+    },
+    /// The first output of another patched call.
+    Patch(Box<Patch>),
+    /// Nothing: an optional input left out.
+    Absent,
+}
+
+/// A call that stands in for a node of B.
+#[derive(Debug, Clone)]
+pub struct Patch {
+    op: Arc<dyn Operator>,
+    outputs: usize,
+    sources: Vec<Source>,
+}
+
+impl Patch {
+    /// A call of `node`'s operator on `sources`. `None` where the operator does not exist with these settings.
+    pub fn new(node: &Node, sources: Vec<Source>) -> Option<Self> {
+        if node.bodies().next().is_some() {
+            return None;
+        }
+        let op = isotrace_ops::build(node).ok()?;
+        Some(Self { op: op.into(), outputs: node.outputs.len(), sources })
+    }
+
+    /// The node as it is, read from where it reads.
+    pub fn sources_of(node: &Node) -> Vec<Source> {
+        node.inputs.iter().map(|v| v.map_or(Source::Absent, Source::Value)).collect()
+    }
+
+    /// Its outputs on given values; `None` where it cannot be evaluated.
+    pub fn evaluate(
+        &self,
+        precision: Precision,
+        lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+        decided: Option<&[Tensor]>,
+    ) -> Option<Vec<Tensor>> {
+        let mut inputs = Vec::with_capacity(self.sources.len());
+        for source in &self.sources {
+            inputs.push(match source {
+                Source::Value(v) => Some(lookup(*v)?),
+                Source::Tensor { declared, .. } if precision == Precision::Declared => Some(declared.clone()),
+                Source::Tensor { shadow, .. } => Some(shadow.clone()),
+                Source::Patch(inner) => Some(inner.evaluate(precision, lookup, None)?.into_iter().next()?),
+                Source::Absent => None,
+            });
+        }
+        let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
+        let decided: Option<Vec<Option<Tensor>>> = decided.map(|d| d.iter().cloned().map(Some).collect());
+        let what = Evaluation {
+            inputs: &inputs,
+            outputs: self.outputs,
+            precision,
+            decided: decided.as_deref(),
+            bodies: &NoBodies,
+        };
+        evaluate(self.op.as_ref(), &what).ok()
+    }
+}

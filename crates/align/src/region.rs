@@ -1,0 +1,130 @@
+//! A piece of one network between given values: its nodes, its float64 evaluation, what rounding may do to it.
+
+use isotrace_graph::{NodeId, ValueId};
+use isotrace_ops::budget::Unit;
+use isotrace_run::RunError;
+use isotrace_tensor::Tensor;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::Side;
+
+/// Nodes of one side between boundary values and an output.
+#[derive(Debug, Clone, Default)]
+pub struct Region {
+    /// Nodes in execution order, those that work on constants alone included.
+    pub nodes: Vec<NodeId>,
+    /// Values that enter from outside, constants aside, in order of first use.
+    pub boundary: Vec<ValueId>,
+    /// Constants (of the file) read.
+    pub constants: Vec<ValueId>,
+}
+
+impl Region {
+    /// Walks back from `outputs` to values for which `stop` holds, to inputs and to constants.
+    ///
+    /// The outputs themselves are never stopped at. Gives up beyond `limit` nodes and returns what it has.
+    pub fn behind(
+        side: &Side<'_>,
+        outputs: &[ValueId],
+        stop: impl Fn(ValueId) -> bool,
+        limit: usize,
+    ) -> Self {
+        let mut nodes = FxHashSet::default();
+        let mut seen: FxHashSet<ValueId> = outputs.iter().copied().collect();
+        let mut queue: std::collections::VecDeque<ValueId> = outputs.iter().copied().collect();
+        let mut region = Self::default();
+        while let Some(v) = queue.pop_front() {
+            let start = outputs.contains(&v);
+            match side.producer(v) {
+                _ if !start && stop(v) => region.boundary.push(v),
+                None if side.graph().value(v).constant.is_some() => region.constants.push(v),
+                None => region.boundary.push(v),
+                Some(_) if nodes.len() >= limit => region.boundary.push(v),
+                Some(node) => {
+                    if nodes.insert(node) {
+                        for read in side.graph().node(node).reads() {
+                            if seen.insert(read) {
+                                queue.push_back(read);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        region.nodes = nodes.into_iter().collect();
+        region.nodes.sort_unstable();
+        region
+    }
+
+    /// The nodes that do not work on constants alone.
+    pub fn dynamic_nodes<'a>(&'a self, side: &'a Side<'_>) -> impl DoubleEndedIterator<Item = NodeId> + 'a {
+        self.nodes.iter().copied().filter(|&n| side.graph().node(n).writes().any(|v| !side.is_constant(v)))
+    }
+}
+
+/// Which rounding counts in [`error`].
+#[derive(Clone, Copy)]
+pub struct Rounding<'a> {
+    /// The precision whose rounding each node may commit.
+    pub unit: Unit,
+    /// Whether the calibrated allowance counts (the factor c of its class) or the bare unit.
+    pub allowance: bool,
+    /// Nodes that round; the others are exact.
+    pub rounds: &'a dyn Fn(NodeId) -> bool,
+    /// What is uncertain about values that enter (boundary values and constants).
+    pub enters: &'a dyn Fn(ValueId) -> Option<Tensor>,
+}
+
+/// How far rounding inside a region may move `output`, to first order, element by element.
+///
+/// `lookup` yields the f64 value of anything in or at the region.
+pub fn error(
+    side: &Side<'_>,
+    region: &Region,
+    output: ValueId,
+    lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+    rounding: Rounding<'_>,
+) -> Result<Option<Tensor>, RunError> {
+    let mut errors: FxHashMap<ValueId, Tensor> = FxHashMap::default();
+    for &v in region.boundary.iter().chain(&region.constants) {
+        if let Some(e) = (rounding.enters)(v) {
+            errors.insert(v, e);
+        }
+    }
+    for &id in &region.nodes {
+        let node = side.graph().node(id);
+        let outputs: Option<Vec<Tensor>> = node.outputs.iter().map(|v| v.and_then(lookup)).collect();
+        // An output that was left out or not evaluated carries no error of its own.
+        let Some(outputs) = outputs else { continue };
+        let entering: Vec<Option<Tensor>> =
+            node.inputs.iter().map(|v| v.and_then(|v| errors.get(&v).cloned())).collect();
+        let carried = if entering.iter().any(Option::is_some) {
+            Some(side.plan.propagate(id, lookup, &outputs, &entering)?)
+        } else {
+            None
+        };
+        for (index, (v, out)) in node.outputs.iter().zip(&outputs).enumerate() {
+            let Some(v) = *v else { continue };
+            if !out.dtype().is_float() {
+                continue;
+            }
+            let mut total = match carried.as_ref().and_then(|c| c.get(index)) {
+                Some(c) => c.to_f64().map(std::borrow::Cow::into_owned).unwrap_or_default(),
+                None => vec![0.0; out.len()],
+            };
+            if (rounding.rounds)(id) {
+                let budget = side.plan.budget(id, lookup, index, out, rounding.unit)?;
+                let own = if rounding.allowance { budget.allowed } else { budget.unit };
+                for (t, o) in total.iter_mut().zip(own) {
+                    *t += o;
+                }
+            }
+            if total.iter().any(|&e| e != 0.0)
+                && let Ok(tensor) = Tensor::from_vec(out.shape(), total)
+            {
+                errors.insert(v, tensor);
+            }
+        }
+    }
+    Ok(errors.remove(&output))
+}

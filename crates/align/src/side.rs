@@ -1,0 +1,131 @@
+//! One of the two networks with what is known of it before the other is looked at.
+
+use isotrace_graph::{Graph, NodeId, ValueId};
+use isotrace_ops::budget::Unit;
+use isotrace_ops::{Flow, Precision};
+use isotrace_run::{Keep, Options, Plan, Run, RunError};
+use isotrace_tensor::{DType, Tensor};
+use rustc_hash::FxHashMap;
+
+/// A network, its runs and its edges.
+pub struct Side<'g> {
+    /// The network, ready to run.
+    pub plan: Plan<'g>,
+    /// Its run in declared precision, free of the other side.
+    pub declared: Run,
+    /// Its float64 shadow.
+    pub shadow: Run,
+    /// Who writes each value.
+    pub producers: Vec<Option<NodeId>>,
+    /// Who reads each value.
+    pub consumers: Vec<Vec<NodeId>>,
+    /// Whether a value depends on constants and shapes alone.
+    pub constant: Vec<bool>,
+    /// The float type in which most of its operators compute.
+    pub main: DType,
+    is_output: Vec<bool>,
+}
+
+impl<'g> Side<'g> {
+    /// Runs a network both ways.
+    pub fn new(
+        graph: &'g Graph,
+        inputs: &FxHashMap<ValueId, Tensor>,
+        progress: Option<&(dyn Fn(usize, usize) -> bool + Sync)>,
+    ) -> Result<Self, RunError> {
+        let plan = Plan::new(graph)?;
+        let declared = plan.run(inputs, &Options { progress, keep: Keep::All, ..Options::default() })?;
+        let shadow = plan.run(
+            inputs,
+            &Options { precision: Precision::Float64, shadow_of: Some(&declared), progress, keep: Keep::All },
+        )?;
+        let mut is_output = vec![false; graph.values.len()];
+        for v in &graph.outputs {
+            is_output[v.index()] = true;
+        }
+        let main = main_type(&plan, &declared);
+        Ok(Self {
+            producers: graph.producers(),
+            consumers: graph.consumers(),
+            constant: constant_values(graph),
+            main,
+            is_output,
+            plan,
+            declared,
+            shadow,
+        })
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &'g Graph {
+        self.plan.graph()
+    }
+
+    /// Who writes a value.
+    pub fn producer(&self, v: ValueId) -> Option<NodeId> {
+        self.producers[v.index()]
+    }
+
+    /// Whether a value depends on constants and shapes alone.
+    pub fn is_constant(&self, v: ValueId) -> bool {
+        self.constant[v.index()]
+    }
+
+    /// Whether a value is one of the graph's outputs.
+    pub fn is_output(&self, v: ValueId) -> bool {
+        self.is_output[v.index()]
+    }
+
+    /// Whether a node only moves elements (of its first input, constants aside).
+    pub fn moves(&self, n: NodeId) -> bool {
+        self.plan.op(n).flow() == Flow::Moves
+            && self.graph().node(n).inputs.iter().flatten().filter(|v| !self.is_constant(**v)).count() <= 1
+    }
+
+    /// Inputs of a node that are not constants, each once, in order.
+    pub fn dynamic_inputs(&self, n: NodeId) -> Vec<ValueId> {
+        let mut out = Vec::new();
+        for v in self.graph().node(n).reads() {
+            if !self.is_constant(v) && !out.contains(&v) {
+                out.push(v);
+            }
+        }
+        out
+    }
+
+    /// Unit roundoff of the precision in which this side computes.
+    pub fn unit(&self) -> Unit {
+        Unit::of(self.main)
+    }
+}
+
+/// Values that no input reaches. A shape is a constant too: the inputs' shapes are fixed for the comparison.
+fn constant_values(graph: &Graph) -> Vec<bool> {
+    let mut constant: Vec<bool> = graph.values.iter().map(|v| v.constant.is_some()).collect();
+    for node in &graph.nodes {
+        let shape_only = node.domain.is_empty() && matches!(node.op.as_str(), "Shape" | "Size");
+        if shape_only || node.reads().all(|v| constant[v.index()]) {
+            for v in node.writes() {
+                constant[v.index()] = true;
+            }
+        }
+    }
+    constant
+}
+
+/// The float type most operators that compute with floats produce; f32 where there are none.
+fn main_type(plan: &Plan<'_>, run: &Run) -> DType {
+    let mut counts: FxHashMap<DType, usize> = FxHashMap::default();
+    for id in plan.graph().node_ids() {
+        if plan.op(id).flow() == Flow::Moves || plan.graph().node(id).op == "Cast" {
+            continue;
+        }
+        for v in plan.graph().node(id).writes() {
+            if let Some(t) = run.get(v).filter(|t| t.dtype().is_float()) {
+                *counts.entry(t.dtype()).or_default() += 1;
+            }
+        }
+    }
+    // The wider type where two are as frequent; DType is ordered from wide to narrow.
+    counts.into_iter().min_by_key(|&(d, n)| (std::cmp::Reverse(n), d)).map_or(DType::F32, |(d, _)| d)
+}
