@@ -10,6 +10,26 @@ pub trait Move {
     fn run<T: Copy + Send + Sync>(&self, data: &[&[T]], zero: T, out: &mut Vec<T>);
 }
 
+/// Copies runs of `run` elements from these offsets.
+pub struct Runs {
+    /// Where each run starts in input 0.
+    pub starts: Vec<usize>,
+    /// Elements in a run.
+    pub run: usize,
+}
+
+impl Move for Runs {
+    fn run<T: Copy + Send + Sync>(&self, data: &[&[T]], _: T, out: &mut Vec<T>) {
+        if self.run == 1 {
+            out.extend(self.starts.iter().map(|&at| data[0][at]));
+        } else {
+            for &at in &self.starts {
+                out.extend_from_slice(&data[0][at..at + self.run]);
+            }
+        }
+    }
+}
+
 /// Room for the elements of `shape`; an error where the machine has not that much, so that a hostile size does
 /// not end the process.
 pub fn room<T>(shape: &[usize]) -> Result<Vec<T>, TensorError> {

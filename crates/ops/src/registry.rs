@@ -51,25 +51,41 @@ table! {
     // Reductions, normalisations, attention
 
     // Shape and movement
+    ONNX "CenterCropPad" 18 => ops::pad::center_crop_pad;
     ONNX "Concat" 1 => ops::concat::concat;
+    ONNX "DepthToSpace" 1 => ops::depth_space::depth_to_space;
     ONNX "Dropout" 1 => ops::identity::dropout;
     ONNX "Expand" 8 => ops::expand::expand;
     ONNX "Flatten" 1 => ops::reshape::flatten;
     ONNX "Identity" 1 => ops::identity::identity;
+    ONNX "Pad" 1 => ops::pad::pad;
     ONNX "Reshape" 1 => ops::reshape::reshape;
+    ONNX "ReverseSequence" 10 => ops::compress::reverse_sequence;
     ONNX "Shape" 1 => ops::shape::shape;
     ONNX "Size" 1 => ops::shape::size;
     ONNX "Slice" 1 => ops::slice::build;
+    ONNX "SpaceToDepth" 1 => ops::depth_space::space_to_depth;
     ONNX "Split" 1 => ops::concat::split;
     ONNX "Squeeze" 1 => ops::squeeze::squeeze;
     ONNX "Tile" 1 => ops::expand::tile;
     ONNX "Transpose" 1 => ops::transpose::build;
+    ONNX "Trilu" 14 => ops::matrix_parts::trilu;
     ONNX "Unsqueeze" 1 => ops::squeeze::unsqueeze;
 
     // Gather, scatter, selection, order
+    ONNX "Compress" 9 => ops::compress::compress;
     ONNX "Gather" 1 => ops::gather::build;
     ONNX "GatherElements" 11 => ops::gather_elements::gather_elements;
     ONNX "GatherND" 11 => ops::gather_elements::gather_nd;
+    ONNX "NonMaxSuppression" 10 => ops::non_max_suppression::build;
+    ONNX "NonZero" 9 => ops::one_hot::non_zero;
+    ONNX "OneHot" 9 => ops::one_hot::one_hot;
+    ONNX "Scatter" 9 => ops::scatter::scatter_elements;
+    ONNX "ScatterElements" 11 => ops::scatter::scatter_elements;
+    ONNX "ScatterND" 11 => ops::scatter::scatter_nd;
+    ONNX "TensorScatter" 24 => ops::scatter::tensor_scatter;
+    ONNX "TopK" 1 => ops::top_k::build;
+    ONNX "Unique" 11 => ops::unique::build;
 
     // Constants, conversion, random numbers, control flow
     ONNX "BitCast" 26 => ops::cast::bit_cast;
@@ -77,6 +93,8 @@ table! {
     ONNX "CastLike" 15 => ops::cast::cast_like;
     ONNX "Constant" 1 => ops::constant::constant;
     ONNX "ConstantOfShape" 9 => ops::constant::constant_of_shape;
+    ONNX "EyeLike" 9 => ops::matrix_parts::eye_like;
+    ONNX "Range" 11 => ops::range::build;
 
     // Recurrent
 

@@ -4,28 +4,8 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{Odometer, Tensor, element_count, normalise_axis, strides};
 
-use crate::moves::{Move, move_elements};
+use crate::moves::{Runs, move_elements};
 use crate::{Call, Flow, OpError, Operator, arguments, attributes};
-
-/// Copies runs of `run` elements from these offsets.
-pub struct Runs {
-    /// Where each run starts in input 0.
-    pub starts: Vec<usize>,
-    /// Elements in a run.
-    pub run: usize,
-}
-
-impl Move for Runs {
-    fn run<T: Copy + Send + Sync>(&self, data: &[&[T]], _: T, out: &mut Vec<T>) {
-        if self.run == 1 {
-            out.extend(self.starts.iter().map(|&at| data[0][at]));
-        } else {
-            for &at in &self.starts {
-                out.extend_from_slice(&data[0][at..at + self.run]);
-            }
-        }
-    }
-}
 
 #[derive(Debug)]
 struct GatherElements {

@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn bounds_as_a_table() {
-        const FAR: i64 = i64::MAX;
         type Case = (i64, i64, i64, usize, &'static [f32]);
+        const FAR: i64 = i64::MAX;
         let cases: [Case; 16] = [
             (0, 5, 1, 5, &[0., 1., 2., 3., 4.]),
             (1, 3, 1, 5, &[1., 2.]),
