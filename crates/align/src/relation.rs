@@ -134,11 +134,13 @@ impl<'a> Probe<'a> {
 
     /// The element that stands at flat place `i` of B.
     pub fn at(&self, i: usize) -> f64 {
-        let mut offset = 0;
-        for axis in 0..self.shape.len() {
-            offset += i / self.strides[axis] % self.shape[axis] * self.view.strides()[axis];
-        }
-        self.view.data()[offset]
+        self.view.data()[self.place(i)]
+    }
+
+    /// The flat place in A of the element that stands at flat place `i` of B.
+    pub fn place(&self, i: usize) -> usize {
+        let axes = self.shape.iter().zip(&self.strides).zip(self.view.strides());
+        axes.map(|((&d, &s), &to)| i / s % d * to).sum()
     }
 }
 

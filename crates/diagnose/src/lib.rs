@@ -1,1 +1,101 @@
-//! Placeholder.
+//! From two graphs and their inputs to a report: budgets, culprits, causes.
+
+mod assemble;
+pub mod bind;
+pub mod causes;
+mod declared;
+mod faults;
+mod pool;
+pub mod role;
+mod site;
+
+use isotrace_align::{Index, Judge, Side};
+use isotrace_graph::{Graph, ValueId};
+use isotrace_report::{Report, Verdict, Warning};
+use isotrace_run::RunError;
+use isotrace_tensor::{DType, Tensor};
+use rustc_hash::FxHashMap;
+
+pub use assemble::Source;
+
+/// How to compare.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Types that B may narrow to without it being a fault (`--allow f16`).
+    pub allowed: &'a [DType],
+    /// Called with what is being done and how far it is, in [0, 1]; false stops the comparison.
+    pub progress: Option<&'a (dyn Fn(&str, f64) -> bool + Sync)>,
+}
+
+/// Why no report could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    /// One of the two does not run.
+    #[error("{side}: {source}")]
+    Run {
+        /// The path of the model.
+        side: String,
+        /// Why.
+        source: RunError,
+    },
+}
+
+/// Holds B against A on `inputs`, given by A's input names.
+pub fn diff(
+    a: Source<'_>,
+    b: Source<'_>,
+    inputs: &FxHashMap<String, Tensor>,
+    options: Options<'_>,
+) -> Result<Report, DiffError> {
+    let bound = match bind::inputs(a.graph, b.graph) {
+        Ok(bound) => bound,
+        Err(ambiguous) => return Ok(assemble::ambiguous(&a, &b, &ambiguous)),
+    };
+    let fed_a: FxHashMap<ValueId, Tensor> = a
+        .graph
+        .inputs
+        .iter()
+        .filter_map(|&v| Some((v, inputs.get(&a.graph.value(v).name)?.clone())))
+        .collect();
+    let fed_b: FxHashMap<ValueId, Tensor> =
+        bound.iter().filter_map(|&(vb, va)| Some((vb, fed_a.get(&va)?.clone()))).collect();
+    let run = |source: &Source<'_>, graph, fed, from: f64, what: &str| {
+        let report = |i: usize, n: usize| {
+            options.progress.is_none_or(|p| p(what, from + 0.15 * i as f64 / n.max(1) as f64))
+        };
+        Side::new(graph, fed, Some(&report))
+            .map_err(|e| DiffError::Run { side: source.path.to_owned(), source: e })
+    };
+    let side_a = run(&a, a.graph, &fed_a, 0.0, "running A")?;
+    let side_b = run(&b, b.graph, &fed_b, 0.3, "running B")?;
+    if let Some(progress) = options.progress {
+        progress("aligning", 0.6);
+    }
+    let index = Index::new(&side_a);
+    let judge = Judge::new(&side_a, &side_b, &index, options.allowed);
+    let (outputs, unpaired) = bind::outputs(a.graph, b.graph);
+    let (mut found, state, left) = faults::find(&judge, &bound, &outputs);
+    let mut narrow = declared::faults(&judge, &state);
+    let culprit_values: Vec<ValueId> = narrow.iter().map(|(_, v)| *v).collect();
+    found.extend(narrow.drain(..).map(|(f, _)| f));
+    if let Some(progress) = options.progress {
+        progress("reporting", 0.9);
+    }
+    let mut report = assemble::report(&judge, &state, &a, &b, found, &outputs, &culprit_values);
+    if unpaired > 0 {
+        report.warnings.push(Warning {
+            class: "degenerate".into(),
+            summary: format!("{unpaired} final outputs have no counterpart on the other side"),
+            place: Vec::new(),
+        });
+    }
+    if !left.is_empty() && report.culprits.is_empty() {
+        report.verdict = Verdict::Inconclusive;
+    }
+    Ok(report)
+}
+
+/// The names of a graph's inputs.
+pub fn input_names(graph: &Graph) -> Vec<&str> {
+    graph.inputs.iter().map(|&v| graph.value(v).name.as_str()).collect()
+}

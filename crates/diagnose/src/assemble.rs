@@ -1,0 +1,406 @@
+//! The report from what was found.
+
+use isotrace_align::relation::Probe;
+use isotrace_align::{Judge, Relation as Layout, Side, State};
+use isotrace_compare::{compare, four_letters};
+use isotrace_graph::{Graph, NodeId, ValueId};
+use isotrace_report::{
+    Both, Budget, Cause, Counterfactual, Culprit, CulpritSide, Entry, Kind, Listing, Metrics, Pair, Region,
+    Relation, Report, Role, Status, Verdict, Warning,
+};
+use isotrace_tensor::Tensor;
+use rustc_hash::FxHashMap;
+
+use crate::bind::Ambiguous;
+use crate::declared;
+use crate::faults::Fault;
+
+/// A model and where it came from.
+#[derive(Clone, Copy)]
+pub struct Source<'g> {
+    /// The path as the user gave it.
+    pub path: &'g str,
+    /// The graph.
+    pub graph: &'g Graph,
+}
+
+impl Source<'_> {
+    fn side(&self) -> isotrace_report::Side {
+        let constants = self.graph.values.iter().filter(|v| v.constant.is_some()).count();
+        isotrace_report::Side {
+            source: self.path.to_owned(),
+            kind: isotrace_report::Source::Onnx,
+            nodes: self.graph.nodes.len(),
+            values: self.graph.values.len() - constants,
+        }
+    }
+}
+
+/// Inputs that cannot be told apart support no conclusion.
+pub fn ambiguous(a: &Source<'_>, b: &Source<'_>, which: &Ambiguous) -> Report {
+    let reason = format!(
+        "inputs {} of B could each be any of {} of A: they share type and shape, and neither names nor what is \
+         computed from them tells them apart; rename them alike",
+        which.b.join(", "),
+        which.a.join(", ")
+    );
+    let mut report = Report::new(Verdict::Invalid, reason.clone(), a.side(), b.side());
+    report.warnings.push(Warning {
+        class: "misbound_inputs".into(),
+        summary: reason,
+        place: which.b.clone(),
+    });
+    report
+}
+
+/// The whole report.
+pub fn report(
+    judge: &Judge<'_, '_>,
+    state: &State,
+    a: &Source<'_>,
+    b: &Source<'_>,
+    faults: Vec<Fault>,
+    outputs: &[(ValueId, ValueId)],
+    wrong: &[ValueId],
+) -> Report {
+    let blamed: Vec<ValueId> =
+        faults.iter().flat_map(|f| f.outputs_b.iter().copied()).chain(wrong.iter().copied()).collect();
+    let (pairs, of_a, of_b) = pairs(judge, state, &blamed, outputs);
+    let (verdict, reason) = verdict(judge, &faults, outputs);
+    let mut report = Report::new(verdict, reason, a.side(), b.side());
+    report.listing = listing(judge, &of_a, &of_b);
+    report.pairs = pairs;
+    report.culprits = faults.into_iter().enumerate().map(|(i, f)| culprit(judge, i + 1, f)).collect();
+    report.warnings = warnings(judge, outputs);
+    report
+}
+
+fn verdict(judge: &Judge<'_, '_>, faults: &[Fault], outputs: &[(ValueId, ValueId)]) -> (Verdict, String) {
+    if let Some(first) = faults.first() {
+        let more = match faults.len() {
+            1 => String::new(),
+            n => format!(" (and {} more)", n - 1),
+        };
+        return (Verdict::Divergent, format!("{}{more}", first.summary));
+    }
+    let mut finite = 0;
+    let mut same = true;
+    let mut worst: Option<(f64, &str)> = None;
+    for &(vb, va) in outputs {
+        let (Some(x), Some(y)) = (judge.a.declared.get(va), judge.b.declared.get(vb)) else { continue };
+        let name = judge.a.graph().value(va).name.as_str();
+        if let Ok(values) = x.to_f64() {
+            if values.iter().any(|v| v.is_nan()) {
+                let count = values.iter().filter(|v| v.is_nan()).count();
+                let reason = format!(
+                    "the reference itself is not finite: {count} of {} elements of its output {name:?} are NaN",
+                    x.len()
+                );
+                return (Verdict::Invalid, reason);
+            }
+            finite += values.iter().filter(|v| v.is_finite()).count();
+        } else {
+            finite += x.len();
+        }
+        same &= x.bit_eq(y);
+        if let Some(m) = y.reshape(x.shape()).ok().and_then(|y| compare(x, &y).ok())
+            && worst.is_none_or(|(w, _)| m.max_abs > w)
+        {
+            worst = Some((m.max_abs, name));
+        }
+    }
+    if finite == 0 {
+        return (
+            Verdict::Invalid,
+            "nothing was compared: the final outputs hold no finite element".to_owned(),
+        );
+    }
+    if same {
+        return (Verdict::Identical, format!("all {} final outputs agree bit for bit", outputs.len()));
+    }
+    let (difference, name) = worst.unwrap_or((0.0, ""));
+    (
+        Verdict::Equivalent,
+        format!(
+            "every difference is explained by rounding; the largest at a final output is {difference:.3e} ({name:?})"
+        ),
+    )
+}
+
+fn culprit(judge: &Judge<'_, '_>, rank: usize, fault: Fault) -> Culprit {
+    let region = |side: &Side<'_>, nodes: &[NodeId], outputs: &[ValueId]| Region {
+        nodes: nodes.iter().map(|&n| side.graph().label(n).to_owned()).collect(),
+        ops: nodes.iter().map(|&n| side.graph().node(n).qualified_op()).collect(),
+        outputs: outputs.iter().map(|&v| side.graph().value(v).name.clone()).collect(),
+    };
+    Culprit {
+        rank,
+        side: match fault.narrow {
+            Some(true) => CulpritSide::B,
+            Some(false) => CulpritSide::A,
+            None => CulpritSide::Neither,
+        },
+        a: region(judge.a, &fault.nodes_a, &fault.outputs_a),
+        b: region(judge.b, &fault.nodes_b, &fault.outputs_b),
+        cause: Cause {
+            class: fault.class,
+            summary: fault.summary,
+            evidence: fault.evidence,
+            counterfactual: fault.proof.map(|(change, before, after)| Counterfactual {
+                change,
+                before,
+                after,
+            }),
+            nearest: Vec::new(),
+        },
+    }
+}
+
+type Places = FxHashMap<ValueId, usize>;
+
+/// Pairs in A's order, then B's values without a partner; and where each value stands in the list.
+fn pairs(
+    judge: &Judge<'_, '_>,
+    state: &State,
+    blamed: &[ValueId],
+    outputs: &[(ValueId, ValueId)],
+) -> (Vec<Pair>, Places, Places) {
+    let (a, b) = (judge.a, judge.b);
+    let (mut of_a, mut of_b) = (Places::default(), Places::default());
+    let mut partners: FxHashMap<ValueId, Vec<ValueId>> = FxHashMap::default();
+    let shown = |side: &Side<'_>, v: ValueId| !side.is_constant(v) || side.is_output(v);
+    for v in b.graph().value_ids().filter(|&v| shown(b, v)) {
+        if let Some(m) = &state.matched[v.index()] {
+            partners.entry(m.a).or_default().push(v);
+        }
+    }
+    // Final outputs are paired by role, whatever else happened.
+    for &(vb, va) in outputs {
+        let list = partners.entry(va).or_default();
+        if !list.contains(&vb) {
+            list.push(vb);
+        }
+    }
+    let order = |side: &Side<'_>| -> Vec<ValueId> {
+        let graph = side.graph();
+        let written = graph.nodes.iter().flat_map(isotrace_graph::Node::writes);
+        graph.inputs.iter().copied().chain(written).filter(|&v| shown(side, v)).collect()
+    };
+    let mut out = Vec::new();
+    for va in order(a) {
+        of_a.insert(va, out.len());
+        match partners.get(&va) {
+            None => out.push(alone(a, Some(va), None)),
+            Some(list) => {
+                for &vb in list {
+                    if of_b.contains_key(&vb) {
+                        continue;
+                    }
+                    of_b.insert(vb, out.len());
+                    out.push(pair(judge, state, va, vb, blamed));
+                }
+            }
+        }
+    }
+    for vb in order(b) {
+        if let std::collections::hash_map::Entry::Vacant(slot) = of_b.entry(vb) {
+            slot.insert(out.len());
+            out.push(alone(b, None, Some(vb)));
+        }
+    }
+    (out, of_a, of_b)
+}
+
+fn role(side: &Side<'_>, v: ValueId) -> Option<Role> {
+    if side.is_output(v) {
+        Some(Role::Output)
+    } else {
+        side.graph().inputs.contains(&v).then_some(Role::Input)
+    }
+}
+
+fn op(side: &Side<'_>, v: ValueId) -> Option<String> {
+    side.producer(v).map(|n| side.graph().node(n).qualified_op())
+}
+
+fn alone(side: &Side<'_>, a: Option<ValueId>, b: Option<ValueId>) -> Pair {
+    let v = a.or(b).expect("one of the two");
+    let both = |x: Option<String>| if a.is_some() { Both::new(x, None) } else { Both::new(None, x) };
+    let tensor = side.declared.get(v);
+    let shape = tensor.map(|t| t.shape().to_vec());
+    Pair {
+        a: a.map(|v| side.graph().value(v).name.clone()),
+        b: b.map(|v| side.graph().value(v).name.clone()),
+        status: if tensor.is_some() { Status::Unmatched } else { Status::NotEvaluated },
+        role: role(side, v),
+        op: both(op(side, v)),
+        dtype: both(tensor.map(|t| t.dtype().to_string())),
+        shape: if a.is_some() { Both::new(shape, None) } else { Both::new(None, shape) },
+        ..Pair::default()
+    }
+}
+
+fn pair(judge: &Judge<'_, '_>, state: &State, va: ValueId, vb: ValueId, blamed: &[ValueId]) -> Pair {
+    let (a, b) = (judge.a, judge.b);
+    let (x, y) = (a.declared.get(va), b.declared.get(vb));
+    let layout = match &state.matched[vb.index()] {
+        Some(m) if m.a == va => m.relation.clone(),
+        _ => Layout::Same,
+    };
+    let mut out = Pair {
+        a: Some(a.graph().value(va).name.clone()),
+        b: Some(b.graph().value(vb).name.clone()),
+        relation: match layout {
+            Layout::Same => Relation::Same,
+            Layout::Reshaped => Relation::Reshaped,
+            Layout::PermutedA(_) | Layout::PermutedB(_) => Relation::Permuted,
+        },
+        role: role(a, va).or_else(|| role(b, vb)),
+        op: Both::new(op(a, va), op(b, vb)),
+        dtype: Both::new(x.map(|t| t.dtype().to_string()), y.map(|t| t.dtype().to_string())),
+        shape: Both::new(x.map(|t| t.shape().to_vec()), y.map(|t| t.shape().to_vec())),
+        ..Pair::default()
+    };
+    match &layout {
+        Layout::PermutedA(perm) => {
+            out.detail.insert("perm".into(), perm.clone().into());
+        }
+        Layout::PermutedB(perm) => {
+            out.detail.insert("perm_b".into(), perm.clone().into());
+        }
+        _ => {}
+    }
+    let (Some(x), Some(y)) = (x, y) else {
+        out.status = Status::NotEvaluated;
+        return out;
+    };
+    let Some(carried) = layout.carry(x, y.shape()) else { return out };
+    if let Ok(m) = compare(&carried, y) {
+        out.status = match () {
+            () if blamed.contains(&vb) => Status::Culprit,
+            () if m.bits_equal => Status::Identical,
+            () if state.own_declared[vb.index()].as_ref().is_some_and(|own| own.bit_eq(&carried)) => {
+                Status::Inherited
+            }
+            () => Status::Rounding,
+        };
+        let place = m.argmax.as_ref().map(|index| {
+            let strides = isotrace_tensor::strides(y.shape());
+            let flat: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
+            unravel(place_in_a(x, y, &layout, flat), x.shape())
+        });
+        out.metrics = Metrics {
+            max_abs: Some(m.max_abs),
+            mean_abs: Some(m.mean_abs),
+            max_rel: Some(m.max_rel),
+            rel_l2: Some(m.rel_l2),
+            cosine: Some(m.cosine),
+            max_ulp: m.max_ulp,
+            argmax: place,
+            nan: Both::new(m.nan[0], m.nan[1]),
+            inf: Both::new(m.inf[0], m.inf[1]),
+        };
+    }
+    if state.is_matched(vb) && x.dtype().is_float() {
+        out.budget = budget(judge, state, vb, &carried, y);
+    }
+    out
+}
+
+fn place_in_a(x: &Tensor, y: &Tensor, layout: &Layout, flat: usize) -> usize {
+    match x.to_f64() {
+        Ok(values) => Probe::new(&values, x.shape(), y.shape(), layout).place(flat),
+        Err(_) => flat,
+    }
+}
+
+fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for axis in (0..shape.len()).rev() {
+        index[axis] = flat % shape[axis].max(1);
+        flat /= shape[axis].max(1);
+    }
+    index
+}
+
+/// The four parts: own rounding on A's inputs, what B's own inputs change, what differs in float64.
+fn budget(
+    judge: &Judge<'_, '_>,
+    state: &State,
+    vb: ValueId,
+    theirs: &Tensor,
+    free: &Tensor,
+) -> Option<Budget> {
+    let largest = |x: &Tensor, y: &Tensor| -> Option<f64> { Some(compare(x, y).ok()?.max_abs) };
+    let own = state.own_declared[vb.index()].as_ref()?;
+    let inherited = if own.bit_eq(free) { 0.0 } else { largest(own, free)? };
+    let exact = state.own_shadow[vb.index()].as_ref()?;
+    let m = state.matched[vb.index()].as_ref()?;
+    let semantic = largest(&m.relation.carry(judge.a.shadow.get(m.a)?, exact.shape())?, exact)?;
+    if own.bit_eq(theirs) {
+        return Some(Budget { fresh_a: 0.0, fresh_b: 0.0, inherited, semantic, allowed: 0.0 });
+    }
+    let declared = declared::compare(judge, state, vb)?;
+    Some(Budget {
+        fresh_a: declared.fresh_a,
+        fresh_b: declared.fresh_b,
+        inherited,
+        semantic,
+        allowed: declared.allowed,
+    })
+}
+
+fn listing(judge: &Judge<'_, '_>, of_a: &Places, of_b: &Places) -> Listing {
+    let side = |side: &Side<'_>, places: &Places| {
+        let graph = side.graph();
+        let mut out = Vec::new();
+        let mut push = |v: ValueId, kind: Kind| {
+            let Some(t) = side.declared.get(v) else { return };
+            out.push(Entry {
+                kind,
+                dtype: t.dtype().to_string(),
+                shape: t.shape().to_vec(),
+                summary: four_letters(t),
+                op: if kind == Kind::Result { op(side, v).unwrap_or_default() } else { String::new() },
+                name: graph.value(v).name.clone(),
+                pair: places.get(&v).copied(),
+            });
+        };
+        for v in graph.value_ids().filter(|&v| graph.value(v).constant.is_some()) {
+            push(v, Kind::Initializer);
+        }
+        for &v in &graph.inputs {
+            push(v, Kind::Input);
+        }
+        for node in &graph.nodes {
+            for v in node.writes() {
+                push(v, Kind::Result);
+            }
+        }
+        for &v in &graph.outputs {
+            push(v, Kind::Output);
+        }
+        out
+    };
+    Listing { a: side(judge.a, of_a), b: side(judge.b, of_b) }
+}
+
+/// What limits the conclusion.
+fn warnings(judge: &Judge<'_, '_>, outputs: &[(ValueId, ValueId)]) -> Vec<Warning> {
+    let mut out = Vec::new();
+    for &(_, va) in outputs {
+        let Some(Ok(values)) = judge.a.declared.get(va).map(Tensor::to_f64) else { continue };
+        let name = &judge.a.graph().value(va).name;
+        if values.len() > 1 && values.iter().all(|x| *x == values[0]) {
+            out.push(Warning {
+                class: "vacuous".into(),
+                summary: format!(
+                    "output {name:?} is {:e} everywhere: it would agree with almost any computation; use inputs that vary",
+                    values[0]
+                ),
+                place: vec![name.clone()],
+            });
+        }
+    }
+    out
+}

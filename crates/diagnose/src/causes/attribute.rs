@@ -1,0 +1,138 @@
+//! An attribute differs: `axis`, `epsilon`, `layout` (perm), `padding`, `scale` (alpha), `activation`, `reduction`.
+//!
+//! **What it finds.** A node whose setting differs from that of a node of A beside it: an epsilon of 1e-6 where A has
+//! 1e-5, a softmax over the wrong axis, pads at the wrong end, a GELU by tanh where A's is exact.
+//! **Proof.** The node is called with A's setting; the region then computes what A's computes.
+//! Numbers are also taken from A's constants, because one exporter writes as an attribute what another writes as a
+//! constant; an axis is tried at every place, because A may hold it inside a fused operator.
+
+use isotrace_align::patch::Patch;
+use isotrace_graph::{Attribute as Setting, Node, NodeId};
+
+use super::{Cause, Proposal, label};
+use crate::pool;
+use crate::role;
+use crate::site::Site;
+
+/// See the module's text.
+pub struct Attribute;
+
+impl Cause for Attribute {
+    fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
+        let numbers = pool::numbers(site);
+        for n in site.nodes_b() {
+            let node = site.node_b(n);
+            for m in site.nodes_a() {
+                let other = site.node_a(m);
+                if other.op == node.op {
+                    from_twin(site, n, m, out);
+                }
+            }
+            for (name, setting) in &node.attributes {
+                let Setting::Float(own) = setting else { continue };
+                for (number, from) in &numbers {
+                    if *number as f32 != *own {
+                        let value = Setting::Float(*number as f32);
+                        push(site, n, name, Some(value), from.iter().copied().collect(), 14, out);
+                    }
+                }
+            }
+            if let Some(Setting::Int(own)) = node.attributes.get("axis").or(default_axis(node).as_ref()) {
+                let rank = node
+                    .inputs
+                    .first()
+                    .copied()
+                    .flatten()
+                    .and_then(|v| site.state.shadow[v.index()].as_ref())
+                    .map_or(0, |t| t.rank()) as i64;
+                let own = if *own < 0 { own + rank } else { *own };
+                for axis in (0..rank).filter(|&a| a != own) {
+                    push(site, n, "axis", Some(Setting::Int(axis)), Vec::new(), 30, out);
+                }
+            }
+        }
+    }
+}
+
+fn default_axis(node: &Node) -> Option<Setting> {
+    matches!(node.op.as_str(), "Softmax" | "LogSoftmax").then_some(Setting::Int(-1))
+}
+
+fn from_twin(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Proposal>) {
+    let (node, other) = (site.node_b(n), site.node_a(m));
+    let names: std::collections::BTreeSet<&String> =
+        node.attributes.keys().chain(other.attributes.keys()).collect();
+    let mut differing = Vec::new();
+    for name in names {
+        let (own, theirs) = (node.attributes.get(name), other.attributes.get(name));
+        let same = match (own, theirs) {
+            (Some(x), Some(y)) => x.same(y),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            differing.push(name.clone());
+            push(site, n, name, theirs.cloned(), vec![m], 10, out);
+        }
+    }
+    if differing.len() > 1 {
+        let mut changed = node.clone();
+        changed.attributes = other.attributes.clone();
+        let Some(patch) = Patch::new(&changed, Patch::sources_of(node)) else { return };
+        let class = role::of_attribute(&node.op, &differing[0]);
+        let names = differing.join(", ");
+        out.push(Proposal {
+            patches: vec![(n, patch)],
+            nodes_b: vec![n],
+            nodes_a: vec![m],
+            class,
+            summary: format!(
+                "settings {names} of {} differ from A's {}",
+                label(site.judge.b, n),
+                label(site.judge.a, m)
+            ),
+            change: format!("settings {names} as in A"),
+            cost: 18,
+        });
+    }
+}
+
+fn push(
+    site: &Site<'_, '_, '_>,
+    n: NodeId,
+    name: &str,
+    value: Option<Setting>,
+    nodes_a: Vec<NodeId>,
+    cost: u32,
+    out: &mut Vec<Proposal>,
+) {
+    let node = site.node_b(n);
+    let mut changed = node.clone();
+    let (own, theirs) = (shown(node.attributes.get(name)), shown(value.as_ref()));
+    match value {
+        Some(value) => changed.attributes.insert(name.to_owned(), value),
+        None => changed.attributes.remove(name),
+    };
+    let Some(patch) = Patch::new(&changed, Patch::sources_of(node)) else { return };
+    out.push(Proposal {
+        patches: vec![(n, patch)],
+        nodes_b: vec![n],
+        nodes_a,
+        class: role::of_attribute(&node.op, name),
+        summary: format!("{name} of {} is {own}, in A it is {theirs}", label(site.judge.b, n)),
+        change: format!("{name} = {theirs}"),
+        cost,
+    });
+}
+
+fn shown(setting: Option<&Setting>) -> String {
+    match setting {
+        None => "left at its default".to_owned(),
+        Some(Setting::Int(i)) => i.to_string(),
+        Some(Setting::Float(f)) => format!("{f:e}"),
+        Some(Setting::Ints(i)) => format!("{i:?}"),
+        Some(Setting::Floats(f)) => format!("{f:?}"),
+        Some(Setting::Bytes(b)) => format!("{:?}", String::from_utf8_lossy(b)),
+        Some(other) => format!("another {}", other.kind()),
+    }
+}

@@ -1,0 +1,228 @@
+//! A constant differs: `bias`, `epsilon`, `scale`, `weight_value`, `weight_layout`, `weight_swap`, `gate_order`,
+//! `normalisation`, `mask`, `rope`, `index`, `axis`, `layout`, `padding`.
+//!
+//! **What it finds.** A node that reads a constant other than the one A reads at this place: a transposed weight, a
+//! bias of zeros, another layer's weight, a scale of 1/sqrt(768) where 1/sqrt(64) is meant.
+//! **Proof.** The node reads A's constant instead; the region then computes what A's computes. A weight that holds
+//! A's numbers in another order is `weight_layout`, one that equals another constant of A `weight_swap`.
+
+use isotrace_align::patch::{Patch, Source};
+use isotrace_align::relation::candidates;
+use isotrace_graph::{NodeId, ValueId};
+use isotrace_tensor::Tensor;
+
+use super::{Cause, Proposal, label};
+use crate::pool;
+use crate::role;
+use crate::site::Site;
+
+/// See the module's text.
+pub struct Constant;
+
+impl Cause for Constant {
+    fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
+        let theirs = pool::constants(site);
+        let numbers = pool::numbers(site);
+        for n in site.nodes_b() {
+            let node = site.node_b(n);
+            for (slot, v) in node.inputs.iter().enumerate() {
+                let Some(v) = *v else { continue };
+                if !site.judge.b.is_constant(v) {
+                    continue;
+                }
+                let (Some(own), Some(declared)) = (site.judge.b.shadow.get(v), site.judge.b.declared.get(v))
+                else {
+                    continue;
+                };
+                for &(a, reader, their_slot) in &theirs {
+                    propose_tensor(site, n, slot, own, a, reader, their_slot, out);
+                }
+                if own.len() == 1 && own.dtype().is_float() {
+                    for &(number, from) in &numbers {
+                        propose_number(site, n, slot, own, declared, number, from, out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "a constant of either side with its reader and slot")]
+fn propose_tensor(
+    site: &Site<'_, '_, '_>,
+    n: NodeId,
+    slot: usize,
+    own: &Tensor,
+    a: ValueId,
+    reader: NodeId,
+    their_slot: usize,
+    out: &mut Vec<Proposal>,
+) {
+    let (Some(shadow), Some(declared)) = (site.judge.a.shadow.get(a), site.judge.a.declared.get(a)) else {
+        return;
+    };
+    if shadow.dtype() != own.dtype() || (shadow.len() == 1) != (own.len() == 1) {
+        return;
+    }
+    let (node, other) = (site.node_b(n), site.node_a(reader));
+    let kin = node.op == other.op && slot == their_slot;
+    // Shape arguments (reshape, axes, slices) may differ in length; tensors of data must fill the same shape.
+    let layouts: Vec<(Tensor, Tensor)> = if shadow.len() == own.len() {
+        let relations = candidates(shadow.shape(), own.shape());
+        let few = relations.into_iter().take(if own.rank() == 2 { 3 } else { 1 });
+        few.filter_map(|r| Some((r.carry(shadow, own.shape())?, r.carry(declared, own.shape())?))).collect()
+    } else if kin && shadow.rank() == own.rank() {
+        vec![(shadow.clone(), declared.clone())]
+    } else {
+        return;
+    };
+    for (turned, (shadow, declared)) in layouts.into_iter().enumerate() {
+        if pool::same_numbers(&shadow, own) && shadow.shape() == own.shape() {
+            continue;
+        }
+        let mut sources = Patch::sources_of(node);
+        sources[slot] = Source::Tensor { declared, shadow: shadow.clone() };
+        let Some(patch) = Patch::new(node, sources) else { continue };
+        let (class, how) = name(site, n, slot, own, &shadow, a);
+        let value = &site.judge.b.graph().value(node.inputs[slot].expect("a constant is read here")).name;
+        out.push(Proposal {
+            patches: vec![(n, patch)],
+            nodes_b: vec![n],
+            nodes_a: vec![reader],
+            class,
+            summary: format!("{} reads {value:?}, {how}", label(site.judge.b, n)),
+            change: format!("{value:?} as A's {:?}", site.judge.a.graph().value(a).name),
+            cost: if kin { 11 } else { 15 } + turned as u32,
+        });
+    }
+}
+
+/// The cause and how the two constants differ.
+fn name(
+    site: &Site<'_, '_, '_>,
+    n: NodeId,
+    slot: usize,
+    own: &Tensor,
+    right: &Tensor,
+    a: ValueId,
+) -> (&'static str, String) {
+    let general = role::of_constant(site.judge.b, n, slot, right);
+    let theirs = &site.judge.a.graph().value(a).name;
+    if let Some((x, y)) = single(own).zip(single(right)) {
+        return (general, format!("{x:e}, where A's {theirs:?} is {y:e}{}", ratio(x, y)));
+    }
+    if general != "weight_value" && general != "bias" && general != "normalisation" {
+        return (general, format!("which differs from A's {theirs:?}"));
+    }
+    if let Some(swapped) = elsewhere(site, own, a) {
+        let class = if general == "weight_value" { "weight_swap" } else { general };
+        return (class, format!("which is A's {swapped:?}; A reads {theirs:?} here"));
+    }
+    if same_multiset(own, right) {
+        let recurrent = matches!(site.node_b(n).op.as_str(), "LSTM" | "GRU" | "RNN");
+        let class = if recurrent {
+            "gate_order"
+        } else if general == "weight_value" {
+            "weight_layout"
+        } else {
+            general
+        };
+        return (class, format!("which holds the numbers of A's {theirs:?} in another order"));
+    }
+    (general, format!("which differs from A's {theirs:?} {}", where_differs(own, right)))
+}
+
+fn single(t: &Tensor) -> Option<f64> {
+    (t.len() == 1).then(|| t.to_f64().ok().map(|v| v[0])).flatten()
+}
+
+fn ratio(x: f64, y: f64) -> String {
+    let r = x / y;
+    if r.is_finite() && r != 0.0 { format!(" (a factor of {r:.6})") } else { String::new() }
+}
+
+/// Another constant of A that holds exactly these numbers.
+fn elsewhere(site: &Site<'_, '_, '_>, own: &Tensor, right: ValueId) -> Option<String> {
+    let graph = site.judge.a.graph();
+    graph.value_ids().filter(|&v| v != right && graph.value(v).constant.is_some()).find_map(|v| {
+        let t = site.judge.a.shadow.get(v)?;
+        let same = t.len() == own.len() && t.dtype() == own.dtype() && pool::same_numbers(t, own);
+        let trivial = own.to_f64().is_ok_and(|x| x.iter().all(|y| *y == x[0]));
+        (same && !trivial).then(|| graph.value(v).name.clone())
+    })
+}
+
+fn same_multiset(x: &Tensor, y: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (x.to_f64(), y.to_f64()) else { return false };
+    let (mut x, mut y) = (x.into_owned(), y.into_owned());
+    x.sort_unstable_by(f64::total_cmp);
+    y.sort_unstable_by(f64::total_cmp);
+    x == y
+}
+
+/// In which rows and columns two tensors of one shape differ, and by what factor.
+fn where_differs(own: &Tensor, right: &Tensor) -> String {
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return String::new() };
+    if own.shape() != right.shape() {
+        return format!("(shape {:?} against {:?})", own.shape(), right.shape());
+    }
+    let width = own.shape().last().copied().unwrap_or(1).max(1);
+    let places: Vec<usize> = (0..x.len()).filter(|&i| x[i] != y[i]).collect();
+    let distinct =
+        |f: &dyn Fn(usize) -> usize| places.iter().map(|&i| f(i)).collect::<std::collections::BTreeSet<_>>();
+    let (rows, columns) = (distinct(&|i| i / width), distinct(&|i| i % width));
+    let mut text = format!("in {} of {} elements", places.len(), x.len());
+    if rows.len() <= 3 {
+        text += &format!(", rows {rows:?}");
+    }
+    if columns.len() <= 3 {
+        text += &format!(", columns {columns:?}");
+    }
+    if x.iter().all(|v| *v == 0.0) {
+        return text + ": all of it is zero";
+    }
+    let factors: Vec<f64> = places.iter().map(|&i| x[i] / y[i]).collect();
+    if let Some(&first) = factors.first()
+        && factors.iter().all(|f| (f - first).abs() <= 1e-5 * first.abs())
+    {
+        text += &format!(", all by a factor of {first:.6}");
+    }
+    text
+}
+
+#[expect(clippy::too_many_arguments, reason = "a number of either side with where it is used")]
+fn propose_number(
+    site: &Site<'_, '_, '_>,
+    n: NodeId,
+    slot: usize,
+    own: &Tensor,
+    declared: &Tensor,
+    number: f64,
+    from: Option<NodeId>,
+    out: &mut Vec<Proposal>,
+) {
+    let node = site.node_b(n);
+    let Some(x) = single(own) else { return };
+    // A divisor on one side is a factor on the other.
+    let mut wanted = vec![number];
+    if matches!(node.op.as_str(), "Mul" | "Div") && number != 0.0 {
+        wanted.push(1.0 / number);
+    }
+    for y in wanted.into_iter().filter(|y| *y != x) {
+        let Ok(shadow) = Tensor::full(own.shape(), y) else { continue };
+        let Ok(low) = shadow.cast(declared.dtype()) else { continue };
+        let mut sources = Patch::sources_of(node);
+        let class = role::of_constant(site.judge.b, n, slot, &shadow);
+        sources[slot] = Source::Tensor { declared: low, shadow };
+        let Some(patch) = Patch::new(node, sources) else { continue };
+        out.push(Proposal {
+            patches: vec![(n, patch)],
+            nodes_b: vec![n],
+            nodes_a: from.into_iter().collect(),
+            class,
+            summary: format!("{} reads {x:e}, where A has {y:e}{}", label(site.judge.b, n), ratio(x, y)),
+            change: format!("{y:e} in place of {x:e}"),
+            cost: 13,
+        });
+    }
+}

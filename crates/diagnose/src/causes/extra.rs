@@ -1,0 +1,60 @@
+//! B does something more: a node that A has not.
+//!
+//! **What it finds.** A scale applied twice, an offset added to an index, a mask where A has none, a cast.
+//! **Proof.** The node hands its input on unchanged. What the fault is called follows from the part the node plays
+//! ([`role::of_presence`]).
+
+use isotrace_align::patch::{Patch, Source};
+use isotrace_graph::Node;
+
+use super::{Cause, Proposal, label};
+use crate::role;
+use crate::site::Site;
+
+/// See the module's text.
+pub struct Extra;
+
+impl Cause for Extra {
+    fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
+        for n in site.nodes_b() {
+            let node = site.node_b(n);
+            let Some(Some(output)) = node.outputs.first() else { continue };
+            if node.op == "Identity" {
+                continue;
+            }
+            let Some(shape) = site.state.own_shadow[output.index()].as_ref().map(|t| t.shape().to_vec())
+            else {
+                continue;
+            };
+            for v in site.judge.b.dynamic_inputs(n) {
+                if site.state.shadow[v.index()].as_ref().is_none_or(|t| t.shape() != shape) {
+                    continue;
+                }
+                let Some(patch) = identity(node, Source::Value(v)) else { continue };
+                out.push(Proposal {
+                    patches: vec![(n, patch)],
+                    nodes_b: vec![n],
+                    nodes_a: Vec::new(),
+                    class: role::of_presence(site.judge.b, n),
+                    summary: format!("B computes {}, which A does not have", label(site.judge.b, n)),
+                    change: format!("without {}", label(site.judge.b, n)),
+                    cost: 20,
+                });
+            }
+        }
+    }
+}
+
+/// A call that hands on what it reads, in place of `node`.
+pub fn identity(node: &Node, source: Source) -> Option<Patch> {
+    let identity = Node {
+        op: "Identity".into(),
+        domain: String::new(),
+        version: 13,
+        attributes: Default::default(),
+        inputs: vec![None],
+        outputs: node.outputs.iter().take(1).copied().collect(),
+        name: String::new(),
+    };
+    Patch::new(&identity, vec![source])
+}

@@ -1,0 +1,139 @@
+//! B lacks something: nodes of A that nothing in B stands for. `residual`, `bias`, `mask`, `scale`, ...
+//!
+//! **What it finds.** A skip connection, a bias, a mask that was dropped, or a value read from another place than
+//! in A (a skip taken before the norm instead of after it).
+//! **Proof.** What reads B's value reads A's instead. Where an optimiser removed an addition that had become void,
+//! nothing is left of it in B: the edge is named by what it reads and by its readers.
+
+use isotrace_align::patch::{Patch, Source};
+use isotrace_align::{Region, Relation};
+use isotrace_graph::{NodeId, ValueId};
+
+use super::extra::identity;
+use super::{Cause, Proposal, label};
+use crate::role;
+use crate::site::Site;
+
+/// See the module's text.
+pub struct Missing;
+
+/// Nodes of A that may be missing at one place.
+const MOST_MISSING: usize = 6;
+
+impl Cause for Missing {
+    fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
+        let theirs = values_beside(site);
+        for n in site.nodes_b() {
+            let node = site.node_b(n);
+            // A node whose output equals its input is what a dropped operation leaves behind.
+            if node.op == "Identity"
+                && let (Some(Some(input)), Some(Some(output))) = (node.inputs.first(), node.outputs.first())
+            {
+                for (a, missing) in &theirs {
+                    let Some(source) = as_source(site, *a, *output) else { continue };
+                    let Some(patch) = identity(node, source) else { continue };
+                    push(site, vec![(n, patch)], vec![n], *input, *a, missing, 17, out);
+                }
+            }
+            for (slot, v) in node.inputs.iter().enumerate() {
+                let Some(v) = *v else { continue };
+                if site.judge.b.is_constant(v) || !site.state.is_matched(v) {
+                    continue;
+                }
+                for (a, missing) in &theirs {
+                    if site
+                        .partner(v)
+                        .is_some_and(|p| site.judge.index.class(p) == site.judge.index.class(*a))
+                    {
+                        continue;
+                    }
+                    let Some(source) = as_source(site, *a, v) else { continue };
+                    let mut sources = Patch::sources_of(node);
+                    sources[slot] = source;
+                    let Some(patch) = Patch::new(node, sources) else { continue };
+                    push(site, vec![(n, patch)], vec![n], v, *a, missing, 21, out);
+                }
+            }
+        }
+    }
+}
+
+/// Values of A's region that B might have to read, each with the nodes of A between it and what B has.
+fn values_beside(site: &Site<'_, '_, '_>) -> Vec<(ValueId, Vec<NodeId>)> {
+    let a = site.judge.a;
+    let mut values: Vec<ValueId> = site.nodes_a().iter().flat_map(|&n| site.node_a(n).writes()).collect();
+    values.extend(site.wide_a.boundary.iter().copied().filter(|&v| !a.is_constant(v)));
+    values.retain(|&v| v != site.candidate);
+    let with_nodes = values.into_iter().map(|v| {
+        if site.state.a_matched[v.index()] {
+            return (v, Vec::new());
+        }
+        let behind = Region::behind(a, &[v], |x| site.state.a_matched[x.index()], MOST_MISSING + 8);
+        let nodes: Vec<NodeId> = behind.dynamic_nodes(a).collect();
+        (v, nodes)
+    });
+    with_nodes.filter(|(_, nodes)| nodes.len() <= MOST_MISSING).collect()
+}
+
+fn as_source(site: &Site<'_, '_, '_>, a: ValueId, like: ValueId) -> Option<Source> {
+    let own = site.state.shadow[like.index()].as_ref()?;
+    let theirs = site.judge.a.shadow.get(a)?;
+    if theirs.len() != own.len() || theirs.dtype() != own.dtype() {
+        return None;
+    }
+    let (declared, shadow) = if theirs.shape() == own.shape() {
+        let carry = |t: &isotrace_tensor::Tensor| Relation::Same.carry(t, own.shape());
+        (carry(site.judge.a.declared.get(a)?)?, carry(theirs)?)
+    } else {
+        site.carried(a, like)?
+    };
+    Some(Source::Tensor { declared, shadow })
+}
+
+#[expect(clippy::too_many_arguments, reason = "an edge with both its ends and what is missing on it")]
+fn push(
+    site: &Site<'_, '_, '_>,
+    patches: Vec<(NodeId, Patch)>,
+    nodes_b: Vec<NodeId>,
+    read: ValueId,
+    a: ValueId,
+    missing: &[NodeId],
+    cost: u32,
+    out: &mut Vec<Proposal>,
+) {
+    let reader = label(site.judge.b, nodes_b[0]);
+    let (own, theirs) = (&site.judge.b.graph().value(read).name, &site.judge.a.graph().value(a).name);
+    // Layout operators on the way are not what is missing.
+    let working: Vec<NodeId> =
+        missing.iter().copied().filter(|&m| !role::is_layout(&site.node_a(m).op)).collect();
+    let named = if working.is_empty() { missing.to_vec() } else { working };
+    let (class, summary) = match named.as_slice() {
+        [] => {
+            let class = if matches!(
+                site.node_b(nodes_b[0]).op.as_str(),
+                "Add" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization"
+            ) {
+                "residual"
+            } else {
+                "operand_order"
+            };
+            (class, format!("{reader} reads {own:?}; in A {theirs:?} is read here"))
+        }
+        [.., last] => {
+            let classes: Vec<&str> = named.iter().map(|&m| role::of_presence(site.judge.a, m)).collect();
+            let class = classes.iter().copied().find(|c| *c == "mask").unwrap_or(classes[classes.len() - 1]);
+            let what: Vec<String> = named.iter().map(|&m| label(site.judge.a, m)).collect();
+            let _ = last;
+            (class, format!("{reader} reads {own:?}: A's {} is missing in B", what.join(", ")))
+        }
+    };
+    out.push(Proposal {
+        patches,
+        nodes_b,
+        nodes_a: named.clone(),
+        class,
+        summary,
+        change: format!("read A's {theirs:?} in place of {own:?}"),
+        cost: cost + 2 * missing.len() as u32,
+    });
+}

@@ -1,0 +1,150 @@
+//! The operator differs: `activation`, `reduction`, `normalisation`.
+//!
+//! **What it finds.** ReLU where A has GELU, a maximum where A takes the mean, tanh where A has erf.
+//! **Proof.** The node is called with the other operator on the same inputs. The operators of A's region are tried
+//! first, then the rest of the family, because A may hold the function inside a fused operator.
+
+use isotrace_align::patch::Patch;
+use isotrace_graph::{Attribute, Attributes, Node, NodeId};
+
+use super::{Cause, Proposal, label};
+use crate::role;
+use crate::site::Site;
+
+/// See the module's text.
+pub struct Operator;
+
+const ACTIVATIONS: &[&str] = &[
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "Erf",
+    "Softplus",
+    "Softsign",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Elu",
+    "Selu",
+    "Celu",
+    "Mish",
+    "Exp",
+    "Abs",
+    "Identity",
+];
+const REDUCTIONS: &[&str] = &[
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceLogSumExp",
+];
+const POOLS: &[&str] = &["MaxPool", "AveragePool"];
+const GLOBAL_POOLS: &[&str] = &["GlobalAveragePool", "GlobalMaxPool"];
+const ARITHMETIC: &[&str] = &["Add", "Sub", "Mul", "Div", "Max", "Min"];
+const COMPARISONS: &[&str] = &["Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal"];
+
+impl Cause for Operator {
+    fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
+        for n in site.nodes_b() {
+            let node = site.node_b(n);
+            let mut tried: Vec<&str> = Vec::new();
+            for m in site.nodes_a() {
+                let other = site.node_a(m);
+                if other.op != node.op && arity(other) == arity(node) && !tried.contains(&other.op.as_str()) {
+                    tried.push(&other.op);
+                    let kin = role::of_operator(&node.op, &other.op) != "operand_order"
+                        || family(&node.op).is_some_and(|f| f.contains(&other.op.as_str()));
+                    push(
+                        site,
+                        n,
+                        &other.op,
+                        &other.domain,
+                        other.attributes.clone(),
+                        Some(m),
+                        if kin { 12 } else { 22 },
+                        out,
+                    );
+                }
+            }
+            for op in family(&node.op).unwrap_or(&[]).iter().filter(|o| **o != node.op && !tried.contains(*o))
+            {
+                push(site, n, op, "", kept(node, op), None, 24, out);
+            }
+            if is_unary_activation(node) {
+                for approximate in ["none", "tanh"] {
+                    let mut gelu = Attributes::new();
+                    gelu.insert("approximate".into(), Attribute::Bytes(approximate.into()));
+                    push(site, n, "Gelu", "", gelu, None, 25, out);
+                }
+            }
+        }
+    }
+}
+
+fn is_unary_activation(node: &Node) -> bool {
+    role::is_activation(&node.op) && arity(node) == 1
+}
+
+fn arity(node: &Node) -> usize {
+    node.inputs.iter().flatten().count()
+}
+
+fn family(op: &str) -> Option<&'static [&'static str]> {
+    if role::is_activation(op) {
+        return Some(ACTIVATIONS);
+    }
+    [REDUCTIONS, POOLS, GLOBAL_POOLS, ARITHMETIC, COMPARISONS].into_iter().find(|f| f.contains(&op))
+}
+
+/// Settings that mean the same to the other operator.
+fn kept(node: &Node, op: &str) -> Attributes {
+    let mut attributes = Attributes::new();
+    if REDUCTIONS.contains(&op) || POOLS.contains(&op) {
+        attributes = node.attributes.clone();
+        if op == "MaxPool" {
+            attributes.remove("count_include_pad");
+        }
+        if op == "AveragePool" {
+            attributes.remove("storage_order");
+        }
+    }
+    attributes
+}
+
+#[expect(clippy::too_many_arguments, reason = "a call with where it comes from")]
+fn push(
+    site: &Site<'_, '_, '_>,
+    n: NodeId,
+    op: &str,
+    domain: &str,
+    attributes: Attributes,
+    from: Option<NodeId>,
+    cost: u32,
+    out: &mut Vec<Proposal>,
+) {
+    let node = site.node_b(n);
+    let mut changed = node.clone();
+    op.clone_into(&mut changed.op);
+    domain.clone_into(&mut changed.domain);
+    changed.attributes = attributes;
+    // Gelu came with version 20; the call is ours, so the newest meaning may be asked for.
+    changed.version = from.map_or(node.version.max(20), |m| site.node_a(m).version);
+    if from.is_none() && REDUCTIONS.contains(&op) {
+        changed.version = node.version.max(18);
+    }
+    let Some(patch) = Patch::new(&changed, Patch::sources_of(node)) else { return };
+    out.push(Proposal {
+        patches: vec![(n, patch)],
+        nodes_b: vec![n],
+        nodes_a: from.into_iter().collect(),
+        class: role::of_operator(&node.op, op),
+        summary: format!("{} is {} where A computes {op}", site.judge.b.graph().label(n), node.op),
+        change: format!("{op} in place of {}", label(site.judge.b, n)),
+        cost,
+    });
+}

@@ -1,0 +1,76 @@
+//! One ratio fits all: `scale`.
+//!
+//! **What it finds.** A factor that neither side spells out in the same way: 1/sqrt(768) where 1/sqrt(64) is meant,
+//! applied to the query on one side and to the scores on the other.
+//! **Proof.** B's value divided by that one ratio is A's value, element by element.
+
+use isotrace_align::patch::{Patch, Source};
+use isotrace_graph::Node;
+use isotrace_tensor::Tensor;
+
+use super::{Cause, Proposal, label};
+use crate::site::Site;
+
+/// See the module's text.
+pub struct Ratio;
+
+impl Cause for Ratio {
+    fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
+        let Some(n) = site.judge.b.producer(site.point) else { return };
+        let (Some(own), Some(theirs)) =
+            (&site.state.own_shadow[site.point.index()], site.judge.a.shadow.get(site.candidate))
+        else {
+            return;
+        };
+        let Some(theirs) = site.relation.carry(theirs, own.shape()) else { return };
+        let (Ok(x), Ok(y)) = (own.to_f64(), theirs.to_f64()) else { return };
+        let pairs = || x.iter().zip(y.iter()).filter(|(x, y)| x.abs() < 1e30 && y.abs() < 1e30);
+        let (xy, xx) = pairs().fold((0.0, 0.0), |(p, q), (x, y)| (p + x * y, q + x * x));
+        let factor = xy / xx;
+        if !own.dtype().is_float() || !factor.is_finite() || factor == 0.0 || (factor - 1.0).abs() < 1e-7 {
+            return;
+        }
+        let fits = pairs().all(|(x, y)| (factor * x - y).abs() <= 1e-5 * y.abs() + 1e-30);
+        if !fits {
+            return;
+        }
+        // Name the node that multiplies by a number, if there is one; else what ends the region.
+        let multiplies = |node: &Node| {
+            matches!(node.op.as_str(), "Mul" | "Div")
+                || node.attributes.contains_key("alpha")
+                || node.attributes.contains_key("scale")
+        };
+        let named = site.nodes_b().into_iter().find(|&m| multiplies(site.node_b(m))).unwrap_or(n);
+        let twin = site.nodes_a().into_iter().find(|&m| multiplies(site.node_a(m)));
+        let node = site.node_b(n);
+        let Some(inner) = Patch::new(node, Patch::sources_of(node)) else { return };
+        let mul = Node {
+            name: String::new(),
+            domain: String::new(),
+            op: "Mul".into(),
+            version: 14,
+            inputs: vec![None, None],
+            outputs: node.outputs.iter().take(1).copied().collect(),
+            attributes: Default::default(),
+        };
+        let declared =
+            site.state.own_declared[site.point.index()].as_ref().map_or(own.dtype(), Tensor::dtype);
+        let shadow = Tensor::scalar(factor);
+        let Ok(low) = shadow.cast(declared) else { return };
+        let sources = vec![Source::Patch(Box::new(inner)), Source::Tensor { declared: low, shadow }];
+        let Some(patch) = Patch::new(&mul, sources) else { return };
+        out.push(Proposal {
+            patches: vec![(n, patch)],
+            nodes_b: vec![named],
+            nodes_a: twin.into_iter().collect(),
+            class: "scale",
+            summary: format!(
+                "{} is {:.9} times what A computes, everywhere",
+                label(site.judge.b, named),
+                1.0 / factor
+            ),
+            change: format!("multiplied by {factor:e}"),
+            cost: 26,
+        });
+    }
+}

@@ -1,0 +1,198 @@
+//! `fresh`: whether each side, in declared precision and on the same inputs, does what its graph says.
+//!
+//! float64 does not see a tensor that is stored in f16 on its way, nor an overflow of f32. So every matched value is
+//! compared in declared precision too, B's computed from A's own declared values, against the rounding that both
+//! regions may commit at the precision in which their side computes as a whole.
+
+use isotrace_align::region::Rounding;
+use isotrace_align::{Judge, Region, Side, State};
+use isotrace_graph::{NodeId, ValueId};
+use isotrace_ops::budget::Unit;
+use isotrace_tensor::{DType, Tensor};
+
+use crate::faults::Fault;
+
+/// What a declared comparison of one pair found.
+pub struct Declared {
+    /// The largest difference.
+    pub difference: f64,
+    /// The allowance where the difference takes its largest share of it.
+    pub allowed: f64,
+    /// The largest share of the allowance.
+    pub share: f64,
+    /// A's own rounding on the pair's inputs.
+    pub fresh_a: f64,
+    /// B's own rounding on the same inputs.
+    pub fresh_b: f64,
+}
+
+/// Compares B's value with its partner in declared precision. `None` where they are the same bits or no floats.
+pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Declared> {
+    let m = state.matched[v.index()].as_ref()?;
+    let own = state.own_declared[v.index()].as_ref()?;
+    let theirs = m.relation.carry(judge.a.declared.get(m.a)?, own.shape())?;
+    if !own.dtype().is_float() || !theirs.dtype().is_float() || own.bit_eq(&theirs) {
+        return None;
+    }
+    let (x, y) = (theirs.to_f64().ok()?, own.to_f64().ok()?);
+    let gap = |x: f64, y: f64| if x == y || x.is_nan() && y.is_nan() { 0.0 } else { (x - y).abs() };
+    let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 256);
+    let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 256);
+    let (unit_a, unit_b) = (unit(judge, judge.a), unit(judge, judge.b));
+    let rounds = |_: NodeId| true;
+    let enters_a = |r: ValueId| half_ulp(judge.a, judge.a.shadow.get(r)?, unit_a, r);
+    let enters_b = |r: ValueId| {
+        let exact =
+            !judge.b.is_constant(r) && state.own_declared[r.index()].as_ref()?.dtype() == judge.a.main;
+        if exact { None } else { half_ulp(judge.b, state.shadow[r.index()].as_ref()?, unit_b, r) }
+    };
+    let allowed = judge.allowance(
+        state,
+        v,
+        &behind_b,
+        m.a,
+        &behind_a,
+        &m.relation,
+        own.len(),
+        (
+            Rounding { unit: unit_a, allowance: true, rounds: &rounds, enters: &enters_a },
+            Rounding { unit: unit_b, allowance: true, rounds: &rounds, enters: &enters_b },
+        ),
+    )?;
+    let (mut difference, mut share, mut at) = (0f64, 0f64, 0.0);
+    for ((x, y), e) in x.iter().zip(y.iter()).zip(&allowed) {
+        let d = gap(*x, *y);
+        if d == 0.0 {
+            continue;
+        }
+        let d = if d.is_nan() { f64::INFINITY } else { d };
+        difference = difference.max(d);
+        let part = if *e > 0.0 { d / e } else { f64::INFINITY };
+        if part > share {
+            (share, at) = (part, *e);
+        }
+    }
+    let exact =
+        state.own_shadow[v.index()].as_ref().and_then(|t| t.to_f64().ok().map(std::borrow::Cow::into_owned));
+    let from = |values: &[f64]| {
+        exact.as_ref().map_or(0.0, |e| {
+            e.iter()
+                .zip(values)
+                .map(|(e, x)| gap(*e, *x))
+                .fold(0.0, |m, d| if d.is_nan() { f64::INFINITY } else { d.max(m) })
+        })
+    };
+    Some(Declared { difference, allowed: at, share, fresh_a: from(&x), fresh_b: from(&y) })
+}
+
+/// Unit roundoff of the precision in which a side computes, or of a narrower one that the user allows.
+fn unit(judge: &Judge<'_, '_>, side: &Side<'_>) -> Unit {
+    let widest = judge
+        .allowed
+        .iter()
+        .copied()
+        .chain([side.main])
+        .max_by(|x, y| x.unit_roundoff().unwrap_or(0.0).total_cmp(&y.unit_roundoff().unwrap_or(0.0)));
+    Unit::of(widest.unwrap_or(DType::F32))
+}
+
+fn half_ulp(side: &Side<'_>, value: &Tensor, unit: Unit, v: ValueId) -> Option<Tensor> {
+    if !value.dtype().is_float() || !side.is_constant(v) && unit.u <= Unit::F32.u {
+        return None;
+    }
+    let u = if side.is_constant(v) { Unit::of(side.declared.get(v)?.dtype()).u.max(unit.u) } else { unit.u };
+    let half = value.to_f64().ok()?.iter().map(|x| if x.is_finite() { u * x.abs() } else { 0.0 }).collect();
+    Tensor::from_vec(value.shape(), half).ok()
+}
+
+/// Pairs whose declared difference rounding does not explain.
+pub fn faults(judge: &Judge<'_, '_>, state: &State) -> Vec<(Fault, ValueId)> {
+    let mut out: Vec<(Fault, ValueId)> = Vec::new();
+    for n in judge.b.graph().node_ids() {
+        for v in judge.b.graph().node(n).writes() {
+            if judge.b.is_constant(v) || state.narrowed[v.index()] && !judge.b.is_output(v) {
+                continue;
+            }
+            let Some(found) = compare(judge, state, v) else { continue };
+            if found.share > 1.0 {
+                out.push((fault(judge, state, v, &found), v));
+            }
+        }
+    }
+    out
+}
+
+fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> Fault {
+    let m = state.matched[v.index()].as_ref().expect("only matched values are compared");
+    let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 64);
+    let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 64);
+    let nodes_b: Vec<NodeId> = behind_b.dynamic_nodes(judge.b).collect();
+    let nodes_a: Vec<NodeId> = behind_a.dynamic_nodes(judge.a).collect();
+    let narrow_in = |side: &Side<'_>, nodes: &[NodeId]| {
+        let written = nodes.iter().flat_map(|&n| side.graph().node(n).writes());
+        let types = written.filter_map(|w| side.declared.get(w)).map(Tensor::dtype).filter(|d| d.is_float());
+        types
+            .filter(|d| d.unit_roundoff() > side.main.unit_roundoff())
+            .max_by(|x, y| x.unit_roundoff().unwrap_or(0.0).total_cmp(&y.unit_roundoff().unwrap_or(0.0)))
+    };
+    let (narrow_b, narrow_a) = (narrow_in(judge.b, &nodes_b), narrow_in(judge.a, &nodes_a));
+    let lost = |t: Option<&Tensor>| {
+        t.and_then(|t| t.to_f64().ok()).is_some_and(|x| x.iter().any(|x| !x.is_finite()))
+    };
+    let (own, theirs) = (state.own_declared[v.index()].as_ref(), judge.a.declared.get(m.a));
+    let overflow = lost(own) != lost(theirs);
+    let (who, name, narrow) = match (narrow_b, narrow_a) {
+        (Some(d), _) => (judge.b, "B", Some((true, d))),
+        (None, Some(d)) => (judge.a, "A", Some((false, d))),
+        (None, None) => (judge.b, "B", None),
+    };
+    let largest = |side: &Side<'_>, w: ValueId| {
+        side.shadow
+            .get(w)
+            .and_then(|t| t.to_f64().ok())
+            .map_or(0.0, |x| x.iter().fold(0f64, |m, x| m.max(x.abs())))
+    };
+    let (class, summary) = match narrow {
+        Some((_, d)) if overflow => (
+            "overflow",
+            format!(
+                "{name} computes in {d}, whose largest number is {}, where values reach {:.6e}",
+                d.largest_finite().unwrap_or(0.0),
+                largest(judge.a, m.a)
+            ),
+        ),
+        Some((_, d)) => (
+            "precision",
+            format!(
+                "{name} rounds to {d} here while it computes in {}; the difference {:.3e} is {:.0} times what {} allows",
+                who.main, found.difference, found.share, who.main
+            ),
+        ),
+        None if overflow => ("overflow", format!("values leave the range of {}", who.main)),
+        None => (
+            "accumulation",
+            format!(
+                "the difference {:.3e} is {:.1} times what rounding in {} allows",
+                found.difference, found.share, who.main
+            ),
+        ),
+    };
+    Fault {
+        outputs_a: vec![m.a],
+        outputs_b: nodes_b
+            .iter()
+            .flat_map(|&n| judge.b.graph().node(n).writes())
+            .filter(|w| !judge.b.is_constant(*w))
+            .collect(),
+        nodes_a,
+        nodes_b,
+        class: class.to_owned(),
+        summary,
+        evidence: vec![format!(
+            "in float64 the two sides agree here; on the same inputs A is {:.3e} and B {:.3e} away from it",
+            found.fresh_a, found.fresh_b
+        )],
+        proof: narrow.map(|(_, d)| (format!("{} kept in place of {d}", who.main), found.difference, 0.0)),
+        narrow: narrow.map(|(b, _)| b),
+    }
+}

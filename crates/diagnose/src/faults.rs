@@ -1,0 +1,219 @@
+//! Fault after fault until the outputs agree: find the site, undo the fault or put A's value in, go on.
+
+use isotrace_align::search::{Hypothesis, attempt, failing, search};
+use isotrace_align::{Changes, Judge, Relation, State};
+use isotrace_graph::{NodeId, ValueId};
+
+use crate::causes::{Proposal, proposals};
+use crate::site::Site;
+
+/// Faults looked for; beyond this two models have little in common and naming more helps no one.
+const MOST_FAULTS: usize = 24;
+
+/// One place where B does not compute what A computes.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// The nodes to name in A.
+    pub nodes_a: Vec<NodeId>,
+    /// The nodes to name in B.
+    pub nodes_b: Vec<NodeId>,
+    /// The values that show it first.
+    pub outputs_a: Vec<ValueId>,
+    /// The values that show it first.
+    pub outputs_b: Vec<ValueId>,
+    /// The cause (`docs/causes.md`).
+    pub class: String,
+    /// One sentence with the numbers.
+    pub summary: String,
+    /// What supports it.
+    pub evidence: Vec<String>,
+    /// What was changed, and the largest difference before and after.
+    pub proof: Option<(String, f64, f64)>,
+    /// Whether one side computes too narrowly: B (true), A (false), or neither.
+    pub narrow: Option<bool>,
+}
+
+/// Every fault, in the order in which B meets them, with B's state once all are undone.
+pub fn find(
+    judge: &Judge<'_, '_>,
+    inputs: &[(ValueId, ValueId)],
+    outputs: &[(ValueId, ValueId)],
+) -> (Vec<Fault>, State, Vec<(ValueId, ValueId)>) {
+    let mut changes = Changes::default();
+    let mut state = State::execute(judge, inputs, &changes);
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut rounds = 0;
+    loop {
+        let left = failing(judge, &state, outputs);
+        if left.is_empty() || rounds == MOST_FAULTS {
+            return (faults, state, left);
+        }
+        rounds += 1;
+        let found = search(judge, &mut state, &left, &changes);
+        let mut progressed = false;
+        for hypothesis in found {
+            let fresh = !changes.substitutions.contains_key(&hypothesis.point);
+            if fresh {
+                progressed = true;
+                let fault = explain(judge, &mut state, &hypothesis, &mut changes);
+                merge(&mut faults, fault);
+            }
+        }
+        if !progressed {
+            return (faults, state, left);
+        }
+        state = State::execute(judge, inputs, &changes);
+    }
+}
+
+/// Names the cause of one fault and records in `changes` what undoes it.
+fn explain(
+    judge: &Judge<'_, '_>,
+    state: &mut State,
+    hypothesis: &Hypothesis,
+    changes: &mut Changes,
+) -> Fault {
+    // A constant shows in what is computed from it.
+    let (point, candidate, relation) = match hypothesis.site {
+        Some((b, a)) => (b, a, Relation::Reshaped),
+        None => (hypothesis.point, hypothesis.candidate, hypothesis.relation.clone()),
+    };
+    let snapshot = state.clone();
+    let site = Site::new(judge, &snapshot, point, candidate, relation);
+    let nodes: Vec<NodeId> = site.wide_b.nodes.clone();
+    let before = site.before();
+    for proposal in proposals(&site) {
+        let first = proposal.patches.iter().map(|(n, _)| *n).min().expect("a proposal changes a node");
+        let mut tried = changes.clone();
+        tried.patches.extend(proposal.patches.iter().cloned());
+        let run: Vec<NodeId> = nodes.iter().copied().filter(|&n| n >= first).collect();
+        let (holds, value) = attempt(judge, state, &run, &tried, point, candidate);
+        if holds {
+            let after = site.difference(value.as_ref());
+            if hypothesis.site.is_some() {
+                changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
+            } else {
+                *changes = tried;
+            }
+            return proven(&site, proposal, before, after);
+        }
+    }
+    changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
+    unexplained(&site, hypothesis, before)
+}
+
+fn proven(site: &Site<'_, '_, '_>, proposal: Proposal, before: f64, after: f64) -> Fault {
+    let mut fault = Fault {
+        outputs_b: outputs(site.judge.b, &proposal.nodes_b, site.point),
+        outputs_a: outputs(site.judge.a, &proposal.nodes_a, site.candidate),
+        nodes_a: proposal.nodes_a,
+        nodes_b: proposal.nodes_b,
+        class: proposal.class.to_owned(),
+        summary: proposal.summary,
+        evidence: Vec::new(),
+        proof: Some((proposal.change, before, after)),
+        narrow: None,
+    };
+    not_finite(site, &mut fault);
+    fault
+}
+
+fn unexplained(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, before: f64) -> Fault {
+    let nodes_b: Vec<NodeId> = site.open_b.dynamic_nodes(site.judge.b).collect();
+    let nodes_a: Vec<NodeId> = site.open_a.dynamic_nodes(site.judge.a).collect();
+    let mut fault = Fault {
+        outputs_a: vec![site.candidate],
+        outputs_b: vec![site.point],
+        nodes_a,
+        nodes_b,
+        class: "unknown".to_owned(),
+        summary: format!(
+            "the two regions compute different functions; the largest difference is {before:.3e}"
+        ),
+        evidence: vec![match hypothesis.confirmed {
+            0 => "no value further down could confirm the place".to_owned(),
+            n => format!("with A's value put in here, {n} or more values further down agree again"),
+        }],
+        proof: None,
+        narrow: None,
+    };
+    not_finite(site, &mut fault);
+    fault
+}
+
+/// What NaN or an infinity is born from says more than what undoes it.
+fn not_finite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
+    let finite = |t: Option<&isotrace_tensor::Tensor>| {
+        t.and_then(|t| t.to_f64().ok().map(|v| v.iter().all(|x| !x.is_nan())))
+    };
+    if finite(site.judge.a.shadow.get(site.candidate)) != Some(true) {
+        return;
+    }
+    for &n in &site.open_b.nodes {
+        for v in site.node_b(n).writes() {
+            let Some(own) = &site.state.own_shadow[v.index()] else { continue };
+            if finite(Some(own)) == Some(false) {
+                let count = own.to_f64().map_or(0, |x| x.iter().filter(|x| x.is_nan()).count());
+                let read: Vec<String> =
+                    site.judge.b.dynamic_inputs(n).iter().filter_map(|&r| range(site, r)).collect();
+                "nan".clone_into(&mut fault.class);
+                fault.evidence.insert(0, fault.summary.clone());
+                fault.summary = format!(
+                    "{} of {} elements of {} become NaN; it reads {}",
+                    count,
+                    own.len(),
+                    crate::causes::label(site.judge.b, n),
+                    read.join(", ")
+                );
+                if !fault.nodes_b.contains(&n) {
+                    fault.nodes_b.push(n);
+                }
+                for out in site.node_b(n).writes() {
+                    if !fault.outputs_b.contains(&out) {
+                        fault.outputs_b.push(out);
+                    }
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn range(site: &Site<'_, '_, '_>, v: ValueId) -> Option<String> {
+    let values = site.state.shadow[v.index()].as_ref()?.to_f64().ok()?.into_owned();
+    let (low, high) =
+        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+    Some(format!("{:?} in [{low:.6e}, {high:.6e}]", site.judge.b.graph().value(v).name))
+}
+
+/// What the named nodes write; the end of the region where none is named.
+fn outputs(side: &isotrace_align::Side<'_>, nodes: &[NodeId], end: ValueId) -> Vec<ValueId> {
+    if nodes.is_empty() {
+        vec![end]
+    } else {
+        nodes.iter().flat_map(|&n| side.graph().node(n).writes()).collect()
+    }
+}
+
+/// One fault that shows at several places (an edge with several readers, a node the optimiser duplicated) is one.
+fn merge(faults: &mut Vec<Fault>, fault: Fault) {
+    let same = faults.iter_mut().find(|f| {
+        f.class == fault.class && !f.nodes_a.is_empty() && f.nodes_a == fault.nodes_a && f.class != "unknown"
+    });
+    match same {
+        Some(known) => {
+            known.evidence.push(format!("also: {}", fault.summary));
+            for n in fault.nodes_b {
+                if !known.nodes_b.contains(&n) {
+                    known.nodes_b.push(n);
+                }
+            }
+            for v in fault.outputs_b {
+                if !known.outputs_b.contains(&v) {
+                    known.outputs_b.push(v);
+                }
+            }
+        }
+        None => faults.push(fault),
+    }
+}

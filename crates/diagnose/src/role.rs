@@ -1,0 +1,279 @@
+//! What part a node, a constant or a setting plays in a network, and the cause that goes by its being wrong.
+//!
+//! One place for the names of `docs/causes.md`: the causes ask here, so that a missing bias and a wrong bias are
+//! called the same.
+
+use isotrace_align::Side;
+use isotrace_graph::{NodeId, ValueId};
+use isotrace_tensor::{DType, Tensor};
+
+/// An additive number this far below zero hides what it is added to.
+const MASKING: f64 = -1e3;
+/// An additive number up to this keeps a division or a root away from zero.
+const EPSILON: f64 = 2e-2;
+
+/// Functions of one number that networks use as non-linearities.
+pub fn is_activation(op: &str) -> bool {
+    matches!(
+        op,
+        "Relu"
+            | "LeakyRelu"
+            | "PRelu"
+            | "Elu"
+            | "Celu"
+            | "Selu"
+            | "ThresholdedRelu"
+            | "HardSigmoid"
+            | "HardSwish"
+            | "Sigmoid"
+            | "Tanh"
+            | "Softplus"
+            | "Softsign"
+            | "Gelu"
+            | "FastGelu"
+            | "BiasGelu"
+            | "QuickGelu"
+            | "Mish"
+            | "Shrink"
+            | "Swish"
+            | "Erf"
+            | "Clip"
+            | "Exp"
+            | "Sin"
+            | "Cos"
+            | "Abs"
+            | "Hardmax"
+    )
+}
+
+/// Whether an operator reduces over axes.
+pub fn is_reduction(op: &str) -> bool {
+    op.starts_with("Reduce") || op.starts_with("Arg") || op.starts_with("Cum") || op.contains("Pool")
+}
+
+/// Whether an operator normalises by statistics of its input.
+pub fn is_normalisation(op: &str) -> bool {
+    op.ends_with("Normalization") || op == "LRN" || op == "GroupNorm" || op == "SkipGroupNorm"
+}
+
+/// Whether an operator multiplies by weights.
+pub fn is_product(op: &str) -> bool {
+    matches!(op, "MatMul" | "Gemm" | "Einsum")
+        || op.contains("Conv")
+        || op.contains("MatMul")
+        || op == "FusedGemm"
+}
+
+/// Whether an operator only rearranges axes.
+pub fn is_layout(op: &str) -> bool {
+    matches!(
+        op,
+        "Transpose"
+            | "Reshape"
+            | "Squeeze"
+            | "Unsqueeze"
+            | "Flatten"
+            | "DepthToSpace"
+            | "SpaceToDepth"
+            | "Expand"
+            | "Tile"
+    )
+}
+
+fn is_recurrent(op: &str) -> bool {
+    matches!(op, "LSTM" | "GRU" | "RNN")
+}
+
+/// Whether a tensor hides some entries and lets others pass: very negative against zero, or truth values.
+pub fn masks(tensor: &Tensor) -> bool {
+    if tensor.dtype() == DType::Bool {
+        return true;
+    }
+    let Ok(values) = tensor.to_f64() else { return false };
+    values.iter().any(|&x| x < MASKING) && values.iter().all(|&x| x < MASKING || x.abs() < 1.0)
+}
+
+/// Whether a value is, or is computed from, the cosines and sines of positions.
+pub fn is_rotary(side: &Side<'_>, v: ValueId) -> bool {
+    let mut at = v;
+    for _ in 0..8 {
+        let Some(n) = side.producer(at) else { break };
+        let node = side.graph().node(n);
+        match node.op.as_str() {
+            "Cos" | "Sin" => return true,
+            // Tables are cast, reshaped and scaled between the function and its use.
+            op if is_layout(op) || matches!(op, "Cast" | "Mul" | "Gather" | "Slice" | "Concat") => {
+                let Some(next) = node.inputs.first().copied().flatten() else { break };
+                at = next;
+            }
+            _ => break,
+        }
+    }
+    side.is_constant(v) && side.shadow.get(v).is_some_and(is_table_of_angles)
+}
+
+/// Whether rows begin with all ones (cosines of position 0) or all zeros (sines) and stay within [-1, 1].
+fn is_table_of_angles(tensor: &Tensor) -> bool {
+    let Ok(values) = tensor.to_f64() else { return false };
+    let Some(&width) = tensor.shape().last().filter(|&&w| w >= 2) else { return false };
+    if tensor.rank() < 2 || values.len() < 2 * width || values.iter().any(|x| x.abs() > 1.0 + 1e-6) {
+        return false;
+    }
+    let constant = |c: f64| values[..width].iter().all(|&x| x == c);
+    (constant(0.0) || constant(1.0)) && values[width..].iter().any(|&x| x != values[0])
+}
+
+/// The cause when a setting of a node is wrong.
+pub fn of_attribute(op: &str, name: &str) -> &'static str {
+    match name {
+        "epsilon" | "eps" => "epsilon",
+        "perm" | "keepdims" | "allowzero" | "blocksize" | "num_heads" | "kv_num_heads" | "q_num_heads"
+        | "layout" => "layout",
+        "pads" | "auto_pad" | "strides" | "dilations" | "kernel_shape" | "ceil_mode"
+        | "count_include_pad" | "output_padding" | "output_shape" | "group" => "padding",
+        "scale" => "scale",
+        "alpha" | "beta" if is_product(op) => "scale",
+        "alpha" | "beta" | "gamma" | "approximate" | "activation" | "activations" | "softcap" | "min"
+        | "max" | "lambd" | "bias" | "activation_params" => "activation",
+        "transA" | "transB" | "transBatchA" | "transBatchB" => "weight_layout",
+        "to" | "stash_type" => "precision",
+        "direction" | "linear_before_reset" | "input_forget" => "gate_order",
+        "is_causal" | "unidirectional" | "upper" | "local_window_size" => "mask",
+        "interleaved" | "rotary_embedding_dim" | "is_packed_batching" => "rope",
+        "training_mode" => "mode",
+        "axis" | "axes" | "batch_dims" | "batch_axis" | "time_axis" | "p" if name != "p" => "axis",
+        "p" => "reduction",
+        _ if name == "mode" && op == "Pad" => "padding",
+        _ => "index",
+    }
+}
+
+/// The cause when a node computes with the operator of another.
+pub fn of_operator(b: &str, a: &str) -> &'static str {
+    if is_activation(b) && is_activation(a) {
+        "activation"
+    } else if is_reduction(b) && is_reduction(a) {
+        "reduction"
+    } else if is_normalisation(b) && is_normalisation(a) {
+        "normalisation"
+    } else if is_activation(b) || is_activation(a) {
+        "activation"
+    } else if is_layout(b) || is_layout(a) {
+        "layout"
+    } else if matches!(
+        b,
+        "Where" | "And" | "Or" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "Equal" | "Trilu"
+    ) {
+        "mask"
+    } else {
+        "operand_order"
+    }
+}
+
+/// The cause when what a node reads at `slot`, a constant, is wrong. `tensor` is the constant where it is right.
+pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> &'static str {
+    let node = side.graph().node(n);
+    let op = node.op.as_str();
+    let scalar = tensor.len() == 1;
+    let number = tensor.to_f64().ok().and_then(|v| v.first().copied()).unwrap_or(0.0);
+    let whole = tensor.dtype().is_int();
+    if node.inputs.get(slot).copied().flatten().is_some_and(|v| is_rotary(side, v)) {
+        return "rope";
+    }
+    match op {
+        _ if is_recurrent(op) => {
+            if slot >= 3 {
+                "bias"
+            } else {
+                "weight_value"
+            }
+        }
+        _ if is_normalisation(op) => match (op, slot) {
+            ("BatchNormalization", _) => "normalisation",
+            (_, 2..)
+                if op == "LayerNormalization"
+                    || op == "InstanceNormalization"
+                    || op == "GroupNormalization" =>
+            {
+                "bias"
+            }
+            ("SkipLayerNormalization", 3..) => "bias",
+            _ => "normalisation",
+        },
+        _ if is_product(op) => {
+            if slot >= 2 {
+                "bias"
+            } else {
+                "weight_value"
+            }
+        }
+        "Add" | "Sub" | "BiasGelu" | "BiasAdd" | "BiasSoftmax" => {
+            if whole {
+                "index"
+            } else if masks(tensor) {
+                "mask"
+            } else if scalar && number.abs() <= EPSILON {
+                "epsilon"
+            } else if scalar && number.abs() == 1.0 {
+                "normalisation"
+            } else {
+                "bias"
+            }
+        }
+        "Mul" | "Div" => {
+            if whole {
+                "index"
+            } else if masks(tensor) {
+                "mask"
+            } else if scalar {
+                "scale"
+            } else {
+                "normalisation"
+            }
+        }
+        "Where" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"
+        | "Trilu" => "mask",
+        "Reshape" | "Expand" | "Transpose" | "Tile" | "Unsqueeze" | "Squeeze" => "layout",
+        "Clip" | "Max" | "Min" | "Pow" | "PRelu" => "activation",
+        "Pad" => "padding",
+        _ if is_reduction(op) => "axis",
+        "Gather" | "GatherElements" | "GatherND" if slot == 0 => "weight_value",
+        _ if whole => "index",
+        _ => "weight_value",
+    }
+}
+
+/// The cause when a node is there on one side only.
+pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
+    let node = side.graph().node(n);
+    let constant = node.inputs.iter().enumerate().find_map(|(i, v)| {
+        let v = (*v)?;
+        side.is_constant(v).then(|| side.shadow.get(v).map(|t| (i, t))).flatten()
+    });
+    let whole = node.writes().next().and_then(|v| side.declared.get(v)).is_some_and(|t| t.dtype().is_int());
+    let reads_mask = node.inputs.iter().flatten().any(|&v| side.shadow.get(v).is_some_and(masks));
+    let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v));
+    match node.op.as_str() {
+        _ if rotary => "rope",
+        _ if whole => "index",
+        "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
+        "Add" | "Sub" | "Mul" | "Div" => match constant {
+            Some((slot, tensor)) => of_constant(side, n, slot, tensor),
+            None if node.op == "Add" => "residual",
+            None if node.op == "Sub" => "normalisation",
+            None => "scale",
+        },
+        "And" | "Or" | "Not" | "Where" | "Trilu" => "mask",
+        "Neg" => "rope",
+        "Cast" | "CastLike" => "precision",
+        "Dropout" => "mode",
+        "Pad" => "padding",
+        "Slice" | "Gather" | "Concat" | "GatherElements" | "GatherND" | "Split" => "index",
+        op if op.starts_with("Quantize") || op.starts_with("Dequantize") => "quantisation",
+        op if is_activation(op) => "activation",
+        op if is_layout(op) => "layout",
+        op if is_normalisation(op) || op == "Sqrt" || op == "Reciprocal" || op == "Pow" => "normalisation",
+        op if is_reduction(op) => "reduction",
+        _ => "unknown",
+    }
+}

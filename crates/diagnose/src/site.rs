@@ -1,0 +1,153 @@
+//! The place of a fault: what B computes there, what A computes there, and from what.
+
+use isotrace_align::{Judge, Region, Relation, Side, State};
+use isotrace_graph::{Node, NodeId, ValueId};
+use isotrace_tensor::Tensor;
+
+/// Nodes a region is widened to while its borders on the two sides do not agree.
+const WIDEST: usize = 24;
+/// Times the borders are moved outwards.
+const ROUNDS: usize = 4;
+
+/// A region of B that does not compute what the region of A beside it computes.
+pub struct Site<'x, 's, 'g> {
+    /// Both sides.
+    pub judge: &'x Judge<'s, 'g>,
+    /// B's execution, with A's values put in up to here.
+    pub state: &'x State,
+    /// The value of B that should hold A's `candidate`.
+    pub point: ValueId,
+    /// The value of A that belongs there.
+    pub candidate: ValueId,
+    /// How B's layout follows from A's at the point.
+    pub relation: Relation,
+    /// B's open nodes behind the point: what has to be explained.
+    pub open_b: Region,
+    /// A's open nodes behind the candidate.
+    pub open_a: Region,
+    /// `open_b` with the layout operators before it, and further where the two borders disagree.
+    pub wide_b: Region,
+    /// `open_a`, widened likewise.
+    pub wide_a: Region,
+}
+
+impl<'x, 's, 'g> Site<'x, 's, 'g> {
+    /// The site that ends at `point` and `candidate`.
+    pub fn new(
+        judge: &'x Judge<'s, 'g>,
+        state: &'x State,
+        point: ValueId,
+        candidate: ValueId,
+        relation: Relation,
+    ) -> Self {
+        let open_b = Region::behind(judge.b, &[point], |v| state.is_matched(v), usize::MAX);
+        let open_a = Region::behind(judge.a, &[candidate], |v| state.a_matched[v.index()], usize::MAX);
+        let (wide_a, wide_b) = widen(judge, state, point, candidate);
+        Self { judge, state, point, candidate, relation, open_b, open_a, wide_b, wide_a }
+    }
+
+    /// A node of A.
+    pub fn node_a(&self, n: NodeId) -> &'g Node {
+        self.judge.a.graph().node(n)
+    }
+
+    /// A node of B.
+    pub fn node_b(&self, n: NodeId) -> &'g Node {
+        self.judge.b.graph().node(n)
+    }
+
+    /// Nodes of A's widened region that do not work on constants alone.
+    pub fn nodes_a(&self) -> Vec<NodeId> {
+        self.wide_a.dynamic_nodes(self.judge.a).collect()
+    }
+
+    /// Nodes of B's widened region that do not work on constants alone, those that stand open first.
+    pub fn nodes_b(&self) -> Vec<NodeId> {
+        let wide: Vec<NodeId> = self.wide_b.dynamic_nodes(self.judge.b).collect();
+        let (open, matched): (Vec<_>, Vec<_>) = wide.into_iter().partition(|n| self.open_b.nodes.contains(n));
+        open.into_iter().chain(matched).collect()
+    }
+
+    /// A's partner of a value of B.
+    pub fn partner(&self, v: ValueId) -> Option<ValueId> {
+        self.state.matched[v.index()].as_ref().map(|m| m.a)
+    }
+
+    /// A's float64 and declared value, laid out as B's `like`, if that is possible.
+    pub fn carried(&self, a: ValueId, like: ValueId) -> Option<(Tensor, Tensor)> {
+        let shape = self.state.shadow[like.index()].as_ref()?.shape();
+        let relation = match &self.state.matched[like.index()] {
+            Some(m) if self.judge.a.shadow.get(m.a)?.shape() == self.judge.a.shadow.get(a)?.shape() => {
+                m.relation.clone()
+            }
+            _ => Relation::Reshaped,
+        };
+        let carry = |t: &Tensor| relation.carry(t, shape);
+        Some((carry(self.judge.a.declared.get(a)?)?, carry(self.judge.a.shadow.get(a)?)?))
+    }
+
+    /// The largest difference at the point as the models are.
+    pub fn before(&self) -> f64 {
+        self.difference(self.state.own_shadow[self.point.index()].as_ref())
+    }
+
+    /// The largest difference between a value at the point and A's; infinite where one of them is not finite.
+    pub fn difference(&self, value: Option<&Tensor>) -> f64 {
+        let theirs = self.judge.a.shadow.get(self.candidate);
+        let (Some(value), Some(theirs)) = (value, theirs) else { return f64::INFINITY };
+        let Some(theirs) = self.relation.carry(theirs, value.shape()) else { return f64::INFINITY };
+        let (Ok(x), Ok(y)) = (theirs.to_f64(), value.to_f64()) else { return f64::INFINITY };
+        x.iter().zip(y.iter()).filter(|(x, y)| x != y).fold(0.0, |m, (x, y)| {
+            let d = (x - y).abs();
+            if d.is_nan() { f64::INFINITY } else { d.max(m) }
+        })
+    }
+}
+
+/// Both regions with layout operators before them, and beyond where one side reads what the other does not.
+fn widen(judge: &Judge<'_, '_>, state: &State, point: ValueId, candidate: ValueId) -> (Region, Region) {
+    let mut through_a: Vec<ValueId> = Vec::new();
+    let mut through_b: Vec<ValueId> = Vec::new();
+    let class_b = |v: ValueId| state.matched[v.index()].as_ref().map(|m| judge.index.class(m.a));
+    let behind_a = |through: &[ValueId]| {
+        Region::behind(judge.a, &[candidate], |v| state.a_matched[v.index()] && !through.contains(&v), WIDEST)
+    };
+    let behind_b = |through: &[ValueId]| {
+        Region::behind(judge.b, &[point], |v| state.is_matched(v) && !through.contains(&v), WIDEST)
+    };
+    let (mut a, mut b) = (behind_a(&through_a), behind_b(&through_b));
+    for _ in 0..ROUNDS {
+        let border_a: Vec<ValueId> = dynamic(judge.a, &a);
+        let border_b: Vec<ValueId> = dynamic(judge.b, &b);
+        let classes_a: Vec<ValueId> = border_a.iter().map(|&v| judge.index.class(v)).collect();
+        let classes_b: Vec<ValueId> = border_b.iter().filter_map(|&v| class_b(v)).collect();
+        let mut grown = false;
+        for &v in &border_b {
+            let foreign = class_b(v).is_none_or(|c| !classes_a.contains(&c));
+            grown |= b.nodes.len() < WIDEST && pass(judge.b, v, foreign, &mut through_b);
+        }
+        for &v in &border_a {
+            let foreign = !classes_b.contains(&judge.index.class(v));
+            grown |= a.nodes.len() < WIDEST && pass(judge.a, v, foreign, &mut through_a);
+        }
+        if !grown {
+            break;
+        }
+        (a, b) = (behind_a(&through_a), behind_b(&through_b));
+    }
+    (a, b)
+}
+
+/// Lets a region grow through a border value: written by a node that only moves elements, or foreign to the other side.
+fn pass(side: &Side<'_>, v: ValueId, foreign: bool, through: &mut Vec<ValueId>) -> bool {
+    let Some(n) = side.producer(v) else { return false };
+    if foreign || side.moves(n) {
+        through.push(v);
+        return true;
+    }
+    false
+}
+
+fn dynamic(side: &Side<'_>, region: &Region) -> Vec<ValueId> {
+    region.boundary.iter().copied().filter(|&v| !side.is_constant(v)).collect()
+}
