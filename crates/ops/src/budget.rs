@@ -239,6 +239,26 @@ pub fn batch_norm(output: &Tensor, terms: impl Iterator<Item = f64>, unit: Unit)
     Ok(Budget::scaled(units.collect(), 4.0))
 }
 
+/// u(t + |y|), c = 4, as for [`batch_norm`]: a handful of steps whose intermediate results have magnitude t in all.
+/// Hard sigmoid, Elu and their like. `magnitude` yields t for each element.
+pub fn steps(output: &Tensor, magnitude: impl Iterator<Item = f64>, unit: Unit) -> Result {
+    batch_norm(output, magnitude, unit)
+}
+
+/// Adds u|x| times 1.13, the steepest slope of GELU, for an input that was itself rounded (a bias added to it).
+pub fn add_input_rounding(
+    budget: &mut Budget,
+    input: &Tensor,
+    unit: Unit,
+) -> std::result::Result<(), OpError> {
+    for (i, x) in input.to_f64()?.iter().enumerate() {
+        let more = 1.13 * unit.u * x.abs();
+        budget.unit[i] += more;
+        budget.allowed[i] += more;
+    }
+    Ok(())
+}
+
 /// 8 times the root mean square of `spread`, per element: attention, LSTM and GRU, whose worst case is vacuous.
 /// `spread` is the standard deviation of the output under rounding of every step. Share 31 to 35 %.
 pub fn propagated(spread: Vec<f64>) -> Budget {

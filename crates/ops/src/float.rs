@@ -2,7 +2,12 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use isotrace_tensor::Element;
 
+use crate::math;
+
 /// The float types kernels are written for: f32 and f64.
+///
+/// `exp`, `exp_m1`, `ln`, `tanh` and `erf` are the branch-free kernels of [`math`]: the same bits wherever they are called, and
+/// fast where the loop around them is vectorised ([`math::map`], [`math::vectorise`]).
 pub trait Float:
     Element
     + PartialOrd
@@ -33,8 +38,12 @@ pub trait Float:
     fn abs(self) -> Self;
     /// Square root, correctly rounded.
     fn sqrt(self) -> Self;
+    /// This times `a` plus `b`, rounded once.
+    fn mul_add(self, a: Self, b: Self) -> Self;
     /// e to this power.
     fn exp(self) -> Self;
+    /// e to this power, less 1.
+    fn exp_m1(self) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
     /// Hyperbolic tangent.
@@ -49,10 +58,34 @@ pub trait Float:
     fn min_nan(self, other: Self) -> Self;
     /// Whether this is NaN.
     fn is_nan(self) -> bool;
+
+    /// 1 / (1 + exp(-x)).
+    #[inline(always)]
+    fn sigmoid(self) -> Self {
+        // exp(-|x|) never overflows, and the numerator keeps the relative accuracy of the left tail.
+        let z = (-self.abs()).exp();
+        let top = if self < Self::ZERO { z } else { Self::ONE };
+        // The quotient once more by Newton, with what the divisor lost when it was rounded.
+        let divisor = Self::ONE + z;
+        let lost = z - (divisor - Self::ONE);
+        let inverse = Self::ONE / divisor;
+        let quotient = top * inverse;
+        let rest = (-quotient).mul_add(divisor, top) - quotient * lost;
+        rest.mul_add(inverse, quotient)
+    }
+
+    /// ln(1 + exp(x)).
+    #[inline(always)]
+    fn softplus(self) -> Self {
+        // ln(1 + z) = ln(s) + (z - (s - 1)) / s with s = 1 + z as rounded: the second term gives back what s lost.
+        let z = (-self.abs()).exp();
+        let s = Self::ONE + z;
+        self.max_nan(Self::ZERO) + (s.ln() + (z - (s - Self::ONE)) / s)
+    }
 }
 
 macro_rules! float {
-    ($t:ident, $erf:path) => {
+    ($t:ident, $math:path) => {
         impl Float for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -75,20 +108,33 @@ macro_rules! float {
                 $t::sqrt(self)
             }
             #[inline(always)]
+            fn mul_add(self, a: Self, b: Self) -> Self {
+                $t::mul_add(self, a, b)
+            }
+            #[inline(always)]
             fn exp(self) -> Self {
-                $t::exp(self)
+                use $math as m;
+                m::exp(self)
+            }
+            #[inline(always)]
+            fn exp_m1(self) -> Self {
+                use $math as m;
+                m::exp_m1(self)
             }
             #[inline(always)]
             fn ln(self) -> Self {
-                $t::ln(self)
+                use $math as m;
+                m::ln(self)
             }
             #[inline(always)]
             fn tanh(self) -> Self {
-                $t::tanh(self)
+                use $math as m;
+                m::tanh(self)
             }
             #[inline(always)]
             fn erf(self) -> Self {
-                $erf(self)
+                use $math as m;
+                m::erf(self)
             }
             #[inline(always)]
             fn powf(self, p: Self) -> Self {
@@ -110,5 +156,5 @@ macro_rules! float {
     };
 }
 
-float!(f32, libm::erff);
-float!(f64, libm::erf);
+float!(f32, math::single);
+float!(f64, math::double);

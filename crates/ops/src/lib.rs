@@ -10,6 +10,7 @@
 pub mod activation;
 pub mod arguments;
 pub mod attributes;
+mod broadcast;
 pub mod budget;
 mod call;
 pub mod convolve;
@@ -17,6 +18,7 @@ pub mod dispatch;
 mod error;
 mod float;
 pub mod flow;
+pub mod math;
 pub mod moves;
 pub mod nchwc;
 pub mod ops;

@@ -30,12 +30,61 @@ macro_rules! table {
 
 table! {
     // Arithmetic and comparisons
+    ONNX "Abs" 1 => ops::sign::abs;
     ONNX "Add" 1 => ops::arithmetic::add;
+    ONNX "And" 1 => ops::logic::and;
     ONNX "Div" 1 => ops::arithmetic::div;
+    ONNX "Equal" 1 => ops::compare::equal;
+    ONNX "Greater" 1 => ops::compare::greater;
+    ONNX "GreaterOrEqual" 12 => ops::compare::greater_or_equal;
+    ONNX "Less" 1 => ops::compare::less;
+    ONNX "LessOrEqual" 12 => ops::compare::less_or_equal;
     ONNX "Mul" 1 => ops::arithmetic::mul;
+    ONNX "Neg" 1 => ops::sign::neg;
+    ONNX "Not" 1 => ops::logic::not;
+    ONNX "Or" 1 => ops::logic::or;
+    ONNX "Pow" 1 => ops::power::build;
+    ONNX "Sign" 9 => ops::sign::sign;
     ONNX "Sub" 1 => ops::arithmetic::sub;
+    ONNX "Where" 9 => ops::select::build;
+    ONNX "Xor" 1 => ops::logic::xor;
 
     // Functions of one number, activations
+    MICROSOFT "BiasGelu" 1 => ops::gelu::erf;
+    MICROSOFT "FastGelu" 1 => ops::gelu::tanh;
+    MICROSOFT "Gelu" 1 => ops::gelu::erf;
+    MICROSOFT "QuickGelu" 1 => ops::activation::quick_gelu;
+    ONNX "Acos" 7 => ops::unary::acos;
+    ONNX "Acosh" 9 => ops::unary::acosh;
+    ONNX "Asin" 7 => ops::unary::asin;
+    ONNX "Asinh" 9 => ops::unary::asinh;
+    ONNX "Atan" 7 => ops::unary::atan;
+    ONNX "Atanh" 9 => ops::unary::atanh;
+    ONNX "Celu" 12 => ops::activation::celu;
+    ONNX "Cos" 7 => ops::unary::cos;
+    ONNX "Cosh" 9 => ops::unary::cosh;
+    ONNX "Elu" 1 => ops::activation::elu;
+    ONNX "Erf" 9 => ops::unary::erf;
+    ONNX "Exp" 1 => ops::unary::exp;
+    ONNX "Gelu" 20 => ops::gelu::build;
+    ONNX "HardSigmoid" 1 => ops::activation::hard_sigmoid;
+    ONNX "HardSwish" 14 => ops::activation::hard_swish;
+    ONNX "LeakyRelu" 1 => ops::activation::leaky_relu;
+    ONNX "Log" 1 => ops::unary::log;
+    ONNX "Mish" 18 => ops::activation::mish;
+    ONNX "Reciprocal" 1 => ops::unary::reciprocal;
+    ONNX "Relu" 1 => ops::activation::relu;
+    ONNX "Selu" 1 => ops::activation::selu;
+    ONNX "Sigmoid" 1 => ops::unary::sigmoid;
+    ONNX "Sin" 7 => ops::unary::sin;
+    ONNX "Sinh" 9 => ops::unary::sinh;
+    ONNX "Softplus" 1 => ops::unary::softplus;
+    ONNX "Softsign" 1 => ops::unary::softsign;
+    ONNX "Sqrt" 1 => ops::unary::sqrt;
+    ONNX "Swish" 24 => ops::activation::swish;
+    ONNX "Tan" 7 => ops::unary::tan;
+    ONNX "Tanh" 1 => ops::unary::tanh;
+    ONNX "ThresholdedRelu" 10 => ops::activation::thresholded_relu;
 
     // Products, convolutions, pooling
     ONNX "AveragePool" 1 => ops::pool::average;
@@ -49,6 +98,8 @@ table! {
     ONNX "MaxPool" 1 => ops::pool::max;
 
     // Reductions, normalisations, attention
+    ONNX "LogSoftmax" 1 => ops::softmax::log_softmax;
+    ONNX "Softmax" 1 => ops::softmax::softmax;
 
     // Shape and movement
     ONNX "CenterCropPad" 18 => ops::pad::center_crop_pad;

@@ -3,9 +3,10 @@
 //! Integer overflow wraps, as in ONNX Runtime; integer division truncates, division by zero gives 0.
 
 use isotrace_graph::Node;
-use isotrace_tensor::{Tensor, View, broadcast_shapes};
+use isotrace_tensor::Tensor;
 
-use crate::{Call, Flow, OpError, Operator, attributes, for_number};
+use crate::broadcast::{line_up, old_axis, zip};
+use crate::{Call, Flow, OpError, Operator, for_number};
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -18,13 +19,12 @@ enum Kind {
 #[derive(Debug)]
 struct Arithmetic {
     kind: Kind,
-    /// Versions below 7 broadcast B into A from this axis on, and only where asked.
+    /// Versions below 7 broadcast B into A from this axis on.
     axis: Option<i64>,
 }
 
 fn build(node: &Node, kind: Kind) -> Result<Box<dyn Operator>, OpError> {
-    let axis = if node.version < 7 { attributes::int(node, "axis")? } else { None };
-    Ok(Box::new(Arithmetic { kind, axis }))
+    Ok(Box::new(Arithmetic { kind, axis: old_axis(node)? }))
 }
 
 /// Parses a node.
@@ -45,32 +45,85 @@ pub fn div(node: &Node) -> Result<Box<dyn Operator>, OpError> {
 }
 
 /// The four operations on one element type.
-trait Number: Copy + Send + Sync {
-    fn apply(kind: Kind) -> fn(Self, Self) -> Self;
+pub(crate) trait Number: isotrace_tensor::Element + Default + PartialOrd {
+    /// Sum; integers wrap.
+    fn plus(self, other: Self) -> Self;
+    /// Difference; integers wrap.
+    fn minus(self, other: Self) -> Self;
+    /// Product; integers wrap.
+    fn times(self, other: Self) -> Self;
+    /// Quotient; integers truncate, and give 0 on division by 0.
+    fn over(self, other: Self) -> Self;
+    /// The larger; NaN if either is.
+    fn larger(self, other: Self) -> Self;
+    /// The smaller; NaN if either is.
+    fn smaller(self, other: Self) -> Self;
+    /// Nearest number to an f64; integers truncate and saturate.
+    fn of_f64(x: f64) -> Self;
 }
 
 macro_rules! float_number {
     ($($t:ty),*) => { $(impl Number for $t {
-        fn apply(kind: Kind) -> fn(Self, Self) -> Self {
-            match kind {
-                Kind::Add => |a, b| a + b,
-                Kind::Sub => |a, b| a - b,
-                Kind::Mul => |a, b| a * b,
-                Kind::Div => |a, b| a / b,
-            }
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            self + other
+        }
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            self - other
+        }
+        #[inline(always)]
+        fn times(self, other: Self) -> Self {
+            self * other
+        }
+        #[inline(always)]
+        fn over(self, other: Self) -> Self {
+            self / other
+        }
+        #[inline(always)]
+        fn larger(self, other: Self) -> Self {
+            crate::Float::max_nan(self, other)
+        }
+        #[inline(always)]
+        fn smaller(self, other: Self) -> Self {
+            crate::Float::min_nan(self, other)
+        }
+        #[inline(always)]
+        fn of_f64(x: f64) -> Self {
+            x as Self
         }
     })* };
 }
 
 macro_rules! int_number {
     ($($t:ty),*) => { $(impl Number for $t {
-        fn apply(kind: Kind) -> fn(Self, Self) -> Self {
-            match kind {
-                Kind::Add => |a, b| a.wrapping_add(b),
-                Kind::Sub => |a, b| a.wrapping_sub(b),
-                Kind::Mul => |a, b| a.wrapping_mul(b),
-                Kind::Div => |a, b| if b == 0 { 0 } else { a.wrapping_div(b) },
-            }
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            self.wrapping_add(other)
+        }
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            self.wrapping_sub(other)
+        }
+        #[inline(always)]
+        fn times(self, other: Self) -> Self {
+            self.wrapping_mul(other)
+        }
+        #[inline(always)]
+        fn over(self, other: Self) -> Self {
+            if other == 0 { 0 } else { self.wrapping_div(other) }
+        }
+        #[inline(always)]
+        fn larger(self, other: Self) -> Self {
+            self.max(other)
+        }
+        #[inline(always)]
+        fn smaller(self, other: Self) -> Self {
+            self.min(other)
+        }
+        #[inline(always)]
+        fn of_f64(x: f64) -> Self {
+            x as Self
         }
     })* };
 }
@@ -80,16 +133,16 @@ int_number!(i64, i32, i16, i8, u64, u32, u16, u8);
 
 impl Operator for Arithmetic {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
-        let (a, mut b) = (call.need(0, "A")?, call.need(1, "B")?.clone());
-        if let Some(axis) = self.axis {
-            // Pad B's shape with trailing axes of 1, so that it lines up at `axis`.
-            let axis = isotrace_tensor::normalise_axis(axis, a.rank())?;
-            let mut shape = b.shape().to_vec();
-            shape.resize((a.rank() - axis).max(b.rank()), 1);
-            b = b.reshape(&shape)?;
-        }
+        let a = call.need(0, "A")?;
+        let b = line_up(call.need(1, "B")?, self.axis, a.rank())?;
         let out = for_number!(a.dtype(), "A", T => {
-            let (shape, data) = zip(&a.view::<T>()?, &b.view::<T>()?, <T as Number>::apply(self.kind))?;
+            let (a, b) = (a.view::<T>()?, b.view::<T>()?);
+            let (shape, data) = match self.kind {
+                Kind::Add => zip(&a, &b, #[inline(always)] |a, b| a.plus(b)),
+                Kind::Sub => zip(&a, &b, #[inline(always)] |a, b| a.minus(b)),
+                Kind::Mul => zip(&a, &b, #[inline(always)] |a, b| a.times(b)),
+                Kind::Div => zip(&a, &b, #[inline(always)] |a, b| a.over(b)),
+            }?;
             Ok(Tensor::from_vec(&shape, data)?)
         })?;
         Ok(vec![out])
@@ -98,50 +151,6 @@ impl Operator for Arithmetic {
     fn flow(&self) -> Flow {
         Flow::Elementwise
     }
-
-    fn keeps_half(&self) -> bool {
-        false
-    }
-}
-
-/// Applies `f` to the pairs of elements of two broadcast views; returns the broadcast shape and the results.
-pub fn zip<A, B, O>(
-    a: &View<'_, A>,
-    b: &View<'_, B>,
-    f: impl Fn(A, B) -> O,
-) -> Result<(Vec<usize>, Vec<O>), OpError>
-where
-    A: Copy + Send + Sync,
-    B: Copy + Send + Sync,
-{
-    let shape = broadcast_shapes(a.shape(), b.shape())?;
-    let len = shape.iter().product();
-    let mut out = Vec::with_capacity(len);
-    if len == 0 {
-        return Ok((shape, out));
-    }
-    let (a, b) = (a.broadcast(&shape)?, b.broadcast(&shape)?);
-    if a.is_contiguous() && b.is_contiguous() {
-        out.extend(a.data().iter().zip(b.data()).take(len).map(|(&a, &b)| f(a, b)));
-        return Ok((shape, out));
-    }
-    let Some((&width, outer)) = shape.split_last() else {
-        out.push(f(a.data()[0], b.data()[0]));
-        return Ok((shape, out));
-    };
-    let inner = |v: &[usize]| v[v.len() - 1];
-    let (step_a, step_b) = (inner(a.strides()), inner(b.strides()));
-    let rows = |s: &[usize]| isotrace_tensor::Odometer::new(outer, &s[..outer.len()]);
-    for (at_a, at_b) in rows(a.strides()).zip(rows(b.strides())) {
-        let (row_a, row_b) = (&a.data()[at_a..], &b.data()[at_b..]);
-        match (step_a, step_b) {
-            (1, 1) => out.extend(row_a.iter().zip(row_b).take(width).map(|(&a, &b)| f(a, b))),
-            (1, 0) => out.extend(row_a[..width].iter().map(|&a| f(a, row_b[0]))),
-            (0, 1) => out.extend(row_b[..width].iter().map(|&b| f(row_a[0], b))),
-            _ => out.extend((0..width).map(|i| f(row_a[i * step_a], row_b[i * step_b]))),
-        }
-    }
-    Ok((shape, out))
 }
 
 #[cfg(test)]
@@ -164,5 +173,31 @@ mod tests {
             assert_eq!(out[0].shape(), [2, 3]);
             assert_eq!(out[0].as_slice::<i32>().unwrap(), expected, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn integers_at_their_limits() {
+        let a = Tensor::vector(vec![i32::MIN, i32::MAX, -7]);
+        let b = Tensor::vector(vec![-1i32, 1, 2]);
+        let cases = [
+            (Kind::Add, [i32::MAX, i32::MIN, -5]),
+            (Kind::Sub, [i32::MIN + 1, i32::MAX - 1, -9]),
+            (Kind::Mul, [i32::MIN, i32::MAX, -14]),
+            (Kind::Div, [i32::MIN, i32::MAX, -3]),
+        ];
+        for (kind, expected) in cases {
+            let out = Arithmetic { kind, axis: None }.run(&Call::new(&[Some(&a), Some(&b)])).unwrap();
+            assert_eq!(out[0].as_slice::<i32>().unwrap(), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn an_old_axis_lines_b_up_from_the_left() {
+        let a = Tensor::from_vec(&[2, 3, 2], (0..12).map(f64::from).collect()).unwrap();
+        let b = Tensor::vector(vec![100.0, 200.0, 300.0]);
+        let op = Arithmetic { kind: Kind::Add, axis: Some(1) };
+        let out = op.run(&Call::new(&[Some(&a), Some(&b)])).unwrap();
+        let expected: Vec<f64> = (0..12).map(|i| f64::from(i) + 100.0 * f64::from(i / 2 % 3 + 1)).collect();
+        assert_eq!(out[0].as_slice::<f64>().unwrap(), expected);
     }
 }

@@ -1,0 +1,62 @@
+//! Sums and maxima of a row in a fixed order: a few dozen running results side by side, then a tree.
+//!
+//! The order depends on the length alone. Call these inside [`super::vectorise`].
+
+use crate::Float;
+
+/// Running results side by side: enough to fill the vector pipelines of AVX-512 with f32.
+const LANES: usize = 64;
+
+/// Folds the running results of a row in halves, so that the last step is the root of a balanced tree.
+#[inline(always)]
+fn tree<T: Copy>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = f(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// `join` over `f` of every element, beginning from `start`, its neutral element.
+#[inline(always)]
+pub fn fold<T: Copy, A: Copy>(x: &[T], start: A, f: impl Fn(T) -> A, join: impl Fn(A, A) -> A) -> A {
+    let mut lanes = [start; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane = join(*lane, f(x));
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = join(*lane, f(x));
+    }
+    tree(lanes, join)
+}
+
+/// The sum of `f` of every element.
+#[inline(always)]
+pub fn sum<T: Float>(x: &[T], f: impl Fn(T) -> T) -> T {
+    fold(
+        x,
+        T::ZERO,
+        f,
+        #[inline(always)]
+        |a, b| a + b,
+    )
+}
+
+/// The largest element, NaN if there is one; minus infinity for an empty row.
+#[inline(always)]
+pub fn max<T: Float>(x: &[T]) -> T {
+    fold(
+        x,
+        -T::INFINITY,
+        #[inline(always)]
+        |x| x,
+        #[inline(always)]
+        |a, b| a.max_nan(b),
+    )
+}

@@ -1,0 +1,190 @@
+//! Activations with settings: LeakyRelu, Elu, Celu, Selu, ThresholdedRelu, HardSigmoid, HardSwish, Mish, Swish, Shrink,
+//! and Relu, which has none but is defined for integers too.
+
+use isotrace_graph::Node;
+use isotrace_tensor::Tensor;
+
+use super::arithmetic::Number;
+use crate::attributes::float_or;
+use crate::budget::{self, Budget, Unit};
+use crate::math::map;
+use crate::{Call, Float, Flow, OpError, Operator, for_float, for_number};
+
+#[derive(Debug)]
+struct Relu;
+
+/// Parses a node of Relu.
+pub fn relu(_: &Node) -> Result<Box<dyn Operator>, OpError> {
+    Ok(Box::new(Relu))
+}
+
+impl Operator for Relu {
+    fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
+        let x = call.need(0, "X")?;
+        let y = for_number!(x.dtype(), "X", T => {
+            let y = map(x.as_slice::<T>()?, #[inline(always)] |x| x.larger(T::default()));
+            Ok(Tensor::from_vec(x.shape(), y)?)
+        })?;
+        Ok(vec![y])
+    }
+
+    fn flow(&self) -> Flow {
+        Flow::Elementwise
+    }
+
+    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
+        Ok(Budget::exact(output.len()))
+    }
+}
+
+/// Settings are held as the f32 the file has.
+#[derive(Debug, Clone, Copy)]
+enum Activation {
+    /// x, or alpha x below 0.
+    Leaky { alpha: f32 },
+    /// gamma x, or gamma alpha (exp(x / scale) - 1) below 0: Elu, Celu and Selu.
+    Elu { alpha: f32, gamma: f32, scale: f32 },
+    /// x above alpha, else 0.
+    Thresholded { alpha: f32 },
+    /// alpha x + beta, cut to 0 to 1.
+    HardSigmoid { alpha: f32, beta: f32 },
+    /// x times hard sigmoid of slope 1/6 and offset 1/2.
+    HardSwish,
+    /// x tanh(softplus(x)).
+    Mish,
+    /// x sigmoid(alpha x).
+    Swish { alpha: f32 },
+}
+
+macro_rules! builders {
+    ($($name:ident $node:ident => $value:expr;)*) => { $(
+        /// Parses a node.
+        pub fn $name($node: &Node) -> Result<Box<dyn Operator>, OpError> {
+            Ok(Box::new($value))
+        }
+    )* };
+}
+
+builders! {
+    leaky_relu n => Activation::Leaky { alpha: float_or(n, "alpha", 0.01)? };
+    elu n => Activation::Elu { alpha: float_or(n, "alpha", 1.0)?, gamma: 1.0, scale: 1.0 };
+    thresholded_relu n => Activation::Thresholded { alpha: float_or(n, "alpha", 1.0)? };
+    hard_sigmoid n => Activation::HardSigmoid { alpha: float_or(n, "alpha", 0.2)?, beta: float_or(n, "beta", 0.5)? };
+    hard_swish _n => Activation::HardSwish;
+    mish _n => Activation::Mish;
+    swish n => Activation::Swish { alpha: float_or(n, "alpha", 1.0)? };
+    quick_gelu n => Activation::Swish { alpha: float_or(n, "alpha", 1.702)? };
+}
+
+/// Parses a node of Celu: max(0, x) + min(0, alpha (exp(x / alpha) - 1)).
+pub fn celu(node: &Node) -> Result<Box<dyn Operator>, OpError> {
+    let alpha = float_or(node, "alpha", 1.0)?;
+    if alpha == 0.0 {
+        return Err(OpError::Setting("alpha is 0, by which Celu divides".into()));
+    }
+    Ok(Box::new(Activation::Elu { alpha, gamma: 1.0, scale: alpha }))
+}
+
+/// Parses a node of Selu, whose defaults had fewer digits before version 6.
+pub fn selu(node: &Node) -> Result<Box<dyn Operator>, OpError> {
+    let (alpha, gamma) = if node.version < 6 { (1.6732, 1.0507) } else { (1.673_263_2, 1.050_701) };
+    let (alpha, gamma) = (float_or(node, "alpha", alpha)?, float_or(node, "gamma", gamma)?);
+    Ok(Box::new(Activation::Elu { alpha, gamma, scale: 1.0 }))
+}
+
+impl Activation {
+    fn apply<T: Float>(self, x: &[T]) -> Vec<T> {
+        let of = |x: f32| T::of(x.into());
+        match self {
+            Self::Leaky { alpha } => {
+                let alpha = of(alpha);
+                map(
+                    x,
+                    #[inline(always)]
+                    |x| if x < T::ZERO { alpha * x } else { x },
+                )
+            }
+            Self::Elu { alpha, gamma, scale } => {
+                let (alpha, gamma, scale) = (of(alpha), of(gamma), of(scale));
+                map(
+                    x,
+                    #[inline(always)]
+                    |x| gamma * if x < T::ZERO { alpha * (x / scale).exp_m1() } else { x },
+                )
+            }
+            Self::Thresholded { alpha } => {
+                let alpha = of(alpha);
+                map(
+                    x,
+                    #[inline(always)]
+                    |x| if x > alpha || x.is_nan() { x } else { T::ZERO },
+                )
+            }
+            Self::HardSigmoid { alpha, beta } => {
+                let (alpha, beta) = (of(alpha), of(beta));
+                map(
+                    x,
+                    #[inline(always)]
+                    |x| (alpha * x + beta).max_nan(T::ZERO).min_nan(T::ONE),
+                )
+            }
+            Self::HardSwish => {
+                let (alpha, beta) = (T::ONE / T::of(6.0), T::of(0.5));
+                map(
+                    x,
+                    #[inline(always)]
+                    |x| x * (alpha * x + beta).max_nan(T::ZERO).min_nan(T::ONE),
+                )
+            }
+            Self::Mish => map(
+                x,
+                #[inline(always)]
+                |x| x * x.softplus().tanh(),
+            ),
+            Self::Swish { alpha } => {
+                let alpha = of(alpha);
+                map(
+                    x,
+                    #[inline(always)]
+                    |x| x * (alpha * x).sigmoid(),
+                )
+            }
+        }
+    }
+}
+
+impl Operator for Activation {
+    fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
+        let x = call.need(0, "X")?;
+        let y = for_float!(x.dtype(), "X", T => Ok(Tensor::from_vec(x.shape(), self.apply(x.as_slice::<T>()?))?))?;
+        Ok(vec![y])
+    }
+
+    fn flow(&self) -> Flow {
+        Flow::Elementwise
+    }
+
+    fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
+        let input = call.need(0, "X")?;
+        let x = input.to_f64()?;
+        match *self {
+            Self::Thresholded { .. } => Ok(Budget::exact(output.len())),
+            Self::Leaky { .. } => budget::correctly_rounded(output, unit),
+            // The exponential is at most 1 there, and loses its last digits when 1 is taken off.
+            Self::Elu { alpha, gamma, .. } => {
+                let most = f64::from(alpha * gamma).abs();
+                let magnitude =
+                    x.iter().map(|&x| if x < 0.0 { most * (x.abs() / 2.0).min(1.0) } else { 0.0 });
+                budget::steps(output, magnitude, unit)
+            }
+            Self::HardSigmoid { alpha, beta } => {
+                let (alpha, beta) = (f64::from(alpha), f64::from(beta));
+                // Where the cut decides, the result is exact, however large the line is there.
+                let line = |x: f64| ((alpha * x).abs() + beta.abs()).min(2.0 + 2.0 * beta.abs());
+                budget::steps(output, x.iter().map(|&x| line(x)), unit)
+            }
+            Self::HardSwish => budget::steps(output, x.iter().map(|x| x.abs().min(16.0)), unit),
+            Self::Mish | Self::Swish { .. } => budget::gated(input, unit),
+        }
+    }
+}
