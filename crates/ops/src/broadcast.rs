@@ -3,11 +3,12 @@
 //! Neighbouring axes that every operand walks through evenly are merged first, so that most calls come down to a
 //! few long rows, and each row to one of three loops without an index: both operands advance, or one stands still.
 
+use bytemuck::Zeroable;
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, View, broadcast_shapes, element_count, normalise_axis};
 use rayon::prelude::*;
 
-use crate::{OpError, attributes};
+use crate::{OpError, attributes, room};
 
 /// Elements one thread takes at a time; below twice as many no other thread is woken.
 pub(crate) const GRAIN: usize = 1 << 16;
@@ -137,10 +138,10 @@ pub fn zip<A, B, O>(
 where
     A: Copy + Send + Sync,
     B: Copy + Send + Sync,
-    O: Copy + Default + Send,
+    O: Zeroable + Copy + Send,
 {
     let shape = broadcast_shapes(a.shape(), b.shape())?;
-    let mut out = vec![O::default(); element_count(&shape)?];
+    let mut out = room::zeros(&shape)?;
     let (a, b) = (a.broadcast(&shape)?, b.broadcast(&shape)?);
     let plan = Plan::new(&shape, [a.strides(), b.strides()]);
     let [step_a, step_b] = plan.steps;
