@@ -103,6 +103,7 @@ table! {
 
     // Shape and movement
     ONNX "CenterCropPad" 18 => ops::pad::center_crop_pad;
+    ONNX "Col2Im" 18 => ops::col2im::build;
     ONNX "Concat" 1 => ops::concat::concat;
     ONNX "DepthToSpace" 1 => ops::depth_space::depth_to_space;
     ONNX "Dropout" 1 => ops::identity::dropout;
@@ -139,17 +140,28 @@ table! {
     ONNX "Unique" 11 => ops::unique::build;
 
     // Constants, conversion, random numbers, control flow
+    ONNX "Bernoulli" 15 => ops::random_ops::bernoulli;
     ONNX "BitCast" 26 => ops::cast::bit_cast;
     ONNX "Cast" 1 => ops::cast::cast;
     ONNX "CastLike" 15 => ops::cast::cast_like;
     ONNX "Constant" 1 => ops::constant::constant;
     ONNX "ConstantOfShape" 9 => ops::constant::constant_of_shape;
     ONNX "EyeLike" 9 => ops::matrix_parts::eye_like;
+    ONNX "If" 1 => ops::control::if_else;
+    ONNX "Loop" 1 => ops::control::repeat;
+    ONNX "Multinomial" 7 => ops::random_ops::multinomial;
+    ONNX "RandomNormal" 1 => ops::random_ops::random_normal;
+    ONNX "RandomNormalLike" 1 => ops::random_ops::random_normal_like;
+    ONNX "RandomUniform" 1 => ops::random_ops::random_uniform;
+    ONNX "RandomUniformLike" 1 => ops::random_ops::random_uniform_like;
     ONNX "Range" 11 => ops::range::build;
+    ONNX "Scan" 8 => ops::scan::build;
 
     // Recurrent
 
     // Quantisation
+    ONNX "DequantizeLinear" 10 => ops::quantize::dequantize;
+    ONNX "QuantizeLinear" 10 => ops::quantize::quantize;
 
     // com.microsoft and its kin: what ONNX Runtime's optimiser writes
     MICROSOFT "FusedConv" 1 => ops::conv::build_fused;
