@@ -17,7 +17,10 @@ enum Kind {
     DepthColumnRow,
     /// Column, row, depth: the block's place varies fastest.
     ColumnRowDepth,
-    SpaceToDepth,
+    /// Back, to channels in the order depth, column, row.
+    ToDepthColumnRow,
+    /// Back, to channels in the order column, row, depth (from operator set 28).
+    ToColumnRowDepth,
 }
 
 fn build(node: &Node, kind: Kind) -> Result<Box<dyn Operator>, OpError> {
@@ -38,7 +41,11 @@ pub fn depth_to_space(node: &Node) -> Result<Box<dyn Operator>, OpError> {
 
 /// Parses a node.
 pub fn space_to_depth(node: &Node) -> Result<Box<dyn Operator>, OpError> {
-    build(node, Kind::SpaceToDepth)
+    match attributes::text_or(node, "mode", "DCR")?.as_str() {
+        "DCR" => build(node, Kind::ToDepthColumnRow),
+        "CRD" => build(node, Kind::ToColumnRowDepth),
+        other => Err(OpError::Setting(format!("mode is {other:?}, it must be DCR or CRD"))),
+    }
 }
 
 impl Operator for Blocks {
@@ -57,9 +64,13 @@ impl Operator for Blocks {
         };
         let square = b.checked_mul(b).ok_or_else(refuse)?;
         let (apart, perm, shape) = match self.kind {
-            Kind::SpaceToDepth => {
+            Kind::ToDepthColumnRow | Kind::ToColumnRowDepth => {
                 let (h, w) = (divide(h, b)?, divide(w, b)?);
-                ([n, c, h, b, w, b], [0, 3, 5, 1, 2, 4], [n, c.checked_mul(square).ok_or_else(refuse)?, h, w])
+                let perm = match self.kind {
+                    Kind::ToDepthColumnRow => [0, 3, 5, 1, 2, 4],
+                    _ => [0, 1, 3, 5, 2, 4],
+                };
+                ([n, c, h, b, w, b], perm, [n, c.checked_mul(square).ok_or_else(refuse)?, h, w])
             }
             Kind::DepthColumnRow | Kind::ColumnRowDepth => {
                 let c = divide(c, square)?;
@@ -109,10 +120,13 @@ mod tests {
     #[test]
     fn there_and_back() {
         let data = counting(&[2, 3, 4, 6]);
-        let deep = first(&blocks("SpaceToDepth", "", 2), &[&data]);
-        assert_eq!(deep.shape(), [2, 12, 2, 3]);
-        assert!(first(&blocks("DepthToSpace", "DCR", 2), &[&deep]).bit_eq(&data));
-        let empty = first(&blocks("SpaceToDepth", "", 2), &[&counting(&[0, 3, 4, 6])]);
+        for mode in ["DCR", "CRD"] {
+            let deep = first(&blocks("SpaceToDepth", mode, 2), &[&data]);
+            assert_eq!(deep.shape(), [2, 12, 2, 3]);
+            assert!(first(&blocks("DepthToSpace", mode, 2), &[&deep]).bit_eq(&data), "{mode}");
+        }
+        assert!(run(&blocks("SpaceToDepth", "XYZ", 2), &[&data]).is_err());
+        let empty = first(&blocks("SpaceToDepth", "DCR", 2), &[&counting(&[0, 3, 4, 6])]);
         assert_eq!(empty.shape(), [0, 12, 2, 3]);
     }
 }
