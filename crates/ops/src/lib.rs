@@ -35,7 +35,7 @@ pub use call::{Bodies, Call, NoBodies, Precision};
 pub use error::OpError;
 pub use float::Float;
 pub use flow::Flow;
-pub use registry::{Entry, build, entries};
+pub use registry::{Entry, NEWEST_OPSET, build, entries};
 
 use isotrace_tensor::Tensor;
 

@@ -14,6 +14,8 @@ pub mod sbs;
 pub mod text;
 
 pub use json::JsonError;
+pub use text::printable;
+
 pub use listing::{Entry, Kind, Listing, Row};
 pub use model::{
     Both, Budget, Cause, Counterfactual, Culprit, CulpritSide, Input, Metrics, Nearest, Pair, Region,

@@ -8,8 +8,7 @@
 
 use std::fmt::Write as _;
 
-use crate::text::printable;
-use crate::{Entry, Kind, Report, Status};
+use crate::{Entry, Kind, Report, Status, printable};
 
 /// The width of a cell that onnx-array-api takes unless told otherwise.
 pub const CELL: usize = 60;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 
 use crate::{Culprit, CulpritSide, Input, Region, Report, Side, Status, Verdict};
-pub(crate) use layout::printable;
+pub use layout::printable;
 use layout::{number, shape, wrap};
 
 /// How the text is laid out.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// The text with control characters spelled out: a name in a file must not move the cursor of the reader.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
     }

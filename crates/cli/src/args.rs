@@ -1,0 +1,178 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Finds the first operation where two neural networks really part, and says why.
+#[derive(Debug, Parser)]
+#[command(name = "isotrace", version, max_term_width = 110, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// Whether to write colours. `auto` does on a terminal, unless `NO_COLOR` is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  isotrace diff a.onnx b.onnx                       compare on inputs made from a seed
+  isotrace diff a.onnx b.onnx --inputs inputs.npz   compare on these
+  isotrace diff a.onnx b.onnx --json report.json    also write the report for programs
+  isotrace run a.onnx -o outputs.npz                run one model
+
+Exit status of diff: 0 the same up to rounding, 1 different, 2 an error, 3 no conclusion.";
+
+/// When to write colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compare two models, and name what makes them differ
+    #[command(after_help = DIFF)]
+    Diff(Diff),
+    /// Run one model
+    #[command(after_help = RUN)]
+    Run(Run),
+    /// List the supported operators
+    Ops {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a completion script for a shell
+    #[command(
+        after_help = "Example:\n  isotrace completions bash > ~/.local/share/bash-completion/completions/isotrace"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+const DIFF: &str = "\
+Examples:
+  isotrace diff a.onnx b.onnx
+  isotrace diff a.onnx b.onnx --dim batch=1 --dim sequence=128 --seed 7
+  isotrace diff a.onnx b.onnx --inputs inputs.safetensors --set use_cache=0
+  isotrace diff a.onnx b.onnx --json - | jq .culprits
+
+Exit status: 0 identical or equivalent, 1 divergent, 2 an error, 3 invalid or inconclusive.";
+
+/// Compare two models.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The first ONNX model: the reference, by habit; it is judged like the other
+    pub a: PathBuf,
+    /// The second ONNX model
+    pub b: PathBuf,
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Write the report as JSON to this file; `-` writes it to the standard output instead of text
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// The form of the text: for reading, or rows side by side as onnx-array-api's `compare` writes them
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub format: Format,
+    /// Width of a cell of `--format sbs`
+    #[arg(long, value_name = "N", default_value_t = isotrace_report::sbs::CELL)]
+    pub column_size: usize,
+    /// Show every culprit and every pair of values
+    #[arg(long)]
+    pub all: bool,
+    /// Compare on this many sets of made inputs, seeds counting up, and report the first that diverges
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "inputs",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub trials: u64,
+    /// A narrower type to which one side alone may round; may be repeated
+    #[arg(long, value_name = "TYPE")]
+    pub allow: Vec<Narrow>,
+}
+
+const RUN: &str = "\
+Examples:
+  isotrace run model.onnx
+  isotrace run model.onnx --inputs inputs.npz -o outputs.npz
+  isotrace run model.onnx --precision f64 --outputs all -o values.safetensors";
+
+/// Run one model.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The ONNX model
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Write the outputs to this file, `.npz` or `.safetensors`
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Which values: `all`, or names with commas between them; the model's outputs by default
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub outputs: Vec<String>,
+    /// `f32` computes in the types the model declares, `f64` every float in 64 bits
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    pub precision: Precision,
+}
+
+/// The inputs of a run.
+#[derive(Debug, Args)]
+pub struct Inputs {
+    /// Take the inputs from this file (.npz, .npy, .safetensors or .pb) instead of making them
+    #[arg(long = "inputs", value_name = "FILE", id = "inputs")]
+    pub file: Option<PathBuf>,
+    /// Fill an input with one value; may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = named_value)]
+    pub set: Vec<(String, String)>,
+    /// The size of a named dimension of made inputs; may be repeated
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = named_size)]
+    pub dim: Vec<(String, usize)>,
+    /// The seed of made inputs
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// The form of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Sbs,
+}
+
+/// A type to which a side may round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Narrow {
+    F16,
+    Bf16,
+}
+
+/// The precision of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    F32,
+    F64,
+}
+
+/// `NAME=VALUE`; a name may hold `=`, a value does not.
+fn named_value(text: &str) -> Result<(String, String), String> {
+    match text.rsplit_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("expected NAME=VALUE, such as use_cache=0".to_owned()),
+    }
+}
+
+fn named_size(text: &str) -> Result<(String, usize), String> {
+    let (name, value) = named_value(text).map_err(|_| "expected NAME=N, such as batch=2".to_owned())?;
+    let size =
+        value.parse().map_err(|_| format!("{value:?} is no size; expected a whole number such as 2"))?;
+    Ok((name, size))
+}

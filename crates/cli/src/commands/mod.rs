@@ -1,0 +1,6 @@
+//! One file a command. Each returns the program's exit status.
+
+pub mod completions;
+pub mod diff;
+pub mod ops;
+pub mod run;

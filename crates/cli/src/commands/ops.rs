@@ -1,0 +1,60 @@
+//! `isotrace ops`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use isotrace_ops::Entry;
+
+use crate::console::{self, Console};
+
+/// Lists the supported operators.
+pub fn run(json: bool, console: Console) -> anyhow::Result<u8> {
+    let text = if json { as_json() } else { as_text(console) };
+    console::print(&text)?;
+    Ok(0)
+}
+
+/// The domain as files name it where they name it.
+fn domain(entry: &Entry) -> &'static str {
+    if entry.domain.is_empty() { "ai.onnx" } else { entry.domain }
+}
+
+/// The newest version known, where the domain has versions worth the name.
+fn newest(entry: &Entry) -> Option<i64> {
+    entry.domain.is_empty().then_some(isotrace_ops::NEWEST_OPSET)
+}
+
+fn as_json() -> String {
+    let entries: Vec<serde_json::Value> = isotrace_ops::entries()
+        .iter()
+        .map(|e| serde_json::json!({"domain": domain(e), "op": e.op, "since": e.since, "newest": newest(e)}))
+        .collect();
+    let mut text = serde_json::to_string_pretty(&entries).expect("plain values");
+    text.push('\n');
+    text
+}
+
+fn as_text(console: Console) -> String {
+    let mut domains: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for entry in isotrace_ops::entries() {
+        domains.entry(domain(entry)).or_default().push(entry);
+    }
+    let mut out = String::new();
+    for (name, mut entries) in domains {
+        entries.sort_by_key(|e| e.op);
+        let until = newest(entries[0]).map(|n| format!(", up to version {n}")).unwrap_or_default();
+        let _ = writeln!(out, "{name}: {} operators{until}", entries.len());
+        let cells: Vec<String> = entries
+            .iter()
+            .map(|e| if e.since > 1 { format!("{} (from {})", e.op, e.since) } else { e.op.to_owned() })
+            .collect();
+        let widest = cells.iter().map(String::len).max().unwrap_or(0) + 2;
+        // One a line for programs, columns for eyes.
+        let columns = if console.terminal { ((console.width - 2) / widest).max(1) } else { 1 };
+        for line in cells.chunks(columns) {
+            let padded: Vec<String> = line.iter().map(|c| format!("{c:widest$}")).collect();
+            let _ = writeln!(out, "  {}", padded.concat().trim_end());
+        }
+    }
+    out
+}

@@ -1,0 +1,159 @@
+//! `isotrace run`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{anyhow, bail};
+use isotrace_graph::{Graph, Node, ValueId};
+use isotrace_inputs::{bind_one, nearest};
+use isotrace_ops::Precision;
+use isotrace_run::{Keep, Options, Plan};
+use isotrace_tensor::Tensor;
+
+use crate::args;
+use crate::console::{self, Console};
+use crate::interrupt;
+use crate::load;
+use crate::progress::Progress;
+
+/// Runs a model, then writes or lists the values asked for.
+pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
+    if let Some(path) = &args.output {
+        check_ending(path)?;
+    }
+    let graph = load::graph(&args.model)?;
+    let wanted = wanted(&graph, &args.outputs)?;
+    let plan = Plan::new(&graph)?;
+    let given = load::given(&args.inputs)?;
+    let bound = bind_one(&graph, &load::request(&args.inputs, given.as_ref()))?;
+    let progress = Progress::new();
+    let show = |done: usize, all: usize| {
+        progress.show("running", done, all);
+        true
+    };
+    let only_outputs = wanted.iter().all(|id| graph.outputs.contains(id));
+    let options = Options {
+        precision: match args.precision {
+            args::Precision::F32 => Precision::Declared,
+            args::Precision::F64 => Precision::Float64,
+        },
+        keep: if only_outputs { Keep::Outputs } else { Keep::All },
+        progress: Some(&show),
+        ..Options::default()
+    };
+    let run = plan.run(&bound.a, &options)?;
+    progress.clear();
+    let mut named: Vec<(String, Tensor)> = Vec::new();
+    for id in wanted {
+        let name = &graph.value(id).name;
+        let tensor = run.get(id).ok_or_else(|| anyhow!("value {name:?} was not computed"))?;
+        if !named.iter().any(|(n, _)| n == name) {
+            named.push((name.clone(), tensor.clone()));
+        }
+    }
+    if let Some(path) = &args.output {
+        let _whole = interrupt::writing();
+        load::write_tensors(path, &named)?;
+    }
+    let mut text = String::new();
+    if given.is_none() {
+        for fed in &bound.fed {
+            let name = isotrace_report::printable(fed.a.as_deref().unwrap_or_default());
+            let _ = writeln!(text, "input   {name} {}: {}", typed(fed.dtype.name(), &fed.shape), fed.made);
+        }
+        let _ = writeln!(text, "seed    {}", args.inputs.seed);
+    }
+    for (name, tensor) in &named {
+        let typed = typed(tensor.dtype().name(), tensor.shape());
+        let _ = writeln!(text, "output  {} {typed}: {}", isotrace_report::printable(name), described(tensor));
+    }
+    console::print(&text)?;
+    Ok(0)
+}
+
+/// Fails before the run rather than after it.
+fn check_ending(path: &Path) -> anyhow::Result<()> {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("npz" | "safetensors") => Ok(()),
+        _ => bail!(
+            "{}: outputs are written as .npz or .safetensors; give the file one of these endings",
+            path.display()
+        ),
+    }
+}
+
+/// The values of `--outputs`.
+fn wanted(graph: &Graph, names: &[String]) -> anyhow::Result<Vec<ValueId>> {
+    if names.is_empty() {
+        return Ok(graph.outputs.clone());
+    }
+    let computed = || graph.inputs.iter().copied().chain(graph.nodes.iter().flat_map(Node::writes));
+    if names == ["all"] {
+        return Ok(computed().collect());
+    }
+    let known = graph.names();
+    names
+        .iter()
+        .map(|name| {
+            known.get(name.as_str()).copied().ok_or_else(|| {
+                let hint = nearest(name, computed().map(|id| graph.value(id).name.as_str()))
+                    .map(|n| format!(" (did you mean {n:?}?)"))
+                    .unwrap_or_default();
+                let outputs: Vec<String> =
+                    graph.outputs.iter().map(|&id| format!("{:?}", graph.value(id).name)).collect();
+                anyhow!(
+                    "--outputs {name:?} is no value of the model{hint}; its outputs are {}, `--outputs all` gives \
+                     every value",
+                    outputs.join(", ")
+                )
+            })
+        })
+        .collect()
+}
+
+fn typed(dtype: &str, shape: &[usize]) -> String {
+    let dims: Vec<String> = shape.iter().map(usize::to_string).collect();
+    format!("{dtype}[{}]", dims.join(","))
+}
+
+/// A few elements, or range and mean of many.
+fn described(tensor: &Tensor) -> String {
+    const FEW: usize = 6;
+    if let Ok(texts) = tensor.as_strings() {
+        let shown: Vec<String> = texts.iter().take(FEW).map(|t| format!("{t:?}")).collect();
+        return format!("{}{}", shown.join(" "), if texts.len() > FEW { " ..." } else { "" });
+    }
+    let Ok(values) = tensor.to_f64() else { return format!("{tensor:?}") };
+    if values.len() <= FEW {
+        return values.iter().map(|x| short(*x)).collect::<Vec<_>>().join(" ");
+    }
+    let finite: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
+    let nan = values.iter().filter(|x| x.is_nan()).count();
+    let infinite = values.len() - finite.len() - nan;
+    let (low, high) =
+        finite.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+    let mut parts = Vec::new();
+    if !finite.is_empty() {
+        let mean = finite.iter().sum::<f64>() / finite.len() as f64;
+        parts.push(format!("{} to {}, mean {}", short(low), short(high), short(mean)));
+    }
+    for (count, what) in [(nan, "NaN"), (infinite, "infinite")] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    parts.join(", ")
+}
+
+/// Five significant digits; whole numbers whole.
+fn short(x: f64) -> String {
+    match x {
+        _ if !x.is_finite() => x.to_string().to_lowercase(),
+        _ if x.fract() == 0.0 && x.abs() < 1e9 => format!("{x}"),
+        _ if (1e-3..1e5).contains(&x.abs()) => {
+            let digits = (4 - x.abs().log10().floor() as i32).max(0) as usize;
+            format!("{x:.digits$}")
+        }
+        _ => format!("{x:.4e}"),
+    }
+}
