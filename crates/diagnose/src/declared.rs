@@ -7,8 +7,10 @@
 use isotrace_align::region::Rounding;
 use isotrace_align::{Judge, Region, Side, State};
 use isotrace_graph::{NodeId, ValueId};
+use isotrace_ops::Precision;
 use isotrace_ops::budget::Unit;
 use isotrace_tensor::{DType, Tensor};
+use rustc_hash::FxHashMap;
 
 use crate::faults::Fault;
 
@@ -177,6 +179,16 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
             ),
         ),
     };
+    let proof = narrow.and_then(|(_, d)| {
+        let after = if narrow_b.is_some() {
+            let wide = widened(judge.b, &nodes_b, v, d, &|r| state.declared[r.index()].clone())?;
+            distance(&m.relation.carry(theirs?, wide.shape())?, &wide)?
+        } else {
+            let wide = widened(judge.a, &nodes_a, m.a, d, &|r| judge.a.declared.get(r).cloned())?;
+            distance(&m.relation.carry(&wide, own?.shape())?, own?)?
+        };
+        Some((format!("{} kept in place of {d}", who.main), found.difference, after))
+    });
     Fault {
         outputs_a: vec![m.a],
         outputs_b: nodes_b
@@ -192,7 +204,40 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
             "in float64 the two sides agree here; on the same inputs A is {:.3e} and B {:.3e} away from it",
             found.fresh_a, found.fresh_b
         )],
-        proof: narrow.map(|(_, d)| (format!("{} kept in place of {d}", who.main), found.difference, 0.0)),
+        proof,
         narrow: narrow.map(|(b, _)| b),
     }
+}
+
+/// What a region computes when nothing in it is narrowed to `narrow`: the side's own precision kept throughout.
+fn widened(
+    side: &Side<'_>,
+    nodes: &[NodeId],
+    output: ValueId,
+    narrow: DType,
+    lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+) -> Option<Tensor> {
+    let mut own: FxHashMap<ValueId, Tensor> = FxHashMap::default();
+    for &n in nodes {
+        let node = side.graph().node(n);
+        let read = |r: ValueId| {
+            let t = own.get(&r).cloned().or_else(|| lookup(r))?;
+            if t.dtype() == narrow { t.cast(side.main).ok() } else { Some(t) }
+        };
+        let outputs = if node.op == "Cast"
+            && node.writes().all(|w| side.declared.get(w).is_some_and(|t| t.dtype() == narrow))
+        {
+            vec![read(node.inputs.first().copied().flatten()?)?.cast(side.main).ok()?]
+        } else {
+            side.plan.evaluate(n, &read, Precision::Declared, None).ok()?
+        };
+        own.extend(node.outputs.iter().zip(outputs).filter_map(|(w, t)| Some(((*w)?, t))));
+    }
+    own.remove(&output)
+}
+
+/// The largest difference of two tensors of one shape; infinite where NaN stands against a number.
+fn distance(x: &Tensor, y: &Tensor) -> Option<f64> {
+    let m = isotrace_compare::compare(x, y).ok()?;
+    Some(if m.max_abs.is_nan() { f64::INFINITY } else { m.max_abs })
 }
