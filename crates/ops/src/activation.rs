@@ -138,7 +138,7 @@ impl Activation {
 
     /// What the function itself may add to the rounding of its argument: unit and allowance at (z, y). The classes
     /// are those of the operators of the same names in [`budget`](crate::budget).
-    fn rounding(self, z: f64, y: f64, unit: Unit) -> (f64, f64) {
+    pub(crate) fn rounding(self, z: f64, y: f64, unit: Unit) -> (f64, f64) {
         let Unit { u, eta, tiny } = unit;
         let once = u * y.abs() + eta / 2.0;
         match self {

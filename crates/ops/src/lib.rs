@@ -26,6 +26,7 @@ pub mod product;
 pub mod random;
 mod registry;
 pub mod room;
+pub mod spread;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod walk;

@@ -158,6 +158,9 @@ table! {
     ONNX "Scan" 8 => ops::scan::build;
 
     // Recurrent
+    ONNX "GRU" 1 => ops::recurrent::gru;
+    ONNX "LSTM" 1 => ops::recurrent::lstm;
+    ONNX "RNN" 1 => ops::recurrent::rnn;
 
     // Quantisation
     ONNX "DequantizeLinear" 10 => ops::quantize::dequantize;

@@ -31,6 +31,8 @@ pub mod power;
 pub mod quantize;
 pub mod random_ops;
 pub mod range;
+pub mod recurrent;
+mod recurrent_cell;
 pub mod reshape;
 pub mod scan;
 pub mod scatter;

@@ -3,6 +3,8 @@
 //! All tensors are held in plain (N, C, H, W) order, C padded with zero channels to a multiple of the block: see
 //! [`crate::nchwc`]. Pooling is then ONNX's own; only weights and the two reorderings differ.
 
+use std::sync::{Mutex, PoisonError};
+
 use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
@@ -16,6 +18,9 @@ use crate::{Call, Flow, OpError, Operator, attributes, for_float};
 struct Blocked {
     conv: Conv,
     block: Option<usize>,
+    /// The weights last seen and their plain form: a model's weights do not change from call to call, and putting
+    /// them in order takes longer than many a convolution.
+    last: Mutex<Option<(Tensor, Tensor)>>,
 }
 
 fn block(node: &Node) -> Result<Option<usize>, OpError> {
@@ -28,7 +33,7 @@ fn block(node: &Node) -> Result<Option<usize>, OpError> {
 
 /// Parses a Conv: `FusedConv`'s attributes; inputs X, W (blocked), B, and a tensor to add before the activation.
 pub fn conv(node: &Node) -> Result<Box<dyn Operator>, OpError> {
-    Ok(Box::new(Blocked { conv: parse_fused(node)?, block: block(node)? }))
+    Ok(Box::new(Blocked { conv: parse_fused(node)?, block: block(node)?, last: Mutex::default() }))
 }
 
 impl Blocked {
@@ -46,10 +51,20 @@ impl Blocked {
     }
 
     fn plain(&self, w: &Tensor) -> Result<Tensor, OpError> {
+        // The tensor kept here keeps its memory alive, so the same place means the same weights.
+        let same = |a: &Tensor| {
+            a.bytes().as_ptr() == w.bytes().as_ptr() && a.dtype() == w.dtype() && a.shape() == w.shape()
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, plain)) = last.as_ref().filter(|(raw, _)| same(raw)) {
+            return Ok(plain.clone());
+        }
         let block = self.block.map_or_else(|| block_of(w), Ok)?;
-        for_float!(w.dtype(), "W", T => {
+        let plain: Tensor = for_float!(w.dtype(), "W", T => {
             Ok(Tensor::from_vec(w.shape(), unblock_weights(w.as_slice::<T>()?, w.shape(), block)?)?)
-        })
+        })?;
+        *last = Some((w.clone(), plain.clone()));
+        Ok(plain)
     }
 }
 

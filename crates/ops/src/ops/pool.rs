@@ -59,12 +59,16 @@ pub(crate) fn exponent(node: &Node) -> Result<f64, OpError> {
 }
 
 /// Folds the elements of every window into a value that starts as `start`; padding is left out.
+///
+/// The rows under a window's leading axes are folded whole, which the compiler makes vectors of, then `merge`d along
+/// the last axis.
 fn slide<T: Copy + Send + Sync>(
     x: &[T],
     planes: usize,
     window: &Window,
     start: T,
     fold: impl Fn(&mut T, T) + Sync,
+    merge: impl Fn(&mut T, T) + Sync,
 ) -> Vec<T> {
     let pixels = window.pixels();
     let mut out = vec![start; planes * pixels];
@@ -73,34 +77,40 @@ fn slide<T: Copy + Send + Sync>(
     }
     let plane: usize = window.input.iter().product();
     let last = window.input.len() - 1;
-    let (width, stride) = (window.output[last], window.strides[last]);
+    let (length, width, stride) = (window.input[last], window.output[last], window.strides[last]);
     let taps_last = window.kernel[last];
     let taps_outer = window.taps() / taps_last;
     let inside: Vec<(usize, usize)> = (0..taps_last).map(|k| window.inside(last, k)).collect();
-    let one = |p: usize, out: &mut [T]| {
+    let one = |rows: &mut Vec<T>, (p, out): (usize, &mut [T])| {
         let x = &x[p * plane..(p + 1) * plane];
         for (outer, row) in out.chunks_mut(width).enumerate() {
+            rows.clear();
+            rows.resize(length, start);
             for tap in 0..taps_outer {
                 let Some(base) = row_start(window, outer, tap) else { continue };
-                for (k, &(low, high)) in inside.iter().enumerate() {
-                    if low >= high {
-                        continue;
-                    }
-                    let first = base + low * stride + k * window.dilations[last] - window.begin[last];
-                    let row = &mut row[low..high];
-                    if stride == 1 {
-                        row.iter_mut().zip(&x[first..]).for_each(|(y, &x)| fold(y, x));
-                    } else {
-                        row.iter_mut().zip(x[first..].iter().step_by(stride)).for_each(|(y, &x)| fold(y, x));
-                    }
+                rows.iter_mut().zip(&x[base..]).for_each(|(y, &x)| fold(y, x));
+            }
+            for (k, &(low, high)) in inside.iter().enumerate() {
+                if low >= high {
+                    continue;
+                }
+                let first = low * stride + k * window.dilations[last] - window.begin[last];
+                let row = &mut row[low..high];
+                if stride == 1 {
+                    row.iter_mut().zip(&rows[first..]).for_each(|(y, &x)| merge(y, x));
+                } else {
+                    row.iter_mut().zip(rows[first..].chunks(stride)).for_each(|(y, x)| merge(y, x[0]));
                 }
             }
         }
     };
     if planes * pixels * window.taps() >= PARALLEL_FROM {
-        out.par_chunks_mut(pixels).enumerate().for_each(|(p, out)| one(p, out));
+        out.par_chunks_mut(pixels).enumerate().for_each_init(Vec::new, one);
     } else {
-        out.chunks_mut(pixels).enumerate().for_each(|(p, out)| one(p, out));
+        let mut rows = Vec::new();
+        for (p, out) in out.chunks_mut(pixels).enumerate() {
+            one(&mut rows, (p, out));
+        }
     }
     out
 }
@@ -108,11 +118,10 @@ fn slide<T: Copy + Send + Sync>(
 /// The maximum of each window; `lowest` where a window lies in the padding.
 pub(crate) fn maxima<T: Element + PartialOrd>(x: &[T], planes: usize, window: &Window, lowest: T) -> Vec<T> {
     #[expect(clippy::eq_op, reason = "true for NaN alone, and this serves integers too")]
-    slide(x, planes, window, lowest, |y, x| {
-        if x > *y || x != x {
-            *y = x;
-        }
-    })
+    let larger = |y: &mut T, x: T| {
+        *y = if x > *y || x != x { x } else { *y };
+    };
+    slide(x, planes, window, lowest, larger, larger)
 }
 
 /// For each window the place in the whole input of its maximum, the first where several are equal.
@@ -201,7 +210,7 @@ impl Pool {
         let data = match self.kind {
             Kind::Max { .. } => maxima(x, planes, &window, -T::INFINITY),
             Kind::Average { count_padding } => {
-                let mut sums = slide(x, planes, &window, T::ZERO, |y, x| *y += x);
+                let mut sums = slide(x, planes, &window, T::ZERO, |y, x| *y += x, |y, x| *y += x);
                 let counts: Vec<T> =
                     counts(&window, count_padding).iter().map(|&c| T::of(c.max(1) as f64)).collect();
                 for sums in sums.chunks_mut(counts.len().max(1)) {
@@ -210,7 +219,8 @@ impl Pool {
                 sums
             }
             Kind::Norm { p } => {
-                let mut sums = slide(x, planes, &window, T::ZERO, |y, x| *y += raised(x.abs(), p));
+                let mut sums =
+                    slide(x, planes, &window, T::ZERO, |y, x| *y += raised(x.abs(), p), |y, x| *y += x);
                 for s in &mut sums {
                     *s = root(*s, p);
                 }
