@@ -15,16 +15,21 @@ pub trait Number: Copy + Send + Sync {
     /// The type of the weights.
     type Weight: Float;
     /// An exact number.
+    #[must_use]
     fn exact(x: Self::Weight) -> Self;
     /// The number alone.
     fn value(self) -> Self::Weight;
     /// Sum.
+    #[must_use]
     fn plus(self, other: Self) -> Self;
     /// Product.
+    #[must_use]
     fn times(self, other: Self) -> Self;
     /// 1 minus this.
+    #[must_use]
     fn complement(self) -> Self;
     /// An activation's value here.
+    #[must_use]
     fn activate(self, activation: Activation) -> Self;
     /// `x w^T` with `x` m by k (dense) and `w` n by k, written to `out`, m by n.
     fn product(x: &[Self], w: &[Self::Weight], sizes: (usize, usize, usize), out: &mut Vec<Self>);
@@ -115,9 +120,8 @@ impl Number for Spread {
     fn product(x: &[Self], w: &[f64], (m, k, n): (usize, usize, usize), out: &mut Vec<Self>) {
         let squared: Vec<f64> = w.iter().map(|w| w * w).collect();
         let mut parts = [const { Vec::new() }; 3];
-        let values: [(&dyn Fn(&Self) -> f64, &[f64]); 3] =
-            [(&|x| x.x, w), (&|x| x.x * x.x, &squared), (&|x| x.variance, &squared)];
-        for (part, (of, w)) in parts.iter_mut().zip(values) {
+        let of: [fn(&Self) -> f64; 3] = [|x| x.x, |x| x.x * x.x, |x| x.variance];
+        for (part, (of, w)) in parts.iter_mut().zip(of.into_iter().zip([w, &squared, &squared])) {
             let x: Vec<f64> = x.iter().map(of).collect();
             f64::product(&x, w, (m, k, n), part);
         }

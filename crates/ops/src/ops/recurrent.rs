@@ -122,6 +122,9 @@ struct Sizes {
     hidden: usize,
 }
 
+/// Shape and elements of each output.
+type Outputs<N> = Vec<(Vec<usize>, Vec<N>)>;
+
 impl Recurrent {
     fn sizes(&self, call: &Call<'_>) -> Result<Sizes, OpError> {
         let (x, r) = (call.need(0, "X")?, call.need(2, "R")?);
@@ -139,7 +142,7 @@ impl Recurrent {
     }
 
     /// The outputs as numbers of kind `N`: Y, final hidden state, final cell state, each in the layout asked for.
-    fn compute<N: Number>(&self, call: &Call<'_>) -> Result<Vec<(Vec<usize>, Vec<N>)>, OpError> {
+    fn compute<N: Number>(&self, call: &Call<'_>) -> Result<Outputs<N>, OpError> {
         let Sizes { steps, batch, inputs, hidden } = self.sizes(call)?;
         let (d, g) = (self.directions.len(), self.cell.gates());
         let rows = g.checked_mul(hidden).ok_or_else(|| OpError::Input("too many units".into()))?;
@@ -150,7 +153,7 @@ impl Recurrent {
         let r = checked(call, 2, "R", &[d, rows, hidden])?.map(Tensor::as_slice::<N::Weight>).transpose()?;
         let (w, r) = (w.unwrap_or_default(), r.unwrap_or_default());
         let b = checked(call, 3, "B", &[d, 2 * rows])?.map(Tensor::as_slice::<N::Weight>).transpose()?;
-        let lengths = self.lengths(call, steps, batch)?;
+        let lengths = lengths(call, steps, batch)?;
         let state = if self.batch_first { [batch, d, hidden] } else { [d, batch, hidden] };
         let initial = |index, name| -> Result<Option<Tensor>, OpError> {
             let t = checked(call, index, name, &state)?;
@@ -213,22 +216,20 @@ impl Recurrent {
         }
         Ok(outputs)
     }
+}
 
-    fn lengths(&self, call: &Call<'_>, steps: usize, batch: usize) -> Result<Vec<usize>, OpError> {
-        let Some(lengths) = checked(call, 4, "sequence_lens", &[batch])? else {
-            return Ok(vec![steps; batch]);
-        };
-        let lengths = lengths.to_i64()?;
-        lengths
-            .iter()
-            .map(|&l| usize::try_from(l).ok().filter(|&l| l <= steps))
-            .collect::<Option<_>>()
-            .ok_or_else(|| {
-                OpError::Input(format!(
-                    "sequence_lens {lengths:?} must lie between 0 and the {steps} steps of X"
-                ))
-            })
-    }
+fn lengths(call: &Call<'_>, steps: usize, batch: usize) -> Result<Vec<usize>, OpError> {
+    let Some(lengths) = checked(call, 4, "sequence_lens", &[batch])? else {
+        return Ok(vec![steps; batch]);
+    };
+    let lengths = lengths.to_i64()?;
+    lengths
+        .iter()
+        .map(|&l| usize::try_from(l).ok().filter(|&l| l <= steps))
+        .collect::<Option<_>>()
+        .ok_or_else(|| {
+            OpError::Input(format!("sequence_lens {lengths:?} must lie between 0 and the {steps} steps of X"))
+        })
 }
 
 impl Operator for Recurrent {
