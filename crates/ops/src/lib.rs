@@ -9,6 +9,7 @@
 
 pub mod activation;
 pub mod arguments;
+pub mod attend;
 pub mod attributes;
 mod broadcast;
 pub mod budget;

@@ -98,6 +98,8 @@ table! {
     ONNX "MaxPool" 1 => ops::pool::max;
 
     // Reductions, normalisations, attention
+    ONNX "Attention" 23 => ops::attention::build;
+    ONNX "RotaryEmbedding" 23 => ops::rotary::build;
     ONNX "LogSoftmax" 1 => ops::softmax::log_softmax;
     ONNX "Softmax" 1 => ops::softmax::softmax;
 
@@ -170,6 +172,7 @@ table! {
     MICROSOFT "FusedConv" 1 => ops::conv::build_fused;
     MICROSOFT "FusedGemm" 1 => ops::gemm::build_fused;
     MICROSOFT "FusedMatMul" 1 => ops::fused_matmul::build;
+    MICROSOFT "RotaryEmbedding" 1 => ops::rotary::build_contrib;
     MICROSOFT "TransposeMatMul" 1 => ops::fused_matmul::build;
     NCHWC "AveragePool" 1 => ops::pool::average;
     NCHWC "Conv" 1 => ops::nchwc::conv;

@@ -33,6 +33,10 @@ pub trait Number: Copy + Send + Sync {
     fn activate(self, activation: Activation) -> Self;
     /// `x w^T` with `x` m by k (dense) and `w` n by k, written to `out`, m by n.
     fn product(x: &[Self], w: &[Self::Weight], sizes: (usize, usize, usize), out: &mut Vec<Self>);
+    /// `x w` with `x` m by k (dense) and `w` k by n, its rows and columns `steps` apart, on one thread.
+    fn pair(x: &[Self], w: &[Self], steps: (usize, usize), sizes: (usize, usize, usize), out: &mut Vec<Self>);
+    /// e^(x - max) over the sum of these, and over `sink`'s e^(sink - max) too; all 0 where nothing is above -infinity.
+    fn softmax(row: &mut [Self], sink: Option<Self::Weight>);
 }
 
 impl<T: Float> Number for T {
@@ -66,6 +70,34 @@ impl<T: Float> Number for T {
         out.resize(m * n, T::ZERO);
         let (x, w) = (Matrix { data: x, row: k, column: 1 }, Matrix { data: w, row: 1, column: k });
         product(m, k, n, x, w, out, true);
+    }
+    fn pair(
+        x: &[T],
+        w: &[T],
+        (row, column): (usize, usize),
+        (m, k, n): (usize, usize, usize),
+        out: &mut Vec<T>,
+    ) {
+        out.clear();
+        out.resize(m * n, T::ZERO);
+        let (x, w) = (Matrix { data: x, row: k, column: 1 }, Matrix { data: w, row, column });
+        product(m, k, n, x, w, out, false);
+    }
+    fn softmax(row: &mut [T], sink: Option<T>) {
+        let max = row.iter().fold(sink.unwrap_or(-T::INFINITY), |a, &b| a.max_nan(b));
+        if max == -T::INFINITY {
+            row.fill(T::ZERO);
+            return;
+        }
+        let mut sum = T::ZERO;
+        for x in row.iter_mut() {
+            *x = (*x - max).exp();
+            sum += *x;
+        }
+        sum += sink.map_or(T::ZERO, |s| (s - max).exp());
+        for x in row {
+            *x = *x / sum;
+        }
     }
 }
 
@@ -130,6 +162,48 @@ impl Number for Spread {
         out.extend(
             (0..m * n).map(|i| Self { x: y[i], variance: inherited[i] + Self::walk(y[i], squares[i], k) }),
         );
+    }
+    fn pair(
+        x: &[Self],
+        w: &[Self],
+        steps: (usize, usize),
+        (m, k, n): (usize, usize, usize),
+        out: &mut Vec<Self>,
+    ) {
+        let of: [fn(&Self) -> f64; 3] = [|x| x.x, |x| x.x * x.x, |x| x.variance];
+        let [left, right] = [x, w].map(|t| of.map(|of| t.iter().map(of).collect::<Vec<f64>>()));
+        let times = |a: &[f64], b: &[f64]| {
+            let mut out = Vec::new();
+            f64::pair(a, b, steps, (m, k, n), &mut out);
+            out
+        };
+        let (y, squares) = (times(&left[0], &right[0]), times(&left[1], &right[1]));
+        let (from_left, from_right) = (times(&left[2], &right[1]), times(&left[1], &right[2]));
+        out.clear();
+        out.extend((0..m * n).map(|i| Self {
+            x: y[i],
+            variance: from_left[i] + from_right[i] + Self::walk(y[i], squares[i], k),
+        }));
+    }
+    fn softmax(row: &mut [Self], sink: Option<f64>) {
+        let before: Vec<Self> = row.to_vec();
+        let mut p: Vec<f64> = row.iter().map(|s| s.x).collect();
+        f64::softmax(&mut p, sink);
+        let max = before.iter().map(|s| s.x).chain(sink).fold(f64::NEG_INFINITY, f64::max);
+        // What the class of softmax allows an element (d = max - x): d, the mean of d, sqrt(K), 4; and the errors of
+        // the arguments, its own and the mean of all.
+        let mut mean = 0.0;
+        let mut inherited = 0.0;
+        for (s, &p) in before.iter().zip(&p).filter(|(_, p)| **p > 0.0) {
+            mean += p * (max - s.x);
+            inherited += p * p * s.variance;
+        }
+        let terms = row.len() as f64;
+        for ((out, s), p) in row.iter_mut().zip(&before).zip(p) {
+            let own = (max - s.x).powi(2) + mean * mean + terms + 16.0;
+            let variance = if p > 0.0 { p * p * (s.variance + inherited + own) } else { 0.0 };
+            *out = Self { x: p, variance };
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod arithmetic;
+pub mod attention;
 pub mod cast;
 pub mod col2im;
 pub mod compare;
@@ -35,6 +36,7 @@ pub mod recurrent;
 mod recurrent_cell;
 pub mod reshape;
 pub mod scan;
+pub mod rotary;
 pub mod scatter;
 pub mod select;
 pub mod shape;
