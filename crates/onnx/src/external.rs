@@ -156,6 +156,8 @@ mod tests {
         Location { path: path.into(), offset, length }
     }
 
+    struct Case<'a>(Location, usize, Result<&'a [u8], &'a str>);
+
     #[test]
     fn data_come_from_the_folder_and_nowhere_else() {
         let outer = tempfile::tempdir().unwrap();
@@ -172,7 +174,6 @@ mod tests {
         }
         let absolute = outer.path().join("secret").display().to_string();
         let e = External::within(&folder);
-        struct Case<'a>(Location, usize, Result<&'a [u8], &'a str>);
         let cases = [
             Case(at("w", 4, Some(4)), 4, Ok(&[4, 5, 6, 7])),
             Case(at("./w", 12, None), 4, Ok(&[12, 13, 14, 15])),

@@ -106,11 +106,12 @@ impl<'a> Plan<'a> {
     }
 
     fn write(&self, file: &mut BufWriter<File>) -> std::io::Result<()> {
+        let zeros = vec![0u8; HOLE];
         let mut here = 0;
         for (start, data) in &self.pieces {
             let mut at = *start;
             for block in data.chunks(HOLE) {
-                if block.iter().any(|&b| b != 0) {
+                if *block != zeros[..block.len()] {
                     if here != at {
                         file.seek(SeekFrom::Start(at))?;
                     }

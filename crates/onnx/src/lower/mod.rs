@@ -32,7 +32,7 @@ use scope::{Frame, Level, Scope, Unknown};
 const MAX_DEPTH: usize = 100;
 
 /// Most nodes after inlining.
-const MAX_NODES: usize = 1 << 21;
+const MAX_NODES: usize = 1 << 20;
 
 /// ONNX's own domain has two names.
 fn canonical_domain(domain: &str) -> &str {
