@@ -155,6 +155,21 @@ pub fn log_softmax(input: &Tensor, output: &Tensor, axis: usize, unit: Unit) -> 
     })
 }
 
+/// u(|log s| + sqrt(K) + sum p d + 2 + |y|), c = 2, as [`log_softmax`] at its largest element. `input` holds a row of K
+/// elements for each element of `output`.
+pub fn log_sum_exp(input: &Tensor, output: &Tensor, unit: Unit) -> Result {
+    let (x, y) = (input.to_f64()?, output.to_f64()?);
+    let len = input.shape().last().copied().unwrap_or(1);
+    let units = y.iter().enumerate().map(|(i, y)| {
+        let x = &x[i * len..(i + 1) * len];
+        let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = x.iter().map(|x| (x - max).exp()).sum();
+        let weighed: f64 = x.iter().map(|x| (x - max).exp() / sum * (max - x).min(1e300)).sum();
+        unit.u * (sum.ln().abs() + (len as f64).sqrt() + weighed + 2.0 + y.abs())
+    });
+    Ok(Budget::scaled(units.collect(), 2.0))
+}
+
 fn row_units(
     input: &Tensor,
     output: &Tensor,

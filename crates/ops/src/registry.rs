@@ -100,8 +100,24 @@ table! {
     // Reductions, normalisations, attention
     ONNX "Attention" 23 => ops::attention::build;
     ONNX "RotaryEmbedding" 23 => ops::rotary::build;
+    ONNX "LayerNormalization" 1 => ops::layer_norm::layer;
     ONNX "LogSoftmax" 1 => ops::softmax::log_softmax;
+    ONNX "RMSNormalization" 23 => ops::layer_norm::rms;
+    ONNX "ReduceL1" 1 => ops::reduce::l1;
+    ONNX "ReduceL2" 1 => ops::reduce::l2;
+    ONNX "ReduceLogSum" 1 => ops::reduce::log_sum;
+    ONNX "ReduceLogSumExp" 1 => ops::reduce::log_sum_exp;
+    ONNX "ReduceMax" 1 => ops::reduce::max;
+    ONNX "ReduceMean" 1 => ops::reduce::mean;
+    ONNX "ReduceMin" 1 => ops::reduce::min;
+    ONNX "ReduceProd" 1 => ops::reduce::prod;
+    ONNX "ReduceSum" 1 => ops::reduce::sum;
+    ONNX "ReduceSumSquare" 1 => ops::reduce::sum_square;
+    ONNX "SimplifiedLayerNormalization" 1 => ops::layer_norm::simplified;
     ONNX "Softmax" 1 => ops::softmax::softmax;
+    MICROSOFT "SimplifiedLayerNormalization" 1 => ops::layer_norm::simplified;
+    MICROSOFT "SkipLayerNormalization" 1 => ops::skip_layer_norm::layer;
+    MICROSOFT "SkipSimplifiedLayerNormalization" 1 => ops::skip_layer_norm::simplified;
 
     // Shape and movement
     ONNX "CenterCropPad" 18 => ops::pad::center_crop_pad;

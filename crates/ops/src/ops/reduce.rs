@@ -1,0 +1,452 @@
+//! ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceProd, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp and
+//! ReduceSumSquare.
+//!
+//! The axes are an attribute or, in newer versions, an input. With none, all are reduced, or with `noop_with_empty_axes`
+//! none, and then what a reduction does besides adding up is still done to each element.
+
+use isotrace_graph::Node;
+use isotrace_tensor::{Bool, DType, Tensor};
+
+use super::arithmetic::Number;
+use crate::budget::{self, Budget, Unit};
+use crate::math::{row, vectorise};
+use crate::reduction::{Layout, arrange, arrange_rows, fold, reduced_shape};
+use crate::{Call, Float, Flow, OpError, Operator, arguments, attributes, for_float, for_number};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sum,
+    Mean,
+    Max,
+    Min,
+    Prod,
+    L1,
+    L2,
+    LogSum,
+    LogSumExp,
+    SumSquare,
+}
+
+#[derive(Debug)]
+struct Reduce {
+    kind: Kind,
+    axes: Option<Vec<i64>>,
+    keep: bool,
+    /// Whether no axes mean none rather than all.
+    none_if_empty: bool,
+}
+
+macro_rules! builders {
+    ($($name:ident $kind:ident;)*) => { $(
+        #[doc = concat!("Parses a node of Reduce", stringify!($kind), ".")]
+        pub fn $name(node: &Node) -> Result<Box<dyn Operator>, OpError> {
+            Ok(Box::new(Reduce {
+                kind: Kind::$kind,
+                axes: attributes::ints(node, "axes")?,
+                keep: attributes::flag(node, "keepdims", true)?,
+                none_if_empty: attributes::flag(node, "noop_with_empty_axes", false)?,
+            }))
+        }
+    )* };
+}
+
+builders! {
+    sum Sum;
+    mean Mean;
+    max Max;
+    min Min;
+    prod Prod;
+    l1 L1;
+    l2 L2;
+    log_sum LogSum;
+    log_sum_exp LogSumExp;
+    sum_square SumSquare;
+}
+
+/// What reductions need of a number beyond arithmetic.
+trait Reducible: Number {
+    const ONE: Self;
+    const LOWEST: Self;
+    const HIGHEST: Self;
+    fn magnitude(self) -> Self;
+    fn divided(self, n: usize) -> Self;
+    fn root(self) -> Self;
+    fn log(self) -> Self;
+}
+
+macro_rules! float_reducible {
+    ($($t:ty),*) => { $(impl Reducible for $t {
+        const ONE: Self = 1.0;
+        const LOWEST: Self = Self::NEG_INFINITY;
+        const HIGHEST: Self = Self::INFINITY;
+        #[inline(always)]
+        fn magnitude(self) -> Self {
+            self.abs()
+        }
+        fn divided(self, n: usize) -> Self {
+            self / n as Self
+        }
+        fn root(self) -> Self {
+            self.sqrt()
+        }
+        fn log(self) -> Self {
+            Float::ln(self)
+        }
+    })* };
+}
+
+macro_rules! int_reducible {
+    ($($t:ty: $abs:expr),*) => { $(impl Reducible for $t {
+        const ONE: Self = 1;
+        const LOWEST: Self = Self::MIN;
+        const HIGHEST: Self = Self::MAX;
+        #[inline(always)]
+        fn magnitude(self) -> Self {
+            let abs: fn(Self) -> Self = $abs;
+            abs(self)
+        }
+        fn divided(self, n: usize) -> Self {
+            // An empty mean of integers is 0, for want of NaN; a size beyond the type leaves nothing either.
+            Self::try_from(n).map_or(0, |n| self.over(n))
+        }
+        fn root(self) -> Self {
+            (self as f64).sqrt() as Self
+        }
+        fn log(self) -> Self {
+            (self as f64).ln() as Self
+        }
+    })* };
+}
+
+float_reducible!(f32, f64);
+int_reducible!(i64: Self::wrapping_abs, i32: Self::wrapping_abs, i16: Self::wrapping_abs, i8: Self::wrapping_abs,
+    u64: |x| x, u32: |x| x, u16: |x| x, u8: |x| x);
+
+impl Reduce {
+    /// Which axes of a tensor of this rank are folded away.
+    fn reduced(&self, call: &Call<'_>, rank: usize) -> Result<Vec<bool>, OpError> {
+        let axes = arguments::setting(self.axes.as_deref(), call, 1, "axes")?;
+        let mut reduced = vec![false; rank];
+        match axes.as_deref() {
+            None | Some([]) => reduced.fill(!self.none_if_empty),
+            Some(axes) => {
+                for axis in arguments::axes(axes, rank)? {
+                    reduced[axis] = true;
+                }
+            }
+        }
+        Ok(reduced)
+    }
+
+    fn apply<T: Reducible>(&self, x: &[T], layout: Layout) -> Result<Vec<T>, OpError> {
+        let mut y = match self.kind {
+            Kind::Sum | Kind::Mean | Kind::LogSum => fold(x, layout, T::default(), same, T::plus),
+            Kind::L1 => fold(
+                x,
+                layout,
+                T::default(),
+                #[inline(always)]
+                |x: T| x.magnitude(),
+                T::plus,
+            ),
+            Kind::L2 | Kind::SumSquare => fold(
+                x,
+                layout,
+                T::default(),
+                #[inline(always)]
+                |x: T| x.times(x),
+                T::plus,
+            ),
+            Kind::Prod => fold(
+                x,
+                layout,
+                T::ONE,
+                same,
+                #[inline(always)]
+                |a: T, b: T| a.times(b),
+            ),
+            Kind::Max => fold(
+                x,
+                layout,
+                T::LOWEST,
+                same,
+                #[inline(always)]
+                |a: T, b: T| a.larger(b),
+            ),
+            Kind::Min => fold(
+                x,
+                layout,
+                T::HIGHEST,
+                same,
+                #[inline(always)]
+                |a: T, b: T| a.smaller(b),
+            ),
+            Kind::LogSumExp => {
+                // Only integers come here: as floats, cut to integers at the end.
+                let wide: Vec<f64> = Tensor::from_vec(&[x.len()], x.to_vec())?.to_f64()?.into_owned();
+                Ok(rows_log_sum_exp(&wide, layout.len).into_iter().map(T::of_f64).collect())
+            }
+        }?;
+        match self.kind {
+            Kind::Mean => y.iter_mut().for_each(|y| *y = y.divided(layout.len)),
+            Kind::L2 => y.iter_mut().for_each(|y| *y = y.root()),
+            Kind::LogSum => y.iter_mut().for_each(|y| *y = y.log()),
+            _ => {}
+        }
+        Ok(y)
+    }
+
+    /// The fold of a tensor that is neither text nor truth.
+    fn fold(&self, x: &Tensor, reduced: &[bool]) -> Result<Tensor, OpError> {
+        let shape = reduced_shape(x.shape(), reduced, self.keep);
+        if self.kind == Kind::LogSumExp {
+            let (x, layout) = arrange_rows(x, reduced)?;
+            if x.dtype().is_float() {
+                return for_float!(x.dtype(), "data", T => {
+                    let y = if layout.len == 0 {
+                        vec![-T::INFINITY; layout.outer]
+                    } else {
+                        rows_log_sum_exp(x.as_slice::<T>()?, layout.len)
+                    };
+                    Ok(Tensor::from_vec(&shape, y)?)
+                });
+            }
+            return for_number!(x.dtype(), "data", T => {
+                Ok(Tensor::from_vec(&shape, self.apply(x.as_slice::<T>()?, layout)?)?)
+            });
+        }
+        let (x, layout) = arrange(x, reduced)?;
+        for_number!(x.dtype(), "data", T => {
+            Ok(Tensor::from_vec(&shape, self.apply(x.as_slice::<T>()?, layout)?)?)
+        })
+    }
+}
+
+#[inline(always)]
+fn same<T>(x: T) -> T {
+    x
+}
+
+/// ln(sum(exp(x))) of rows, the maximum taken off first unless it is infinite. `len` is not 0.
+fn rows_log_sum_exp<T: Float>(x: &[T], len: usize) -> Vec<T> {
+    vectorise(
+        #[inline(always)]
+        || {
+            let rows = x.chunks(len.max(1));
+            rows.map(
+                #[inline(always)]
+                |x| {
+                    let max = row::max(x);
+                    let shift = if max.abs() == T::INFINITY { T::ZERO } else { max };
+                    let sum = row::sum(
+                        x,
+                        #[inline(always)]
+                        |x| (x - shift).exp(),
+                    );
+                    sum.ln() + shift
+                },
+            )
+            .collect()
+        },
+    )
+}
+
+impl Operator for Reduce {
+    fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
+        let x = call.need(0, "data")?;
+        let reduced = self.reduced(call, x.rank())?;
+        if x.dtype() == DType::Bool && matches!(self.kind, Kind::Max | Kind::Min) {
+            let truth: Vec<u8> = x.as_slice::<Bool>()?.iter().map(|b| u8::from(b.0 != 0)).collect();
+            let y = self.fold(&Tensor::from_vec(x.shape(), truth)?, &reduced)?;
+            let truth = y.as_slice::<u8>()?.iter().map(|&y| Bool(u8::from(y != 0))).collect();
+            return Ok(vec![Tensor::from_vec(y.shape(), truth)?]);
+        }
+        Ok(vec![self.fold(x, &reduced)?])
+    }
+
+    fn flow(&self) -> Flow {
+        match self.kind {
+            Kind::Sum | Kind::Mean => Flow::Linear,
+            _ => Flow::General,
+        }
+    }
+
+    fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
+        if !output.dtype().is_float() {
+            return Ok(Budget::exact(output.len()));
+        }
+        let x = call.need(0, "data")?;
+        let reduced = self.reduced(call, x.rank())?;
+        let (rows, layout) = arrange(x, &reduced)?;
+        let terms = layout.len as f64;
+        let data = rows.to_f64()?;
+        let folded = |f: &(dyn Fn(f64) -> f64 + Sync)| fold(&data, layout, 0.0, f, |a, b| a + b);
+        match self.kind {
+            Kind::Max | Kind::Min => Ok(Budget::exact(output.len())),
+            Kind::Sum | Kind::L1 => budget::sum(output, &folded(&f64::abs)?, terms, unit),
+            Kind::Mean => {
+                let magnitude: Vec<f64> = folded(&f64::abs)?.iter().map(|m| m / terms).collect();
+                budget::sum(output, &magnitude, terms, unit)
+            }
+            Kind::SumSquare => budget::sum(output, &folded(&|x| x * x)?, terms, unit),
+            Kind::L2 => budget::rms_norm(output, layout.len, unit),
+            // A product of K factors rounds K times, each time by its own size.
+            Kind::Prod => budget::sum(output, &absolute(output)?, terms, unit),
+            Kind::LogSum => {
+                // d ln(s) = ds / s, and the logarithm itself.
+                let (sums, magnitudes) = (folded(&|x| x)?, folded(&f64::abs)?);
+                let ratio =
+                    magnitudes.iter().zip(&sums).map(|(m, s)| if *m == 0.0 { 0.0 } else { m / s.abs() });
+                budget::sum(output, &ratio.map(|r| r.max(1.0)).collect::<Vec<_>>(), terms, unit)
+            }
+            Kind::LogSumExp => {
+                let (rows, layout) = arrange_rows(x, &reduced)?;
+                budget::log_sum_exp(&rows.reshape(&[layout.outer, layout.len])?, output, unit)
+            }
+        }
+    }
+
+    /// A maximum moves by no more than the element that moves most.
+    fn propagate(
+        &self,
+        call: &Call<'_>,
+        outputs: &[Tensor],
+        errors: &[Option<Tensor>],
+    ) -> Result<Vec<Tensor>, OpError> {
+        match (self.kind, errors.first().and_then(Option::as_ref)) {
+            (Kind::Max | Kind::Min, Some(e)) if outputs[0].dtype().is_float() && !outputs[0].is_empty() => {
+                let reduced = self.reduced(call, e.rank())?;
+                let most = Self { kind: Kind::Max, axes: None, keep: self.keep, none_if_empty: false };
+                let y = most.fold(e, &reduced)?;
+                let most = y.to_f64()?.iter().map(|e| if e.is_finite() { *e } else { 0.0 }).collect();
+                Ok(vec![Tensor::from_vec(outputs[0].shape(), most)?])
+            }
+            _ => crate::flow::propagate(self.flow(), &|c| self.run(c), call, outputs, errors),
+        }
+    }
+}
+
+fn absolute(tensor: &Tensor) -> Result<Vec<f64>, OpError> {
+    Ok(tensor.to_f64()?.iter().map(|x| x.abs()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use isotrace_graph::Attribute;
+    use isotrace_tensor::DType;
+
+    use crate::testing::{first, ints, node, run, tensor};
+
+    /// What each reduction of a row is, in f64.
+    fn defined(op: &str, x: &[f64]) -> f64 {
+        let sum = |f: &dyn Fn(f64) -> f64| x.iter().map(|&x| f(x)).sum::<f64>();
+        match op {
+            "ReduceSum" => sum(&|x| x),
+            "ReduceMean" => sum(&|x| x) / x.len() as f64,
+            "ReduceMax" => x.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            "ReduceMin" => x.iter().copied().fold(f64::INFINITY, f64::min),
+            "ReduceProd" => x.iter().product(),
+            "ReduceL1" => sum(&f64::abs),
+            "ReduceL2" => sum(&|x| x * x).sqrt(),
+            "ReduceLogSum" => sum(&|x| x).ln(),
+            "ReduceLogSumExp" => sum(&f64::exp).ln(),
+            _ => sum(&|x| x * x),
+        }
+    }
+
+    const OPS: [&str; 10] = [
+        "ReduceSum",
+        "ReduceMean",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceSumSquare",
+    ];
+
+    #[test]
+    fn every_reduction_over_every_axis() {
+        let shape = [3, 4, 5];
+        let data: Vec<f64> = (0..60).map(|i| 0.2 + f64::from(i * 37 % 60) / 40.0).collect();
+        let x = tensor(&shape, &data);
+        for op in OPS {
+            for axis in 0..3usize {
+                let (outer, inner) =
+                    (shape[..axis].iter().product(), shape[axis + 1..].iter().product::<usize>());
+                let mut expected = Vec::new();
+                for o in 0..outer {
+                    for i in 0..inner {
+                        let row: Vec<f64> =
+                            (0..shape[axis]).map(|k| data[(o * shape[axis] + k) * inner + i]).collect();
+                        expected.push(defined(op, &row));
+                    }
+                }
+                // The axis once as an attribute, once as an input, counted from either end.
+                let old = node(op, 11, &[("axes", Attribute::Ints(vec![axis as i64]))]);
+                let new = node(op, 18, &[("keepdims", Attribute::Int(0))]);
+                let got = [first(&old, &[&x]), first(&new, &[&x, &ints(&[axis as i64 - 3])])];
+                assert_eq!(got[0].rank(), 3);
+                assert_eq!(got[1].rank(), 2);
+                for got in got {
+                    for (y, e) in got.to_f64().unwrap().iter().zip(&expected) {
+                        assert!((y - e).abs() <= 1e-13 * e.abs().max(1.0), "{op} over {axis}: {y}, not {e}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_axes_mean_all_or_none() {
+        let x = tensor(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        for op in OPS {
+            let all = first(&node(op, 18, &[("keepdims", Attribute::Int(0))]), &[&x]);
+            assert_eq!(all.rank(), 0);
+            let expected = defined(op, &[1.0, 2.0, 3.0, 4.0]);
+            assert!((all.to_f64().unwrap()[0] - expected).abs() < 1e-13, "{op}");
+            let none =
+                first(&node(op, 18, &[("noop_with_empty_axes", Attribute::Int(1))]), &[&x, &ints(&[])]);
+            assert_eq!(none.shape(), [2, 2]);
+            for (y, x) in none.to_f64().unwrap().iter().zip([1.0, 2.0, 3.0, 4.0]) {
+                assert!((y - defined(op, &[x])).abs() < 1e-14, "{op}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_to_reduce_gives_the_neutral_element() {
+        let inf = f32::INFINITY;
+        let expected = [0.0, f32::NAN, -inf, inf, 1.0, 0.0, 0.0, -inf, -inf, 0.0];
+        let x = tensor::<f32>(&[2, 0], &[]);
+        for (op, expected) in OPS.into_iter().zip(expected) {
+            let y = first(&node(op, 18, &[]), &[&x, &ints(&[1])]);
+            assert_eq!(y.shape(), [2, 1]);
+            for &y in y.as_slice::<f32>().unwrap() {
+                assert!(y == expected || y.is_nan() && expected.is_nan(), "{op}: {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn integers_truth_and_nan() {
+        let x = tensor(&[4], &[-7i32, 3, 0, 2]);
+        let cases =
+            [("ReduceSum", -2), ("ReduceMean", 0), ("ReduceMax", 3), ("ReduceMin", -7), ("ReduceL1", 12)];
+        for (op, expected) in cases {
+            assert_eq!(first(&node(op, 13, &[]), &[&x]).as_slice::<i32>().unwrap(), [expected], "{op}");
+        }
+        let x = tensor(&[3], &[0u8, 1, 0]).cast(DType::Bool).unwrap();
+        let truth = first(&node("ReduceMax", 20, &[]), &[&x]);
+        assert_eq!(truth.to_i64().unwrap()[..], [1]);
+        assert!(run(&node("ReduceSum", 20, &[]), &[&x]).is_err());
+        let x = tensor(&[3], &[1.0, f64::NAN, 3.0]);
+        for op in ["ReduceMax", "ReduceMin", "ReduceSum"] {
+            assert!(first(&node(op, 20, &[]), &[&x]).to_f64().unwrap()[0].is_nan(), "{op}");
+        }
+        let inf = tensor(&[2], &[f64::INFINITY, 1.0]);
+        assert_eq!(first(&node("ReduceLogSumExp", 20, &[]), &[&inf]).to_f64().unwrap()[0], f64::INFINITY);
+    }
+}
