@@ -27,5 +27,6 @@ pub use error::OnnxError;
 pub use file::{file_bytes, replace_file};
 pub use generated::onnx as proto;
 pub use model::Model;
+pub use packing::{pack, per_byte, unpack};
 pub use tensor::{dtype_from_onnx, dtype_to_onnx, tensor_from_proto, tensor_to_proto};
 pub use tensor_file::{decode_tensor_pb, read_tensor_pb, write_tensor_pb};

@@ -1,0 +1,119 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use isotrace_onnx::OnnxError;
+use isotrace_tensor::{DType, TensorError};
+
+/// What can go wrong when tensors are read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TraceError {
+    /// Something is wrong in this file.
+    #[error("{}: {cause}", file.display())]
+    In {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        cause: Box<TraceError>,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}: {cause}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// An ONNX tensor, or a file as such, that cannot be read or written.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    /// Not one of the formats.
+    #[error("expected tensors as .npz, .npy, .safetensors or ONNX .pb, found {found}; {remedy}")]
+    Format {
+        /// What seems to be here.
+        found: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A file that breaks the rules of its format.
+    #[error("damaged {format} file: {problem}; write or copy it again")]
+    Damaged {
+        /// The format.
+        format: &'static str,
+        /// Which rule, with the numbers.
+        problem: String,
+    },
+    /// An element type that is not a tensor's.
+    #[error("array {name:?} has type {found}; {remedy}")]
+    ElementType {
+        /// The array.
+        name: String,
+        /// The type as the file spells it.
+        found: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Compressed data that would not stay within reason.
+    #[error("{problem}; if the file is right, store it uncompressed (numpy.savez)")]
+    Bomb {
+        /// How it would grow.
+        problem: String,
+    },
+    /// A name twice.
+    #[error("tensor {name:?} appears twice; rename one of them")]
+    Duplicate {
+        /// The name.
+        name: String,
+    },
+    /// A tensor that the format to write cannot hold.
+    #[error("{format} cannot hold tensor {name:?} of {dtype}{why}; write {instead} instead")]
+    Inexpressible {
+        /// The format.
+        format: &'static str,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        dtype: DType,
+        /// More, where the type alone does not say it.
+        why: &'static str,
+        /// A format that can.
+        instead: &'static str,
+    },
+    /// A folder to write that is there already.
+    #[error("{} is there already and not empty; name a new folder", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A tensor could not be built.
+    #[error("tensor {name:?}: {cause}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// Why not.
+        cause: TensorError,
+    },
+}
+
+impl TraceError {
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        match self {
+            // These name their path already.
+            e @ (Self::In { .. } | Self::Io { .. } | Self::Occupied { .. }) => e,
+            Self::Onnx(e @ (OnnxError::In { .. } | OnnxError::Io { .. } | OnnxError::NotAFile { .. })) => {
+                Self::Onnx(e)
+            }
+            e => Self::In { file: file.to_path_buf(), cause: Box::new(e) },
+        }
+    }
+
+    /// The error itself, without the file in front.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::In { cause, .. } => cause.cause(),
+            e => e,
+        }
+    }
+}

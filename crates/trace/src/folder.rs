@@ -1,0 +1,113 @@
+//! Folders of one file a tensor: ONNX data sets (`input_0.pb`, `output_0.pb`) and `.npy` files.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use isotrace_onnx::{file_bytes, read_tensor_pb};
+use isotrace_tensor::Tensor;
+
+use crate::{TraceError, npy};
+
+/// Reads every `.pb` and `.npy` file directly in the folder, `input_2` before `input_10`.
+///
+/// A `.pb` is named as it names itself, or, where it does not, as its file; a `.npy` as its file.
+pub fn read(folder: &Path) -> Result<Vec<(String, Tensor)>, TraceError> {
+    let io = |cause| TraceError::Io { action: "list", path: folder.into(), cause };
+    let mut files: Vec<(String, PathBuf)> = vec![];
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let known = path.extension().is_some_and(|e| e == "pb" || e == "npy");
+        if let Some(stem) = path.file_stem().and_then(|s| s.to_str()).filter(|_| known) {
+            files.push((stem.to_owned(), path));
+        }
+    }
+    if files.is_empty() {
+        return Err(TraceError::Format {
+            found: "a folder without .pb or .npy files".into(),
+            remedy: "name the folder that holds them, or one file",
+        });
+    }
+    files.sort_by(|(a, x), (b, y)| natural(a).cmp(&natural(b)).then_with(|| x.cmp(y)));
+    files.into_iter().map(|(stem, path)| read_one(&stem, &path)).collect()
+}
+
+pub fn read_one(stem: &str, path: &Path) -> Result<(String, Tensor), TraceError> {
+    if path.extension().is_some_and(|e| e == "pb") {
+        let (name, tensor) = read_tensor_pb(path)?;
+        return Ok((if name.is_empty() { stem.to_owned() } else { name }, tensor));
+    }
+    let name = decode(stem);
+    let tensor = npy::read(&name, &file_bytes(path)?).map_err(|e| e.in_file(path))?;
+    Ok((name, tensor))
+}
+
+/// A name cut into texts and numbers, so that 2 comes before 10.
+fn natural(name: &str) -> Vec<(String, u128, usize)> {
+    let mut parts = vec![];
+    let mut rest = name;
+    while !rest.is_empty() {
+        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest[text..].find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len() - text);
+        let number = rest[text..text + digits].parse().unwrap_or(u128::MAX);
+        parts.push((rest[..text].to_owned(), number, digits));
+        rest = &rest[text + digits..];
+    }
+    parts
+}
+
+/// A tensor's name as a file name: everything but letters, digits, `_`, `-` and inner dots as `%XX`.
+pub fn encode(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for (at, byte) in name.bytes().enumerate() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || (byte == b'.' && at > 0) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}"); // to a string, which takes all
+        }
+    }
+    out
+}
+
+/// The reverse of [`encode`]; a name that was not made by it stays as it is.
+fn decode(stem: &str) -> String {
+    let mut bytes = Vec::with_capacity(stem.len());
+    let mut rest = stem;
+    while let Some((plain, escaped)) = rest.split_once('%') {
+        bytes.extend(plain.bytes());
+        let Some(byte) = escaped.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) else {
+            return stem.to_owned();
+        };
+        bytes.push(byte);
+        rest = &escaped[2..];
+    }
+    bytes.extend(rest.bytes());
+    String::from_utf8(bytes).ok().filter(|name| encode(name) == stem).unwrap_or_else(|| stem.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_sort_as_numbers() {
+        let mut names = ["output_0", "input_10", "input_2", "input_1", "input", "a10b2", "a10b10", "a9"];
+        names.sort_by_key(|n| natural(n));
+        assert_eq!(names, ["a9", "a10b2", "a10b10", "input", "input_1", "input_2", "input_10", "output_0"]);
+    }
+
+    #[test]
+    fn names_become_files_and_come_back() {
+        for name in ["x", "/model/layer.0/MatMul:0", "..", ".hidden", "a%20b", "ü", "con trol\n", "", "a.b"]
+        {
+            let file = encode(name);
+            assert!(
+                file.bytes().all(|b| b.is_ascii_graphic() && b != b'/') && !file.starts_with('.'),
+                "{file}"
+            );
+            assert_eq!(decode(&file), name);
+        }
+        for foreign in ["100%", "%zz", "50%25 off", "%FF", "a b"] {
+            assert_eq!(decode(foreign), foreign);
+        }
+    }
+}
