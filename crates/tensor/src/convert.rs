@@ -1,8 +1,9 @@
 //! Conversion between element types.
 //!
 //! Floats go to narrower floats by round to nearest even, to integers by truncation (NaN becomes 0, values out of
-//! range the nearest bound: the ONNX standard leaves both undefined), to bool by comparison with zero. Integers
-//! go to narrower integers by dropping high bits. Text is parsed and printed as ONNX Cast does.
+//! range the nearest bound, and of that the low bits where the type is narrower than a byte, as ONNX's own tests
+//! have it: the standard leaves all of this undefined), to bool by comparison with zero. Integers go to narrower
+//! integers by dropping high bits. Text is parsed and printed as ONNX Cast does.
 
 use half::{bf16, f16};
 
@@ -128,14 +129,15 @@ fn from_floats(
         D::I32 => collect!(|x| x as i32),
         D::I16 => collect!(|x| x as i16),
         D::I8 => collect!(|x| x as i8),
-        D::I4 => collect!(|x| I4((x as i8).clamp(-8, 7))),
-        D::I2 => collect!(|x| I2((x as i8).clamp(-2, 1))),
+        // Shifting up and back down keeps the low bits and extends the sign.
+        D::I4 => collect!(|x| I4(((x as i8) << 4) >> 4)),
+        D::I2 => collect!(|x| I2(((x as i8) << 6) >> 6)),
         D::U64 => collect!(|x| x as u64),
         D::U32 => collect!(|x| x as u32),
         D::U16 => collect!(|x| x as u16),
         D::U8 => collect!(|x| x as u8),
-        D::U4 => collect!(|x| U4((x as u8).min(15))),
-        D::U2 => collect!(|x| U2((x as u8).min(3))),
+        D::U4 => collect!(|x| U4(x as i16 as u8 & 15)),
+        D::U2 => collect!(|x| U2(x as i16 as u8 & 3)),
         D::Bool => collect!(|x| Bool::from(x != 0.0)),
         D::C64 => collect!(|x| C64([x as f32, 0.0])),
         D::C128 => collect!(|x| C128([x, 0.0])),
@@ -205,7 +207,7 @@ mod tests {
             (DType::I32, vec![-1.0, 0.0, 2.0, 300.0, 0.0]),
             (DType::U8, vec![0.0, 0.0, 2.0, 255.0, 0.0]),
             (DType::Bool, vec![1.0, 0.0, 1.0, 1.0, 1.0]),
-            (DType::I4, vec![-1.0, 0.0, 2.0, 7.0, 0.0]),
+            (DType::I4, vec![-1.0, 0.0, 2.0, -1.0, 0.0]),
             (DType::F8E4M3FN, vec![-1.5, 0.0, 2.75, 288.0, f64::NAN]),
         ];
         for (to, expected) in cases {

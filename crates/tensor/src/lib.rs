@@ -12,6 +12,7 @@ mod dtype;
 mod element;
 mod error;
 mod narrow;
+mod permute;
 mod shape;
 mod tensor;
 mod view;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{DType, Element, TensorError, View, element_count};
+use crate::{DType, Element, TensorError, View, element_count, permute};
 
 /// A dense tensor in C order. Immutable; clones share the elements.
 #[derive(Clone)]
@@ -247,7 +247,10 @@ fn aligned_copy(bytes: &[u8]) -> Bytes {
 
 fn pod_permute<T: bytemuck::Pod + Send + Sync>(bytes: &Bytes, shape: &[usize], perm: &[usize]) -> Bytes {
     let elements: &[T] = bytemuck::cast_slice(bytes);
-    Bytes::from_owner(Owner(View::new(elements, shape).permute(perm).to_vec()))
+    let view = View::new(elements, shape).permute(perm);
+    let mut out = vec![T::zeroed(); elements.len()];
+    permute::copy(elements, view.shape(), view.strides(), &mut out);
+    Bytes::from_owner(Owner(out))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use crate::{Odometer, TensorError, strides};
+use crate::{Odometer, TensorError, permute, strides};
 
 /// A typed window on a tensor's elements with its own shape and strides; copies nothing.
 ///
@@ -98,22 +98,11 @@ impl<'a, T: Copy + Send + Sync> View<'a, T> {
 
     /// A copy of the elements in C order.
     pub fn to_vec(&self) -> Vec<T> {
-        let mut out = Vec::with_capacity(self.len());
-        if self.is_empty() {
-            return out;
+        if self.is_contiguous() {
+            return self.data[..self.len()].to_vec();
         }
-        let Some((&width, outer)) = self.shape.split_last() else {
-            out.push(self.data[0]);
-            return out;
-        };
-        let (&step, outer_strides) = self.strides.split_last().expect("as long as the shape");
-        for start in Odometer::new(outer, outer_strides) {
-            match step {
-                1 => out.extend_from_slice(&self.data[start..start + width]),
-                0 => out.extend(std::iter::repeat_n(self.data[start], width)),
-                _ => out.extend((0..width).map(|k| self.data[start + k * step])),
-            }
-        }
+        let mut out = vec![self.data[0]; self.len()];
+        permute::copy(self.data, &self.shape, &self.strides, &mut out);
         out
     }
 }

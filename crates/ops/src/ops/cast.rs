@@ -59,8 +59,6 @@ impl Operator for Cast {
         Flow::Moves
     }
 
-    /// u|y| + eta/2 of the type cast to, c = 1, and for the 8- and 4-bit floats that saturate what lies beyond their
-    /// largest number.
     // The rounding to a narrow type is not granted here: whether it belongs to the budget depends on the precision
     // in which the side computes as a whole, which is `unit`.
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
