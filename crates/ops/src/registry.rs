@@ -99,7 +99,6 @@ table! {
 
     // Reductions, normalisations, attention
     ONNX "Attention" 23 => ops::attention::build;
-    ONNX "RotaryEmbedding" 23 => ops::rotary::build;
     ONNX "LayerNormalization" 1 => ops::layer_norm::layer;
     ONNX "LogSoftmax" 1 => ops::softmax::log_softmax;
     ONNX "RMSNormalization" 23 => ops::layer_norm::rms;
@@ -113,6 +112,7 @@ table! {
     ONNX "ReduceProd" 1 => ops::reduce::prod;
     ONNX "ReduceSum" 1 => ops::reduce::sum;
     ONNX "ReduceSumSquare" 1 => ops::reduce::sum_square;
+    ONNX "RotaryEmbedding" 23 => ops::rotary::build;
     ONNX "SimplifiedLayerNormalization" 1 => ops::layer_norm::simplified;
     ONNX "Softmax" 1 => ops::softmax::softmax;
     MICROSOFT "SimplifiedLayerNormalization" 1 => ops::layer_norm::simplified;
