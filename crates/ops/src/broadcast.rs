@@ -6,9 +6,8 @@
 use bytemuck::Zeroable;
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, View, broadcast_shapes, element_count, normalise_axis};
-use rayon::prelude::*;
 
-use crate::{OpError, attributes, room};
+use crate::{OpError, attributes, parallel, room};
 
 /// Elements one thread takes at a time; below twice as many no other thread is woken.
 pub(crate) const GRAIN: usize = 1 << 16;
@@ -76,26 +75,18 @@ impl<const N: usize> Plan<N> {
         if out.is_empty() {
             return;
         }
+        // One task where there is too little to share.
+        let grain = if out.len() < 2 * GRAIN { out.len() } else { GRAIN };
         if self.outer.is_empty() {
-            let part = |(i, out): (usize, &mut [O])| row(self.steps.map(|s| s * i * GRAIN), out);
-            if out.len() < 2 * GRAIN {
-                row([0; N], out);
-            } else {
-                out.par_chunks_mut(GRAIN).enumerate().for_each(part);
-            }
+            parallel::chunks(out, grain, &|i, out| row(self.steps.map(|s| s * i * grain), out));
             return;
         }
-        let some = |first: usize, out: &mut [O]| {
-            for (at, out) in self.rows(first).zip(out.chunks_mut(width)) {
+        let rows = grain.div_ceil(width);
+        parallel::chunks(out, rows * width, &|i, out| {
+            for (at, out) in self.rows(i * rows).zip(out.chunks_mut(width)) {
                 row(at, out);
             }
-        };
-        if out.len() < 2 * GRAIN {
-            some(0, out);
-        } else {
-            let rows = GRAIN.div_ceil(width);
-            out.par_chunks_mut(rows * width).enumerate().for_each(|(i, out)| some(i * rows, out));
-        }
+        });
     }
 }
 

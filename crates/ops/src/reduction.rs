@@ -1,12 +1,17 @@
 //! Folding axes of a tensor away: the layout and the loops under every reduction.
 
 use bytemuck::Zeroable;
-use isotrace_tensor::{Element, Tensor, View};
-use rayon::prelude::*;
+use isotrace_tensor::{Element, Tensor};
 
 use crate::broadcast::GRAIN;
-use crate::math::{row, vectorise};
-use crate::{OpError, room};
+use crate::math::{grain, row, vectorise};
+use crate::{OpError, parallel, room};
+
+/// Runs a loop, as vector code if asked to.
+#[inline(always)]
+fn looped<const VECTOR: bool, R>(body: impl FnOnce() -> R) -> R {
+    if VECTOR { vectorise(body) } else { body() }
+}
 
 /// Rows folded into a running result before that joins the result of the rows before: keeps long columns of sums from
 /// losing digits one by one.
@@ -56,8 +61,9 @@ pub fn arrange_rows(tensor: &Tensor, reduced: &[bool]) -> Result<(Tensor, Layout
 
 /// Folds the middle axis: `join` over `f` of the elements, beginning from the neutral element `start`.
 ///
-/// The order depends on the layout alone. `f` and `join` must be `#[inline(always)]` closures.
-pub fn fold<T: Element, A: Zeroable + Copy + Send + Sync>(
+/// The order depends on the layout alone. With `VECTOR`, which is for floats, the loops become vector code, and `f` and `join`
+/// must be inlined functions.
+pub fn fold<const VECTOR: bool, T: Element, A: Zeroable + Copy + Send + Sync>(
     x: &[T],
     layout: Layout,
     start: A,
@@ -77,14 +83,19 @@ pub fn fold<T: Element, A: Zeroable + Copy + Send + Sync>(
         if len >= 2 * GRAIN {
             // Long rows: pieces of a fixed length, joined from the left.
             for (out, row) in out.iter_mut().zip(x.chunks(len)) {
-                let pieces: Vec<A> =
-                    row.par_chunks(GRAIN).map(|piece| fold_row(piece, start, &f, &join)).collect();
+                let mut pieces = vec![start; len.div_ceil(GRAIN)];
+                parallel::chunks(&mut pieces, 1, &|i, piece| {
+                    let end = len.min((i + 1) * GRAIN);
+                    piece[0] = fold_row::<VECTOR, _, _>(&row[i * GRAIN..end], start, &f, &join);
+                });
                 *out = pieces.into_iter().fold(start, &join);
             }
             return Ok(out);
         }
-        let some = |(out, x): (&mut [A], &[T])| {
-            vectorise(
+        let rows = grain(x.len()).div_ceil(len);
+        parallel::chunks(&mut out, rows, &|i, out| {
+            let x = &x[i * rows * len..];
+            looped::<VECTOR, _>(
                 #[inline(always)]
                 || {
                     for (out, x) in out.iter_mut().zip(x.chunks(len)) {
@@ -92,40 +103,37 @@ pub fn fold<T: Element, A: Zeroable + Copy + Send + Sync>(
                     }
                 },
             );
-        };
-        if x.len() < 2 * GRAIN {
-            some((&mut out, x));
-        } else {
-            let rows = GRAIN.div_ceil(len);
-            out.par_chunks_mut(rows).zip(x.par_chunks(rows * len)).for_each(some);
-        }
+        });
         return Ok(out);
     }
-    let columns = (GRAIN / len).max(64);
-    let block = |(out, x): (&mut [A], &[T])| {
-        let part =
-            |(i, out): (usize, &mut [A])| fold_columns(&x[i * columns..], out, inner, start, &f, &join);
-        out.par_chunks_mut(columns).enumerate().for_each(part);
-    };
-    if x.len() < 2 * GRAIN {
-        for (out, x) in out.chunks_mut(inner).zip(x.chunks(len * inner)) {
-            fold_columns(x, out, inner, start, &f, &join);
+    // Small blocks share a task, large ones are cut into bands of columns.
+    let block = len * inner;
+    let blocks = (grain(x.len()) / block).max(1);
+    let columns = (GRAIN / len).clamp(64.min(inner), inner);
+    parallel::chunks(&mut out, blocks * inner, &|first, out| {
+        for (out, x) in out.chunks_mut(inner).zip(x[first * blocks * block..].chunks(block)) {
+            parallel::chunks(out, columns, &|i, out| {
+                fold_columns::<VECTOR, _, _>(&x[i * columns..], out, inner, start, &f, &join);
+            });
         }
-    } else {
-        out.par_chunks_mut(inner).zip(x.par_chunks(len * inner)).for_each(block);
-    }
+    });
     Ok(out)
 }
 
-fn fold_row<T: Copy, A: Copy>(x: &[T], start: A, f: &impl Fn(T) -> A, join: &impl Fn(A, A) -> A) -> A {
-    vectorise(
+fn fold_row<const VECTOR: bool, T: Copy, A: Copy>(
+    x: &[T],
+    start: A,
+    f: &impl Fn(T) -> A,
+    join: &impl Fn(A, A) -> A,
+) -> A {
+    looped::<VECTOR, _>(
         #[inline(always)]
         || row::fold(x, start, f, join),
     )
 }
 
 /// Folds columns `step` apart, as many as `out` has, in blocks of rows.
-fn fold_columns<T: Copy, A: Copy>(
+fn fold_columns<const VECTOR: bool, T: Copy, A: Copy>(
     x: &[T],
     out: &mut [A],
     step: usize,
@@ -135,7 +143,7 @@ fn fold_columns<T: Copy, A: Copy>(
 ) {
     let mut partial = vec![start; out.len()];
     out.fill(start);
-    vectorise(
+    looped::<VECTOR, _>(
         #[inline(always)]
         || {
             for block in x.chunks(BLOCK * step) {
@@ -163,16 +171,12 @@ pub fn reduced_shape(shape: &[usize], reduced: &[bool], keep: bool) -> Vec<usize
     }
 }
 
-/// The elements of a small tensor of statistics repeated along the reduced axes of `shape`.
-pub fn spread(statistics: &[f64], shape: &[usize], reduced: &[bool]) -> Result<Vec<f64>, OpError> {
-    let kept = reduced_shape(shape, reduced, true);
-    Ok(View::new(statistics, &kept).broadcast(shape)?.to_vec())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use isotrace_tensor::View;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]
@@ -185,7 +189,7 @@ mod tests {
             let tensor = Tensor::from_vec(&shape, data.clone()).unwrap();
             let arranged = if rows { arrange_rows(&tensor, &reduced) } else { arrange(&tensor, &reduced) };
             let (tensor, layout) = arranged.unwrap();
-            let got = fold(tensor.as_slice::<i64>().unwrap(), layout, 0, |x| x, |a, b| a + b).unwrap();
+            let got = fold::<false, _, _>(tensor.as_slice::<i64>().unwrap(), layout, 0, |x| x, |a, b| a + b).unwrap();
             let out = reduced_shape(&shape, &reduced, true);
             let mut expected = vec![0; out.iter().product()];
             let places: Vec<usize> = (0..expected.len()).collect();
@@ -206,7 +210,7 @@ mod tests {
             [(1, 600_000, 1), (600, 1000, 1), (1, 1000, 600), (3, 2, 100_000), (2, 300_000, 1)]
         {
             let layout = Layout { outer, len, inner };
-            let got = fold(&data, layout, 0, |x| x, |a, b| a + b).unwrap();
+            let got = fold::<false, _, _>(&data, layout, 0, |x| x, |a, b| a + b).unwrap();
             for o in 0..outer {
                 for i in (0..inner).step_by(37) {
                     let expected: u64 = (0..len).map(|k| data[(o * len + k) * inner + i]).sum();

@@ -13,9 +13,8 @@ pub mod double;
 pub mod row;
 pub mod single;
 
-use rayon::prelude::*;
-
 use crate::broadcast::GRAIN;
+use crate::parallel;
 
 /// Runs a loop compiled for the widest vectors this processor has.
 ///
@@ -25,6 +24,26 @@ pub fn vectorise<R>(body: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(body)
 }
 
+/// Elements a task takes: all where there is too little to share.
+pub fn grain(len: usize) -> usize {
+    if len < 2 * GRAIN { len.max(1) } else { GRAIN }
+}
+
+/// `f` of every element, without vector code: for integers, and for functions that do not inline. Each use of [`map`] is
+/// compiled three times over, which only floats are worth.
+pub fn each<T, O>(x: &[T], f: impl Fn(T) -> O + Sync) -> Vec<O>
+where
+    T: Copy + Sync,
+    O: Copy + Default + Send,
+{
+    let mut out = vec![O::default(); x.len()];
+    let grain = grain(x.len());
+    parallel::chunks(&mut out, grain, &|i, out| {
+        out.iter_mut().zip(&x[i * grain..]).for_each(|(o, &x)| *o = f(x));
+    });
+    out
+}
+
 /// `f` of every element. `f` must be an `#[inline(always)]` closure. Long slices are shared among threads.
 pub fn map<T, O>(x: &[T], f: impl Fn(T) -> O + Sync) -> Vec<O>
 where
@@ -32,17 +51,14 @@ where
     O: Copy + Default + Send,
 {
     let mut out = vec![O::default(); x.len()];
-    let part = |(out, x): (&mut [O], &[T])| {
+    let grain = grain(x.len());
+    parallel::chunks(&mut out, grain, &|i, out| {
+        let x = &x[i * grain..];
         vectorise(
             #[inline(always)]
             || out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x)),
         );
-    };
-    if x.len() < 2 * GRAIN {
-        part((&mut out, x));
-    } else {
-        out.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(part);
-    }
+    });
     out
 }
 

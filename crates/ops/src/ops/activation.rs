@@ -7,7 +7,7 @@ use isotrace_tensor::Tensor;
 use super::arithmetic::Number;
 use crate::attributes::float_or;
 use crate::budget::{self, Budget, Unit};
-use crate::math::map;
+use crate::math::{each, map};
 use crate::{Call, Float, Flow, OpError, Operator, for_float, for_number};
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Operator for Relu {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let x = call.need(0, "X")?;
         let y = for_number!(x.dtype(), "X", T => {
-            let y = map(x.as_slice::<T>()?, #[inline(always)] |x| x.larger(T::default()));
+            let y = each(x.as_slice::<T>()?, |x| x.larger(T::default()));
             Ok(Tensor::from_vec(x.shape(), y)?)
         })?;
         Ok(vec![y])

@@ -3,10 +3,10 @@
 //! Integer overflow wraps, as in ONNX Runtime; integer division truncates, division by zero gives 0.
 
 use isotrace_graph::Node;
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 
 use crate::broadcast::{line_up, old_axis, zip};
-use crate::{Call, Flow, OpError, Operator, for_number};
+use crate::{Call, Flow, OpError, Operator, for_int};
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -131,20 +131,40 @@ macro_rules! int_number {
 float_number!(f32, f64);
 int_number!(i64, i32, i16, i8, u64, u32, u16, u8);
 
+impl Arithmetic {
+    fn apply<T: Number>(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
+        let (a, b) = (a.view::<T>()?, b.view::<T>()?);
+        let (shape, data) = match self.kind {
+            Kind::Add => zip(&a, &b, T::plus),
+            Kind::Sub => zip(&a, &b, T::minus),
+            Kind::Mul => zip(&a, &b, T::times),
+            Kind::Div => zip(&a, &b, T::over),
+        }?;
+        Ok(Tensor::from_vec(&shape, data)?)
+    }
+}
+
 impl Operator for Arithmetic {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let a = call.need(0, "A")?;
         let b = line_up(call.need(1, "B")?, self.axis, a.rank())?;
-        let out = for_number!(a.dtype(), "A", T => {
-            let (a, b) = (a.view::<T>()?, b.view::<T>()?);
-            let (shape, data) = match self.kind {
-                Kind::Add => zip(&a, &b, #[inline(always)] |a, b| a.plus(b)),
-                Kind::Sub => zip(&a, &b, #[inline(always)] |a, b| a.minus(b)),
-                Kind::Mul => zip(&a, &b, #[inline(always)] |a, b| a.times(b)),
-                Kind::Div => zip(&a, &b, #[inline(always)] |a, b| a.over(b)),
-            }?;
-            Ok(Tensor::from_vec(&shape, data)?)
-        })?;
+        let out = match a.dtype() {
+            DType::F32 => self.apply::<f32>(a, &b),
+            DType::F64 => self.apply::<f64>(a, &b),
+            DType::I64 => self.apply::<i64>(a, &b),
+            DType::I32 => self.apply::<i32>(a, &b),
+            // One copy of the loops for the four operations is enough for the rarer types.
+            _ => for_int!(a.dtype(), "A", T => {
+                let f: fn(T, T) -> T = match self.kind {
+                    Kind::Add => T::plus,
+                    Kind::Sub => T::minus,
+                    Kind::Mul => T::times,
+                    Kind::Div => T::over,
+                };
+                let (shape, data) = zip(&a.view::<T>()?, &b.view::<T>()?, f)?;
+                Ok(Tensor::from_vec(&shape, data)?)
+            }),
+        }?;
         Ok(vec![out])
     }
 

@@ -6,7 +6,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Bool, DType, Tensor, View};
 
 use crate::broadcast::{line_up, old_axis, zip};
-use crate::{Call, Decision, Flow, OpError, Operator, for_number};
+use crate::{Call, Decision, Flow, OpError, Operator, for_int};
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -106,7 +106,21 @@ impl Operator for Compare {
                 })?;
                 Tensor::from_vec(&shape, data)?
             }
-            _ => for_number!(a.dtype(), "A", T => self.apply(&a.view::<T>()?, &b.view::<T>()?))?,
+            (DType::F32, _) => self.apply(&a.view::<f32>()?, &b.view::<f32>()?)?,
+            (DType::F64, _) => self.apply(&a.view::<f64>()?, &b.view::<f64>()?)?,
+            (DType::I64, _) => self.apply(&a.view::<i64>()?, &b.view::<i64>()?)?,
+            // One copy of the loops for the five comparisons is enough for the rarer types.
+            _ => for_int!(a.dtype(), "A", T => {
+                let f: fn(&T, &T) -> bool = match self.kind {
+                    Kind::Equal => T::eq,
+                    Kind::Greater => T::gt,
+                    Kind::GreaterOrEqual => T::ge,
+                    Kind::Less => T::lt,
+                    Kind::LessOrEqual => T::le,
+                };
+                let (shape, data) = zip(&a.view()?, &b.view()?, |a: T, b: T| Bool(u8::from(f(&a, &b))))?;
+                Ok(Tensor::from_vec(&shape, data)?)
+            })?,
         };
         Ok(vec![out])
     }

@@ -4,7 +4,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Bool, Tensor};
 
 use crate::broadcast::{line_up, old_axis, zip};
-use crate::math::map;
+use crate::math::each;
 use crate::{Call, Flow, OpError, Operator};
 
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +80,7 @@ impl Operator for Logic {
 impl Operator for Not {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let x = call.need(0, "X")?;
-        let y = map(
+        let y = each(
             x.as_slice::<Bool>()?,
             #[inline(always)]
             |x| Bool(u8::from(x.0 == 0)),

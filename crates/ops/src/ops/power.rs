@@ -5,7 +5,7 @@ use isotrace_tensor::{DType, Tensor, View};
 
 use crate::broadcast::{line_up, old_axis, zip};
 use crate::budget::{self, Budget, Unit};
-use crate::math::map;
+use crate::math::each;
 use crate::{Call, Float, Flow, OpError, Operator, for_float, for_int};
 
 #[derive(Debug)]
@@ -25,26 +25,26 @@ fn by_constant<T: Float>(x: &[T], exponent: f64) -> Option<Vec<T>> {
     Some(if exponent == 1.0 {
         x.to_vec()
     } else if exponent == 2.0 {
-        map(
+        each(
             x,
             #[inline(always)]
             |x| x * x,
         )
     } else if exponent == 3.0 {
-        map(
+        each(
             x,
             #[inline(always)]
             |x| x * x * x,
         )
     } else if exponent == 0.5 {
         // The power of -0 is 0, that of minus infinity infinity; the square roots are not.
-        map(
+        each(
             x,
             #[inline(always)]
             |x| if x == -T::INFINITY { T::INFINITY } else { (x + T::ZERO).sqrt() },
         )
     } else if exponent == -1.0 {
-        map(
+        each(
             x,
             #[inline(always)]
             |x| T::ONE / x,

@@ -11,7 +11,7 @@ use super::arithmetic::Number;
 use crate::budget::{self, Budget, Unit};
 use crate::math::{row, vectorise};
 use crate::reduction::{Layout, arrange, arrange_rows, fold, reduced_shape};
-use crate::{Call, Float, Flow, OpError, Operator, arguments, attributes, for_float, for_number};
+use crate::{Call, Float, Flow, OpError, Operator, arguments, attributes, for_float, for_int};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -63,15 +63,25 @@ builders! {
     sum_square SumSquare;
 }
 
-/// What reductions need of a number beyond arithmetic.
+/// What reductions need of a number beyond arithmetic. Integers are folded as i64 or u64 and cut afterwards, which gives
+/// the same bits as wrapping all along.
 trait Reducible: Number {
     const ONE: Self;
     const LOWEST: Self;
     const HIGHEST: Self;
     fn magnitude(self) -> Self;
+    fn square(self) -> Self;
     fn divided(self, n: usize) -> Self;
     fn root(self) -> Self;
     fn log(self) -> Self;
+    /// Folds with vector code for floats, with plain calls for integers.
+    fn fold(
+        x: &[Self],
+        layout: Layout,
+        start: Self,
+        f: impl Fn(Self) -> Self + Sync,
+        join: impl Fn(Self, Self) -> Self + Sync,
+    ) -> Result<Vec<Self>, OpError>;
 }
 
 macro_rules! float_reducible {
@@ -83,6 +93,10 @@ macro_rules! float_reducible {
         fn magnitude(self) -> Self {
             self.abs()
         }
+        #[inline(always)]
+        fn square(self) -> Self {
+            self * self
+        }
         fn divided(self, n: usize) -> Self {
             self / n as Self
         }
@@ -92,6 +106,15 @@ macro_rules! float_reducible {
         fn log(self) -> Self {
             Float::ln(self)
         }
+        fn fold(
+            x: &[Self],
+            layout: Layout,
+            start: Self,
+            f: impl Fn(Self) -> Self + Sync,
+            join: impl Fn(Self, Self) -> Self + Sync,
+        ) -> Result<Vec<Self>, OpError> {
+            fold::<true, _, _>(x, layout, start, f, join)
+        }
     })* };
 }
 
@@ -100,14 +123,15 @@ macro_rules! int_reducible {
         const ONE: Self = 1;
         const LOWEST: Self = Self::MIN;
         const HIGHEST: Self = Self::MAX;
-        #[inline(always)]
         fn magnitude(self) -> Self {
-            let abs: fn(Self) -> Self = $abs;
-            abs(self)
+            $abs(self)
+        }
+        fn square(self) -> Self {
+            self.wrapping_mul(self)
         }
         fn divided(self, n: usize) -> Self {
-            // An empty mean of integers is 0, for want of NaN; a size beyond the type leaves nothing either.
-            Self::try_from(n).map_or(0, |n| self.over(n))
+            // An empty mean of integers is 0, for want of NaN.
+            self.over(n as Self)
         }
         fn root(self) -> Self {
             (self as f64).sqrt() as Self
@@ -115,12 +139,22 @@ macro_rules! int_reducible {
         fn log(self) -> Self {
             (self as f64).ln() as Self
         }
+        fn fold(
+            x: &[Self],
+            layout: Layout,
+            start: Self,
+            f: impl Fn(Self) -> Self + Sync,
+            join: impl Fn(Self, Self) -> Self + Sync,
+        ) -> Result<Vec<Self>, OpError> {
+            // Behind references, one copy of the loops serves every reduction.
+            let (f, join): (&(dyn Fn(Self) -> Self + Sync), &(dyn Fn(Self, Self) -> Self + Sync)) = (&f, &join);
+            fold::<false, _, _>(x, layout, start, f, join)
+        }
     })* };
 }
 
 float_reducible!(f32, f64);
-int_reducible!(i64: Self::wrapping_abs, i32: Self::wrapping_abs, i16: Self::wrapping_abs, i8: Self::wrapping_abs,
-    u64: |x| x, u32: |x| x, u16: |x| x, u8: |x| x);
+int_reducible!(i64: i64::wrapping_abs, u64: std::convert::identity);
 
 impl Reduce {
     /// Which axes of a tensor of this rank are folded away.
@@ -140,47 +174,12 @@ impl Reduce {
 
     fn apply<T: Reducible>(&self, x: &[T], layout: Layout) -> Result<Vec<T>, OpError> {
         let mut y = match self.kind {
-            Kind::Sum | Kind::Mean | Kind::LogSum => fold(x, layout, T::default(), same, T::plus),
-            Kind::L1 => fold(
-                x,
-                layout,
-                T::default(),
-                #[inline(always)]
-                |x: T| x.magnitude(),
-                T::plus,
-            ),
-            Kind::L2 | Kind::SumSquare => fold(
-                x,
-                layout,
-                T::default(),
-                #[inline(always)]
-                |x: T| x.times(x),
-                T::plus,
-            ),
-            Kind::Prod => fold(
-                x,
-                layout,
-                T::ONE,
-                same,
-                #[inline(always)]
-                |a: T, b: T| a.times(b),
-            ),
-            Kind::Max => fold(
-                x,
-                layout,
-                T::LOWEST,
-                same,
-                #[inline(always)]
-                |a: T, b: T| a.larger(b),
-            ),
-            Kind::Min => fold(
-                x,
-                layout,
-                T::HIGHEST,
-                same,
-                #[inline(always)]
-                |a: T, b: T| a.smaller(b),
-            ),
+            Kind::Sum | Kind::Mean | Kind::LogSum => T::fold(x, layout, T::default(), same, T::plus),
+            Kind::L1 => T::fold(x, layout, T::default(), T::magnitude, T::plus),
+            Kind::L2 | Kind::SumSquare => T::fold(x, layout, T::default(), T::square, T::plus),
+            Kind::Prod => T::fold(x, layout, T::ONE, same, T::times),
+            Kind::Max => T::fold(x, layout, T::LOWEST, same, T::larger),
+            Kind::Min => T::fold(x, layout, T::HIGHEST, same, T::smaller),
             Kind::LogSumExp => {
                 // Only integers come here: as floats, cut to integers at the end.
                 let wide: Vec<f64> = Tensor::from_vec(&[x.len()], x.to_vec())?.to_f64()?.into_owned();
@@ -199,27 +198,44 @@ impl Reduce {
     /// The fold of a tensor that is neither text nor truth.
     fn fold(&self, x: &Tensor, reduced: &[bool]) -> Result<Tensor, OpError> {
         let shape = reduced_shape(x.shape(), reduced, self.keep);
-        if self.kind == Kind::LogSumExp {
-            let (x, layout) = arrange_rows(x, reduced)?;
-            if x.dtype().is_float() {
-                return for_float!(x.dtype(), "data", T => {
-                    let y = if layout.len == 0 {
-                        vec![-T::INFINITY; layout.outer]
-                    } else {
-                        rows_log_sum_exp(x.as_slice::<T>()?, layout.len)
-                    };
-                    Ok(Tensor::from_vec(&shape, y)?)
-                });
+        let rows_only = self.kind == Kind::LogSumExp;
+        let (data, layout) = if rows_only { arrange_rows(x, reduced) } else { arrange(x, reduced) }?;
+        match x.dtype() {
+            DType::F32 | DType::F64 => for_float!(x.dtype(), "data", T => {
+                let data = data.as_slice::<T>()?;
+                let y = match (rows_only, layout.len) {
+                    (false, _) => self.apply(data, layout)?,
+                    (true, 0) => vec![-T::INFINITY; layout.outer],
+                    (true, len) => rows_log_sum_exp(data, len),
+                };
+                Ok(Tensor::from_vec(&shape, y)?)
+            }),
+            found @ (DType::U64 | DType::U32 | DType::U16 | DType::U8) => {
+                let y = self.apply(data.cast(DType::U64)?.as_slice::<u64>()?, layout)?;
+                cut(&shape, y.into_iter().map(|y| y as i64), layout.len, found)
             }
-            return for_number!(x.dtype(), "data", T => {
-                Ok(Tensor::from_vec(&shape, self.apply(x.as_slice::<T>()?, layout)?)?)
-            });
+            found @ (DType::I64 | DType::I32 | DType::I16 | DType::I8) => {
+                let y = self.apply(data.cast(DType::I64)?.as_slice::<i64>()?, layout)?;
+                cut(&shape, y.into_iter(), layout.len, found)
+            }
+            found => {
+                let supported = "f16, bf16, f32, f64, integers of 8 to 64 bits, truth for Max and Min";
+                Err(OpError::DType { what: "data", found, supported })
+            }
         }
-        let (x, layout) = arrange(x, reduced)?;
-        for_number!(x.dtype(), "data", T => {
-            Ok(Tensor::from_vec(&shape, self.apply(x.as_slice::<T>()?, layout)?)?)
-        })
     }
+}
+
+/// Cuts whole numbers to the low bits of a type; where nothing was folded, the limits of 64 bits become those of the type.
+fn cut(shape: &[usize], y: impl Iterator<Item = i64>, len: usize, dtype: DType) -> Result<Tensor, OpError> {
+    for_int!(dtype, "data", T => {
+        let limit = |y: i64| match y {
+            i64::MIN if len == 0 => T::MIN,
+            i64::MAX if len == 0 => T::MAX,
+            y => y as T,
+        };
+        Ok(Tensor::from_vec(shape, y.map(limit).collect())?)
+    })
 }
 
 #[inline(always)]
@@ -280,7 +296,8 @@ impl Operator for Reduce {
         let (rows, layout) = arrange(x, &reduced)?;
         let terms = layout.len as f64;
         let data = rows.to_f64()?;
-        let folded = |f: &(dyn Fn(f64) -> f64 + Sync)| fold(&data, layout, 0.0, f, |a, b| a + b);
+        let folded =
+            |f: &(dyn Fn(f64) -> f64 + Sync)| fold::<false, _, _>(&data, layout, 0.0, f, |a, b| a + b);
         match self.kind {
             Kind::Max | Kind::Min => Ok(Budget::exact(output.len())),
             Kind::Sum | Kind::L1 => budget::sum(output, &folded(&f64::abs)?, terms, unit),

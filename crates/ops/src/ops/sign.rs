@@ -4,7 +4,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{DType, Tensor};
 
 use crate::budget::{Budget, Unit};
-use crate::math::map;
+use crate::math::each;
 use crate::{Call, Decision, Flow, OpError, Operator};
 
 #[derive(Debug, Clone, Copy)]
@@ -40,9 +40,9 @@ macro_rules! signed {
     ($($t:ty: $neg:expr, $abs:expr, $sign:expr;)*) => { $(impl Signed for $t {
         fn apply(kind: Kind, x: &[Self]) -> Vec<Self> {
             match kind {
-                Kind::Neg => map(x, $neg),
-                Kind::Abs => map(x, $abs),
-                Kind::Sign => map(x, $sign),
+                Kind::Neg => each(x, $neg),
+                Kind::Abs => each(x, $abs),
+                Kind::Sign => each(x, $sign),
             }
         }
     })* };

@@ -5,12 +5,10 @@
 
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, normalise_axis};
-use rayon::prelude::*;
 
-use crate::broadcast::GRAIN;
 use crate::budget::{self, Budget, Unit};
-use crate::math::{row, vectorise};
-use crate::{Call, Float, OpError, Operator, attributes, for_float};
+use crate::math::{grain, row, vectorise};
+use crate::{Call, Float, OpError, Operator, attributes, for_float, parallel};
 
 #[derive(Debug)]
 struct Softmax {
@@ -96,7 +94,9 @@ pub(crate) fn each_row<T: Float>(
         return out;
     }
     let block = len * inner;
-    let some = |(out, x): (&mut [T], &[T])| {
+    let grain = grain(x.len()).div_ceil(block) * block;
+    parallel::chunks(&mut out, grain, &|i, out| {
+        let x = &x[i * grain..];
         vectorise(
             #[inline(always)]
             || {
@@ -120,13 +120,7 @@ pub(crate) fn each_row<T: Float>(
                 }
             },
         );
-    };
-    if x.len() < 2 * GRAIN {
-        some((&mut out, x));
-    } else {
-        let grain = GRAIN.div_ceil(block) * block;
-        out.par_chunks_mut(grain).zip(x.par_chunks(grain)).for_each(some);
-    }
+    });
     out
 }
 

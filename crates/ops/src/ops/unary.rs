@@ -4,11 +4,11 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use crate::budget::{self, Budget, Unit};
-use crate::math::map;
+use crate::math::{each, map};
 use crate::{Call, Float, Flow, OpError, Operator, for_float};
 
 macro_rules! functions {
-    ($($variant:ident $name:ident $class:ident => $f:expr;)*) => {
+    ($($variant:ident $name:ident $class:ident $loop:ident => $f:expr;)*) => {
         #[derive(Debug, Clone, Copy)]
         enum Unary {
             $($variant,)*
@@ -22,7 +22,7 @@ macro_rules! functions {
         impl Unary {
             fn apply<T: Library>(self, x: &[T]) -> Vec<T> {
                 match self {
-                    $(Self::$variant => map(x, $f),)*
+                    $(Self::$variant => $loop(x, $f),)*
                 }
             }
 
@@ -36,27 +36,27 @@ macro_rules! functions {
 }
 
 functions! {
-    Acos acos approximation => #[inline(always)] |x| x.acos();
-    Acosh acosh approximation => #[inline(always)] |x| x.acosh();
-    Asin asin approximation => #[inline(always)] |x| x.asin();
-    Asinh asinh approximation => #[inline(always)] |x| x.asinh();
-    Atan atan approximation => #[inline(always)] |x| x.atan();
-    Atanh atanh approximation => #[inline(always)] |x| x.atanh();
-    Cos cos approximation => #[inline(always)] |x| x.cos();
-    Cosh cosh approximation => #[inline(always)] |x| x.cosh();
-    Erf erf library => #[inline(always)] |x| x.erf();
-    Exp exp library => #[inline(always)] |x| x.exp();
-    Log log approximation => #[inline(always)] |x| x.ln();
+    Acos acos approximation each => #[inline(always)] |x| x.acos();
+    Acosh acosh approximation each => #[inline(always)] |x| x.acosh();
+    Asin asin approximation each => #[inline(always)] |x| x.asin();
+    Asinh asinh approximation each => #[inline(always)] |x| x.asinh();
+    Atan atan approximation each => #[inline(always)] |x| x.atan();
+    Atanh atanh approximation each => #[inline(always)] |x| x.atanh();
+    Cos cos approximation each => #[inline(always)] |x| x.cos();
+    Cosh cosh approximation each => #[inline(always)] |x| x.cosh();
+    Erf erf library map => #[inline(always)] |x| x.erf();
+    Exp exp library map => #[inline(always)] |x| x.exp();
+    Log log approximation map => #[inline(always)] |x| x.ln();
     // 1/x is one division here, but an estimate and a Newton step in vectorised runtimes.
-    Reciprocal reciprocal library => #[inline(always)] |x| T::ONE / x;
-    Sigmoid sigmoid sigmoid => #[inline(always)] |x| x.sigmoid();
-    Sin sin approximation => #[inline(always)] |x| x.sin();
-    Sinh sinh approximation => #[inline(always)] |x| x.sinh();
-    Softplus softplus approximation => #[inline(always)] |x| x.softplus();
-    Softsign softsign library => #[inline(always)] |x| x / (T::ONE + x.abs());
-    Sqrt sqrt library => #[inline(always)] |x| x.sqrt();
-    Tan tan approximation => #[inline(always)] |x| x.tan();
-    Tanh tanh tanh => #[inline(always)] |x| x.tanh();
+    Reciprocal reciprocal library map => #[inline(always)] |x| T::ONE / x;
+    Sigmoid sigmoid sigmoid map => #[inline(always)] |x| x.sigmoid();
+    Sin sin approximation each => #[inline(always)] |x| x.sin();
+    Sinh sinh approximation each => #[inline(always)] |x| x.sinh();
+    Softplus softplus approximation map => #[inline(always)] |x| x.softplus();
+    Softsign softsign library map => #[inline(always)] |x| x / (T::ONE + x.abs());
+    Sqrt sqrt library map => #[inline(always)] |x| x.sqrt();
+    Tan tan approximation each => #[inline(always)] |x| x.tan();
+    Tanh tanh tanh map => #[inline(always)] |x| x.tanh();
 }
 
 /// Functions taken from the platform's library, for want of a vectorised kernel.
