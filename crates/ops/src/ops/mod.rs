@@ -34,6 +34,7 @@ pub mod quantize;
 pub mod random_ops;
 pub mod range;
 pub mod recurrent;
+mod recurrent_cell;
 pub mod reduce;
 pub mod reshape;
 pub mod rotary;
