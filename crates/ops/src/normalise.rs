@@ -53,15 +53,17 @@ impl Norm {
                 #[inline(always)]
                 || {
                     let rows = x.chunks(width).zip(y.chunks_mut(width));
-                    for (((x, y), mean), inverse) in rows.zip(mean).zip(inverse) {
+                    for (((x, y), mean), inverse) in rows.zip(mean.iter_mut()).zip(inverse.iter_mut()) {
                         (*mean, *inverse) = self.row(x, y);
-                        match (gain, bias) {
-                            (Some(g), Some(b)) => {
-                                y.iter_mut().zip(g).zip(b).for_each(|((y, &g), &b)| *y = *y * g + b);
+                        if let Some(gain) = gain {
+                            for (y, &g) in y.iter_mut().zip(gain) {
+                                *y *= g;
                             }
-                            (Some(g), None) => y.iter_mut().zip(g).for_each(|(y, &g)| *y *= g),
-                            (None, Some(b)) => y.iter_mut().zip(b).for_each(|(y, &b)| *y += b),
-                            (None, None) => {}
+                        }
+                        if let Some(bias) = bias {
+                            for (y, &b) in y.iter_mut().zip(bias) {
+                                *y += b;
+                            }
                         }
                     }
                 },

@@ -9,7 +9,7 @@ use crate::{OpError, parallel, room};
 
 /// Runs a loop, as vector code if asked to.
 #[inline(always)]
-fn looped<const VECTOR: bool, R>(body: impl FnOnce() -> R) -> R {
+fn looped<const VECTOR: bool, R>(mut body: impl FnMut() -> R) -> R {
     if VECTOR { vectorise(body) } else { body() }
 }
 

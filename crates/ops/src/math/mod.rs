@@ -16,12 +16,27 @@ pub mod single;
 use crate::broadcast::GRAIN;
 use crate::parallel;
 
+/// A loop on its way to [`pulp::Arch::dispatch`].
+struct Loop<F>(F);
+
+impl<R, F: FnMut() -> R> pulp::NullaryFnOnce for Loop<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn call(mut self) -> R {
+        // Through `FnMut`, because calling a closure by value goes through a shim, which is not inlined for certain, and
+        // what is not inlined is not vectorised.
+        (self.0)()
+    }
+}
+
 /// Runs a loop compiled for the widest vectors this processor has.
 ///
-/// `body` must be an `#[inline(always)]` closure and call nothing but inlined functions, else it stays scalar.
+/// `body` must be an `#[inline(always)]` closure and call nothing but inlined functions, else it stays scalar; so its loops are
+/// `for` loops, not `for_each` with a closure of its own.
 #[inline(always)]
-pub fn vectorise<R>(body: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(body)
+pub fn vectorise<R>(body: impl FnMut() -> R) -> R {
+    pulp::Arch::new().dispatch(Loop(body))
 }
 
 /// Elements a task takes: all where there is too little to share.
@@ -56,7 +71,11 @@ where
         let x = &x[i * grain..];
         vectorise(
             #[inline(always)]
-            || out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x)),
+            || {
+                for (out, &x) in out.iter_mut().zip(x) {
+                    *out = f(x);
+                }
+            },
         );
     });
     out

@@ -9,9 +9,9 @@ use isotrace_tensor::{Bool, DType, Tensor};
 
 use super::arithmetic::Number;
 use crate::budget::{self, Budget, Unit};
-use crate::math::{row, vectorise};
+use crate::math::{grain, row, vectorise};
 use crate::reduction::{Layout, arrange, arrange_rows, fold, reduced_shape};
-use crate::{Call, Float, Flow, OpError, Operator, arguments, attributes, for_float, for_int};
+use crate::{Call, Float, Flow, OpError, Operator, arguments, attributes, for_float, for_int, parallel};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -245,13 +245,14 @@ fn same<T>(x: T) -> T {
 
 /// ln(sum(exp(x))) of rows, the maximum taken off first unless it is infinite. `len` is not 0.
 fn rows_log_sum_exp<T: Float>(x: &[T], len: usize) -> Vec<T> {
-    vectorise(
-        #[inline(always)]
-        || {
-            let rows = x.chunks(len.max(1));
-            rows.map(
-                #[inline(always)]
-                |x| {
+    let mut out = vec![T::ZERO; x.len() / len.max(1)];
+    let rows = grain(x.len()).div_ceil(len.max(1));
+    parallel::chunks(&mut out, rows, &|i, out| {
+        let x = &x[i * rows * len..];
+        vectorise(
+            #[inline(always)]
+            || {
+                for (out, x) in out.iter_mut().zip(x.chunks(len)) {
                     let max = row::max(x);
                     let shift = if max.abs() == T::INFINITY { T::ZERO } else { max };
                     let sum = row::sum(
@@ -259,12 +260,12 @@ fn rows_log_sum_exp<T: Float>(x: &[T], len: usize) -> Vec<T> {
                         #[inline(always)]
                         |x| (x - shift).exp(),
                     );
-                    sum.ln() + shift
-                },
-            )
-            .collect()
-        },
-    )
+                    *out = sum.ln() + shift;
+                }
+            },
+        );
+    });
+    out
 }
 
 impl Operator for Reduce {
