@@ -15,7 +15,7 @@ pub struct Region {
     pub nodes: Vec<NodeId>,
     /// Values that enter from outside, constants aside, in order of first use.
     pub boundary: Vec<ValueId>,
-    /// Constants (of the file) read.
+    /// Constants read: of the file, or written by a `Constant` node.
     pub constants: Vec<ValueId>,
 }
 
@@ -38,6 +38,9 @@ impl Region {
             match side.producer(v) {
                 _ if !start && stop(v) => region.boundary.push(v),
                 None if side.graph().value(v).constant.is_some() => region.constants.push(v),
+                Some(node) if side.graph().node(node).reads().next().is_none() && side.is_constant(v) => {
+                    region.constants.push(v);
+                }
                 None => region.boundary.push(v),
                 Some(_) if nodes.len() >= limit => region.boundary.push(v),
                 Some(node) => {

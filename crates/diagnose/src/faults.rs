@@ -149,7 +149,8 @@ fn not_finite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
     if finite(site.judge.a.shadow.get(site.candidate)) != Some(true) {
         return;
     }
-    for &n in &site.open_b.nodes {
+    let after = &site.judge.b.consumers[site.point.index()];
+    for &n in site.open_b.nodes.iter().chain(after) {
         for v in site.node_b(n).writes() {
             let Some(own) = &site.state.own_shadow[v.index()] else { continue };
             if finite(Some(own)) == Some(false) {

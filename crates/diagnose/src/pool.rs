@@ -13,7 +13,7 @@ pub fn numbers(site: &Site<'_, '_, '_>) -> Vec<(f64, Option<NodeId>)> {
             out.push((x, Some(n)));
         }
     };
-    for n in site.nodes_a() {
+    for &n in site.nodes_a() {
         let node = site.node_a(n);
         for v in node.inputs.iter().flatten() {
             if site.judge.a.is_constant(*v)
@@ -42,7 +42,7 @@ pub fn numbers(site: &Site<'_, '_, '_>) -> Vec<(f64, Option<NodeId>)> {
 /// Constants that A's region reads: the value, its reader and the slot, each value once.
 pub fn constants(site: &Site<'_, '_, '_>) -> Vec<(ValueId, NodeId, usize)> {
     let mut out: Vec<(ValueId, NodeId, usize)> = Vec::new();
-    for n in site.nodes_a() {
+    for &n in site.nodes_a() {
         for (slot, v) in site.node_a(n).inputs.iter().enumerate() {
             let Some(v) = *v else { continue };
             if site.judge.a.is_constant(v) && !out.iter().any(|(w, _, _)| *w == v) {

@@ -7,7 +7,7 @@ use isotrace_tensor::Tensor;
 /// Nodes a region is widened to while its borders on the two sides do not agree.
 const WIDEST: usize = 24;
 /// Times the borders are moved outwards.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 12;
 
 /// A region of B that does not compute what the region of A beside it computes.
 pub struct Site<'x, 's, 'g> {
@@ -56,16 +56,26 @@ impl<'x, 's, 'g> Site<'x, 's, 'g> {
         self.judge.b.graph().node(n)
     }
 
-    /// Nodes of A's widened region that do not work on constants alone.
-    pub fn nodes_a(&self) -> Vec<NodeId> {
-        self.wide_a.dynamic_nodes(self.judge.a).collect()
+    /// Nodes of A's widened region in execution order.
+    pub fn nodes_a(&self) -> &[NodeId] {
+        &self.wide_a.nodes
     }
 
-    /// Nodes of B's widened region that do not work on constants alone, those that stand open first.
-    pub fn nodes_b(&self) -> Vec<NodeId> {
-        let wide: Vec<NodeId> = self.wide_b.dynamic_nodes(self.judge.b).collect();
-        let (open, matched): (Vec<_>, Vec<_>) = wide.into_iter().partition(|n| self.open_b.nodes.contains(n));
-        open.into_iter().chain(matched).collect()
+    /// Nodes of B's widened region in execution order.
+    pub fn nodes_b(&self) -> &[NodeId] {
+        &self.wide_b.nodes
+    }
+
+    /// Whether a node of B hands on what it reads: what a dropped operation leaves behind (an addition of zero).
+    pub fn is_void_b(&self, n: NodeId) -> bool {
+        is_void(self.judge, self.state, n)
+    }
+
+    /// Whether a node of A hands on what it reads.
+    pub fn is_void_a(&self, n: NodeId) -> bool {
+        let class = |v: ValueId| self.judge.index.class(v);
+        let reads = self.judge.a.dynamic_inputs(n);
+        self.node_a(n).writes().all(|w| reads.iter().any(|&r| class(r) == class(w)))
     }
 
     /// A's partner of a value of B.
@@ -124,7 +134,9 @@ fn widen(judge: &Judge<'_, '_>, state: &State, point: ValueId, candidate: ValueI
         let mut grown = false;
         for &v in &border_b {
             let foreign = class_b(v).is_none_or(|c| !classes_a.contains(&c));
-            grown |= b.nodes.len() < WIDEST && pass(judge.b, v, foreign, &mut through_b);
+            let permuted = state.matched[v.index()].as_ref().is_some_and(|m| m.relation.is_permuted());
+            let void = judge.b.producer(v).is_some_and(|n| is_void(judge, state, n));
+            grown |= b.nodes.len() < WIDEST && pass(judge.b, v, foreign || permuted || void, &mut through_b);
         }
         for &v in &border_a {
             let foreign = !classes_b.contains(&judge.index.class(v));
@@ -136,6 +148,14 @@ fn widen(judge: &Judge<'_, '_>, state: &State, point: ValueId, candidate: ValueI
         (a, b) = (behind_a(&through_a), behind_b(&through_b));
     }
     (a, b)
+}
+
+fn is_void(judge: &Judge<'_, '_>, state: &State, n: NodeId) -> bool {
+    let class = |v: ValueId| state.matched[v.index()].as_ref().map(|m| judge.index.class(m.a));
+    let reads = judge.b.dynamic_inputs(n);
+    let mut writes = judge.b.graph().node(n).writes().peekable();
+    writes.peek().is_some()
+        && writes.all(|w| class(w).is_some_and(|c| reads.iter().any(|&r| class(r) == Some(c))))
 }
 
 /// Lets a region grow through a border value: written by a node that only moves elements, or foreign to the other side.

@@ -71,6 +71,7 @@ pub fn propagate(
         }
         Flow::Elementwise => {
             let scale = upscale(call, errors)?;
+            let outputs = run(call)?;
             let mut total: Option<Vec<Tensor>> = None;
             for i in (0..errors.len()).filter(|&i| errors[i].is_some()) {
                 for sign in [scale, -scale] {
@@ -78,7 +79,7 @@ pub fn propagate(
                     let changed = run_on(run, call, &changed)?;
                     let change: Vec<Tensor> = changed
                         .iter()
-                        .zip(outputs)
+                        .zip(&outputs)
                         .map(|(a, b)| difference(a, b, scale))
                         .collect::<Result<_, _>>()?;
                     // Both signs are added and not halved: an upper bound within a factor 2 where slopes are even.
@@ -96,13 +97,14 @@ pub fn propagate(
         }
         Flow::General => {
             let scale = upscale(call, errors)?;
+            let outputs = run(call)?;
             let mut largest: Option<Vec<Tensor>> = None;
             for trial in 0..TRIALS {
                 let changed = shifted(call, errors, |i, k| scale * random_sign(trial, i, k))?;
                 let changed = run_on(run, call, &changed)?;
                 let change: Vec<Tensor> = changed
                     .iter()
-                    .zip(outputs)
+                    .zip(&outputs)
                     .map(|(a, b)| difference(a, b, scale))
                     .collect::<Result<_, _>>()?;
                 largest = Some(match largest {

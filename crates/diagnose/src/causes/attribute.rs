@@ -20,9 +20,9 @@ pub struct Attribute;
 impl Cause for Attribute {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
         let numbers = pool::numbers(site);
-        for n in site.nodes_b() {
+        for &n in site.nodes_b() {
             let node = site.node_b(n);
-            for m in site.nodes_a() {
+            for &m in site.nodes_a() {
                 let other = site.node_a(m);
                 if other.op == node.op {
                     from_twin(site, n, m, out);

@@ -23,7 +23,7 @@ impl Cause for Constant {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
         let theirs = pool::constants(site);
         let numbers = pool::numbers(site);
-        for n in site.nodes_b() {
+        for &n in site.nodes_b() {
             let node = site.node_b(n);
             for (slot, v) in node.inputs.iter().enumerate() {
                 let Some(v) = *v else { continue };
@@ -119,6 +119,12 @@ fn name(
         return (class, format!("which is A's {swapped:?}; A reads {theirs:?} here"));
     }
     if same_multiset(own, right) {
+        if site.node_b(n).op.starts_with("Gather") {
+            return (
+                "index",
+                format!("which holds the rows of A's {theirs:?} at other places{}", shift(own, right)),
+            );
+        }
         let recurrent = matches!(site.node_b(n).op.as_str(), "LSTM" | "GRU" | "RNN");
         let class = if recurrent {
             "gate_order"
@@ -225,4 +231,18 @@ fn propose_number(
             cost: 13,
         });
     }
+}
+
+/// By how many rows a table is shifted, if it is.
+fn shift(own: &Tensor, right: &Tensor) -> String {
+    let rows = right.shape().first().copied().unwrap_or(0);
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return String::new() };
+    let width = y.len().checked_div(rows).unwrap_or(0);
+    let by = (1..rows.min(64)).find(|k| {
+        (0..rows).all(|r| {
+            let from = (r + k) % rows;
+            x[from * width..(from + 1) * width] == y[r * width..(r + 1) * width]
+        })
+    });
+    by.map_or(String::new(), |k| format!(", {k} further on"))
 }

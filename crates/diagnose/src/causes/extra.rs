@@ -16,7 +16,7 @@ pub struct Extra;
 
 impl Cause for Extra {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
-        for n in site.nodes_b() {
+        for &n in site.nodes_b() {
             let node = site.node_b(n);
             let Some(Some(output)) = node.outputs.first() else { continue };
             if node.op == "Identity" {

@@ -17,7 +17,7 @@ pub struct Layout;
 
 impl Cause for Layout {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
-        for n in site.nodes_b() {
+        for &n in site.nodes_b() {
             let node = site.node_b(n);
             for (slot, v) in node.inputs.iter().enumerate() {
                 let Some(v) = *v else { continue };
@@ -49,8 +49,11 @@ impl Cause for Layout {
                     sources[slot] = Source::Tensor { declared, shadow };
                     let Some(patch) = Patch::new(node, sources) else { continue };
                     let culprit = layout_node(site, v).unwrap_or(n);
-                    let twin =
-                        site.nodes_a().into_iter().find(|&m| site.node_a(m).op == site.node_b(culprit).op);
+                    let twin = site
+                        .nodes_a()
+                        .iter()
+                        .copied()
+                        .find(|&m| site.node_a(m).op == site.node_b(culprit).op);
                     out.push(Proposal {
                         patches: vec![(n, patch)],
                         nodes_b: vec![culprit],

@@ -23,39 +23,65 @@ const MOST_MISSING: usize = 6;
 impl Cause for Missing {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
         let theirs = values_beside(site);
-        for n in site.nodes_b() {
+        for &n in site.nodes_b() {
             let node = site.node_b(n);
             // A node whose output equals its input is what a dropped operation leaves behind.
-            if node.op == "Identity"
-                && let (Some(Some(input)), Some(Some(output))) = (node.inputs.first(), node.outputs.first())
+            if site.is_void_b(n)
+                && let (Some(&input), Some(Some(output))) =
+                    (site.judge.b.dynamic_inputs(n).first(), node.outputs.first())
             {
                 for (a, missing) in &theirs {
                     let Some(source) = as_source(site, *a, *output) else { continue };
                     let Some(patch) = identity(node, source) else { continue };
-                    push(site, vec![(n, patch)], vec![n], *input, *a, missing, 17, out);
+                    push(site, vec![(n, patch)], vec![n], input, *a, missing, 17, out);
                 }
             }
-            for (slot, v) in node.inputs.iter().enumerate() {
-                let Some(v) = *v else { continue };
-                if site.judge.b.is_constant(v) || !site.state.is_matched(v) {
+        }
+        for v in read_from_outside(site) {
+            for (a, missing) in &theirs {
+                if site.partner(v).is_some_and(|p| site.judge.index.class(p) == site.judge.index.class(*a)) {
                     continue;
                 }
-                for (a, missing) in &theirs {
-                    if site
-                        .partner(v)
-                        .is_some_and(|p| site.judge.index.class(p) == site.judge.index.class(*a))
-                    {
-                        continue;
+                let Some(source) = as_source(site, *a, v) else { continue };
+                let readers: Vec<NodeId> = site
+                    .nodes_b()
+                    .iter()
+                    .copied()
+                    .filter(|&n| site.node_b(n).inputs.contains(&Some(v)))
+                    .collect();
+                let mut all = Vec::new();
+                for &n in &readers {
+                    let node = site.node_b(n);
+                    let mut each = Vec::new();
+                    for slot in (0..node.inputs.len()).filter(|&i| node.inputs[i] == Some(v)) {
+                        let mut sources = Patch::sources_of(node);
+                        sources[slot] = source.clone();
+                        each.extend(Patch::new(node, sources).map(|patch| (n, patch)));
                     }
-                    let Some(source) = as_source(site, *a, v) else { continue };
-                    let mut sources = Patch::sources_of(node);
-                    sources[slot] = source;
-                    let Some(patch) = Patch::new(node, sources) else { continue };
-                    push(site, vec![(n, patch)], vec![n], v, *a, missing, 21, out);
+                    for patch in &each {
+                        push(site, vec![patch.clone()], vec![n], v, *a, missing, 21, out);
+                    }
+                    all.extend(each.into_iter().next());
+                }
+                if readers.len() > 1 {
+                    push(site, all, readers, v, *a, missing, 22, out);
                 }
             }
         }
     }
+}
+
+/// Values that B's region reads and that are A's already: where an edge may lead to the wrong place.
+fn read_from_outside(site: &Site<'_, '_, '_>) -> Vec<ValueId> {
+    let mut out: Vec<ValueId> = Vec::new();
+    for &n in site.nodes_b() {
+        for v in site.node_b(n).inputs.iter().flatten() {
+            if !site.judge.b.is_constant(*v) && site.state.is_matched(*v) && !out.contains(v) {
+                out.push(*v);
+            }
+        }
+    }
+    out
 }
 
 /// Values of A's region that B might have to read, each with the nodes of A between it and what B has.
@@ -69,7 +95,7 @@ fn values_beside(site: &Site<'_, '_, '_>) -> Vec<(ValueId, Vec<NodeId>)> {
             return (v, Vec::new());
         }
         let behind = Region::behind(a, &[v], |x| site.state.a_matched[x.index()], MOST_MISSING + 8);
-        let nodes: Vec<NodeId> = behind.dynamic_nodes(a).collect();
+        let nodes: Vec<NodeId> = behind.dynamic_nodes(a).filter(|&n| !site.is_void_a(n)).collect();
         (v, nodes)
     });
     with_nodes.filter(|(_, nodes)| nodes.len() <= MOST_MISSING).collect()

@@ -54,13 +54,13 @@ pub static CAUSES: &[&dyn Cause] = &[
     &ratio::Ratio,
 ];
 
-/// Every proposal for a site, cheapest first.
+/// Every proposal for a site, cheapest first, and of equal cost the earliest node first.
 pub fn proposals(site: &Site<'_, '_, '_>) -> Vec<Proposal> {
     let mut out = Vec::new();
     for cause in CAUSES {
         cause.propose(site, &mut out);
     }
-    out.sort_by_key(|p| p.cost);
+    out.sort_by_key(|p| (p.cost, p.patches.iter().map(|(n, _)| *n).min()));
     out
 }
 

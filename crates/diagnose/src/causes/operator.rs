@@ -50,10 +50,10 @@ const COMPARISONS: &[&str] = &["Less", "LessOrEqual", "Greater", "GreaterOrEqual
 
 impl Cause for Operator {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
-        for n in site.nodes_b() {
+        for &n in site.nodes_b() {
             let node = site.node_b(n);
             let mut tried: Vec<&str> = Vec::new();
-            for m in site.nodes_a() {
+            for &m in site.nodes_a() {
                 let other = site.node_a(m);
                 if other.op != node.op && arity(other) == arity(node) && !tried.contains(&other.op.as_str()) {
                     tried.push(&other.op);

@@ -18,7 +18,7 @@ const MOST_PARTS: usize = 4;
 
 impl Cause for Order {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
-        for n in site.nodes_b() {
+        for &n in site.nodes_b() {
             let node = site.node_b(n);
             let swaps: Vec<(usize, usize)> = match node.op.as_str() {
                 "Sub" | "Div" | "MatMul" | "Pow" | "Gemm" | "FusedMatMul" | "Less" | "Greater"
@@ -37,7 +37,7 @@ impl Cause for Order {
                 let mut sources = Patch::sources_of(node);
                 sources.swap(i, j);
                 let Some(patch) = Patch::new(node, sources) else { continue };
-                let twin = site.nodes_a().into_iter().find(|&m| site.node_a(m).op == node.op);
+                let twin = site.nodes_a().iter().copied().find(|&m| site.node_a(m).op == node.op);
                 let rotary = node.op == "Concat"
                     && node.writes().any(|v| {
                         site.judge.b.consumers[v.index()].iter().any(|&c| {

@@ -40,8 +40,8 @@ impl Cause for Ratio {
                 || node.attributes.contains_key("alpha")
                 || node.attributes.contains_key("scale")
         };
-        let named = site.nodes_b().into_iter().find(|&m| multiplies(site.node_b(m))).unwrap_or(n);
-        let twin = site.nodes_a().into_iter().find(|&m| multiplies(site.node_a(m)));
+        let named = site.nodes_b().iter().copied().find(|&m| multiplies(site.node_b(m))).unwrap_or(n);
+        let twin = site.nodes_a().iter().copied().find(|&m| multiplies(site.node_a(m)));
         let node = site.node_b(n);
         let Some(inner) = Patch::new(node, Patch::sources_of(node)) else { return };
         let mul = Node {
