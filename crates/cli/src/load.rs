@@ -43,22 +43,3 @@ pub fn write_text(path: &Path, text: &str) -> anyhow::Result<()> {
     isotrace_onnx::replace_file(path, |file| std::io::Write::write_all(file, text.as_bytes()))?;
     Ok(())
 }
-
-/// Stands in until the reader of tensor files is here.
-mod isotrace_trace {
-    use std::path::Path;
-
-    use isotrace_tensor::Tensor;
-
-    pub fn read_tensors(path: &Path) -> anyhow::Result<Vec<(String, Tensor)>> {
-        anyhow::bail!(
-            "{}: this build reads no tensor files; leave --inputs out, inputs are made then",
-            path.display()
-        )
-    }
-
-    pub fn write_tensors(path: &Path, _: &[(String, Tensor)]) -> anyhow::Result<()> {
-        anyhow::bail!("{}: this build writes no tensor files; leave -o out", path.display())
-    }
-}
-pub use isotrace_trace::write_tensors;

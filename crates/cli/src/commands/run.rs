@@ -53,7 +53,7 @@ pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
     }
     if let Some(path) = &args.output {
         let _whole = interrupt::writing();
-        load::write_tensors(path, &named)?;
+        isotrace_trace::write_tensors(path, &named)?;
     }
     let mut text = String::new();
     if given.is_none() {
@@ -66,6 +66,9 @@ pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
     for (name, tensor) in &named {
         let typed = typed(tensor.dtype().name(), tensor.shape());
         let _ = writeln!(text, "output  {} {typed}: {}", isotrace_report::printable(name), described(tensor));
+    }
+    if let Some(path) = &args.output {
+        let _ = writeln!(text, "wrote   {}", path.display());
     }
     console::print(&text)?;
     Ok(0)
