@@ -76,7 +76,8 @@ impl State {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed}");
+            // Narrower than the terminal: the `^C` of an interrupt must not wrap to a line that stays.
+            let style = ProgressStyle::with_template("{msg} {bar:32} {pos}/{len} {elapsed}");
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.with_style(style.expect("a valid template")).with_elapsed(PATIENCE)
         });

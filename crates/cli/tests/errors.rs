@@ -35,13 +35,12 @@ fn every_broken_file_and_wrong_name_has_its_message() {
     folder.file("unknown.onnx", model.encode().unwrap());
     let mut model = Model::decode(good.clone().into(), None).unwrap();
     let weight = &mut model.proto_mut().graph.as_mut().unwrap().initializer[0];
-    weight.raw_data = Default::default();
+    weight.raw_data = None;
     weight.float_data.clear();
     weight.data_location = Some(1);
     weight.external_data = vec![isotrace_onnx::proto::StringStringEntryProto {
         key: Some("location".into()),
         value: Some("weights.bin".into()),
-        ..Default::default()
     }];
     folder.file("external.onnx", model.encode().unwrap());
     let mut bytes = good.clone();
