@@ -5,7 +5,7 @@
 //! regions may commit at the precision in which their side computes as a whole.
 
 use isotrace_align::region::Rounding;
-use isotrace_align::{Judge, Region, Side, State};
+use isotrace_align::{Evidence, Judge, Region, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::Precision;
 use isotrace_ops::budget::Unit;
@@ -113,6 +113,10 @@ pub fn faults(judge: &Judge<'_, '_>, state: &State) -> Vec<(Fault, ValueId)> {
     for n in judge.b.graph().node_ids() {
         for v in judge.b.graph().node(n).writes() {
             if judge.b.is_constant(v) || state.narrowed[v.index()] && !judge.b.is_output(v) {
+                continue;
+            }
+            // A value that was put in is accounted for where it was put in.
+            if state.matched[v.index()].as_ref().is_some_and(|m| m.evidence == Evidence::Confirmed) {
                 continue;
             }
             let Some(found) = compare(judge, state, v) else { continue };

@@ -83,6 +83,9 @@ fn explain(
     let nodes: Vec<NodeId> = site.wide_b.nodes.clone();
     let before = site.before();
     for proposal in proposals(&site) {
+        if proposal.patches.iter().any(|(n, _)| changes.patches.contains_key(n)) {
+            continue;
+        }
         let first = proposal.patches.iter().map(|(n, _)| *n).min().expect("a proposal changes a node");
         let mut tried = changes.clone();
         tried.patches.extend(proposal.patches.iter().cloned());
@@ -104,7 +107,10 @@ fn explain(
 
 fn proven(site: &Site<'_, '_, '_>, proposal: Proposal, before: f64, after: f64) -> Fault {
     let mut fault = Fault {
-        outputs_b: outputs(site.judge.b, &proposal.nodes_b, site.point),
+        outputs_b: outputs(site.judge.b, &proposal.nodes_b, site.point)
+            .into_iter()
+            .chain(proposal.edge)
+            .collect(),
         outputs_a: outputs(site.judge.a, &proposal.nodes_a, site.candidate),
         nodes_a: proposal.nodes_a,
         nodes_b: proposal.nodes_b,

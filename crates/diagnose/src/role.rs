@@ -251,10 +251,13 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         side.is_constant(v).then(|| side.shadow.get(v).map(|t| (i, t))).flatten()
     });
     let whole = node.writes().next().and_then(|v| side.declared.get(v)).is_some_and(|t| t.dtype().is_int());
+    let truth =
+        node.writes().next().and_then(|v| side.declared.get(v)).is_some_and(|t| t.dtype() == DType::Bool);
     let reads_mask = node.inputs.iter().flatten().any(|&v| side.shadow.get(v).is_some_and(masks));
     let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v));
     match node.op.as_str() {
         _ if rotary => "rope",
+        _ if truth => "mask",
         _ if whole => "index",
         "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
         "Add" | "Sub" | "Mul" | "Div" => match constant {

@@ -85,6 +85,7 @@ fn from_twin(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Propos
             patches: vec![(n, patch)],
             nodes_b: vec![n],
             nodes_a: vec![m],
+            edge: None,
             class,
             summary: format!(
                 "settings {names} of {} differ from A's {}",
@@ -118,6 +119,7 @@ fn push(
         patches: vec![(n, patch)],
         nodes_b: vec![n],
         nodes_a,
+        edge: None,
         class: role::of_attribute(&node.op, name),
         summary: format!("{name} of {} is {own}, in A it is {theirs}", label(site.judge.b, n)),
         change: format!("{name} = {theirs}"),

@@ -9,7 +9,7 @@
 use isotrace_align::patch::{Patch, Source};
 use isotrace_align::relation::candidates;
 use isotrace_graph::{NodeId, ValueId};
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 
 use super::{Cause, Proposal, label};
 use crate::pool;
@@ -25,6 +25,9 @@ impl Cause for Constant {
         let numbers = pool::numbers(site);
         for &n in site.nodes_b() {
             let node = site.node_b(n);
+            for &m in site.nodes_a().iter().filter(|&&m| site.node_a(m).op == node.op) {
+                propose_all(site, n, m, out);
+            }
             for (slot, v) in node.inputs.iter().enumerate() {
                 let Some(v) = *v else { continue };
                 if !site.judge.b.is_constant(v) {
@@ -89,6 +92,7 @@ fn propose_tensor(
             patches: vec![(n, patch)],
             nodes_b: vec![n],
             nodes_a: vec![reader],
+            edge: None,
             class,
             summary: format!("{} reads {value:?}, {how}", label(site.judge.b, n)),
             change: format!("{value:?} as A's {:?}", site.judge.a.graph().value(a).name),
@@ -117,6 +121,15 @@ fn name(
     if let Some(swapped) = elsewhere(site, own, a) {
         let class = if general == "weight_value" { "weight_swap" } else { general };
         return (class, format!("which is A's {swapped:?}; A reads {theirs:?} here"));
+    }
+    if let Some(narrow) = rounded(own, right) {
+        return ("precision", format!("which is A's {theirs:?} rounded to {narrow}"));
+    }
+    if on_a_coarse_grid(own, right) {
+        return ("quantisation", format!("which is A's {theirs:?} on a grid of a few levels a row"));
+    }
+    if let Some(by) = moved_rows(own, right) {
+        return ("index", format!("whose rows are those of A's {theirs:?}, {by} further on"));
     }
     if same_multiset(own, right) {
         if site.node_b(n).op.starts_with("Gather") {
@@ -225,6 +238,7 @@ fn propose_number(
             patches: vec![(n, patch)],
             nodes_b: vec![n],
             nodes_a: from.into_iter().collect(),
+            edge: None,
             class,
             summary: format!("{} reads {x:e}, where A has {y:e}{}", label(site.judge.b, n), ratio(x, y)),
             change: format!("{y:e} in place of {x:e}"),
@@ -245,4 +259,93 @@ fn shift(own: &Tensor, right: &Tensor) -> String {
         })
     });
     by.map_or(String::new(), |k| format!(", {k} further on"))
+}
+
+/// The narrow type whose rounding of `right` is `own`, element by element.
+fn rounded(own: &Tensor, right: &Tensor) -> Option<DType> {
+    let narrow = [DType::F16, DType::BF16, DType::F8E4M3FN, DType::F8E5M2];
+    narrow
+        .into_iter()
+        .find(|&d| right.cast(d).and_then(|t| t.cast(own.dtype())).is_ok_and(|t| pool::same_numbers(&t, own)))
+}
+
+/// Whether each row of `own` lies near `right` and on at most 256 evenly spaced levels.
+fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
+    let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    if x.len() < 64 || x.iter().zip(y.iter()).any(|(x, y)| (x - y).abs() > largest / 100.0) {
+        return false;
+    }
+    let mut levels: Vec<f64> = x.to_vec();
+    levels.sort_unstable_by(f64::total_cmp);
+    levels.dedup_by(|p, q| (*p - *q).abs() <= 1e-6 * largest);
+    let gap = levels.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
+    let even = |l: &f64| ((l - levels[0]) / gap - ((l - levels[0]) / gap).round()).abs() < 0.02;
+    levels.len() > 1
+        && levels.len() <= 256
+        && levels.len() * 4 <= x.len().max(64 * 4)
+        && levels.iter().all(even)
+}
+
+/// By how many rows `own` is `right` moved along the last axis but one (what runs over the end aside).
+fn moved_rows(own: &Tensor, right: &Tensor) -> Option<i64> {
+    let [.., rows, width] = *right.shape() else { return None };
+    if own.shape() != right.shape() || rows < 4 {
+        return None;
+    }
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let row = |t: &[f64], i: usize| t[i * width..(i + 1) * width].to_vec();
+    [1i64, -1, 2, -2].into_iter().find(|&by| {
+        let within = (0..rows).filter(|&r| usize::try_from(r as i64 + by).is_ok_and(|q| q < rows));
+        within.clone().count() > 2 && within.clone().all(|r| row(&x, r) == row(&y, (r as i64 + by) as usize))
+    })
+}
+
+/// Directions exchanged is a matter of the weights' layout; gates exchanged of their order.
+fn recurrent_class(own: &Tensor, right: &Tensor) -> &'static str {
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return "gate_order" };
+    let half = x.len() / 2;
+    let exchanged = right.shape().first() == Some(&2) && x[..half] == y[half..] && x[half..] == y[..half];
+    if exchanged { "weight_layout" } else { "gate_order" }
+}
+
+/// All constants of a call of A in place of those of B's call of the same operator.
+fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Proposal>) {
+    let (node, other) = (site.node_b(n), site.node_a(m));
+    let mut sources = Patch::sources_of(node);
+    let mut classes = Vec::new();
+    let mut how = Vec::new();
+    for (slot, (b, a)) in node.inputs.iter().zip(&other.inputs).enumerate() {
+        let (Some(b), Some(a)) = (*b, *a) else { continue };
+        if !site.judge.b.is_constant(b) || !site.judge.a.is_constant(a) {
+            continue;
+        }
+        let (Some(own), Some(shadow), Some(declared)) =
+            (site.judge.b.shadow.get(b), site.judge.a.shadow.get(a), site.judge.a.declared.get(a))
+        else {
+            continue;
+        };
+        if own.dtype() != shadow.dtype() || own.shape() != shadow.shape() || pool::same_numbers(own, shadow) {
+            continue;
+        }
+        let (class, text) = name(site, n, slot, own, shadow, a);
+        classes.push(class);
+        how.push(text);
+        sources[slot] = Source::Tensor { declared: declared.clone(), shadow: shadow.clone() };
+    }
+    if classes.len() < 2 {
+        return;
+    }
+    let Some(patch) = Patch::new(node, sources) else { return };
+    let swapped = how.iter().all(|t| t.starts_with("which is A's"));
+    out.push(Proposal {
+        patches: vec![(n, patch)],
+        nodes_b: vec![n],
+        nodes_a: vec![m],
+        edge: None,
+        class: if swapped && !classes.contains(&"precision") { "weight_swap" } else { classes[0] },
+        summary: format!("{} differs in {} constants: {}", label(site.judge.b, n), how.len(), how.join("; ")),
+        change: format!("its constants as those of A's {}", label(site.judge.a, m)),
+        cost: 18,
+    });
 }

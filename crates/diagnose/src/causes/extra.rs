@@ -35,6 +35,7 @@ impl Cause for Extra {
                     patches: vec![(n, patch)],
                     nodes_b: vec![n],
                     nodes_a: Vec::new(),
+                    edge: None,
                     class: role::of_presence(site.judge.b, n),
                     summary: format!("B computes {}, which A does not have", label(site.judge.b, n)),
                     change: format!("without {}", label(site.judge.b, n)),

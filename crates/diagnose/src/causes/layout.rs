@@ -58,6 +58,7 @@ impl Cause for Layout {
                         patches: vec![(n, patch)],
                         nodes_b: vec![culprit],
                         nodes_a: twin.into_iter().collect(),
+                        edge: None,
                         class: "layout",
                         summary: format!(
                             "{} hands on the right numbers in another order than A reads them",

@@ -134,22 +134,15 @@ fn push(
         missing.iter().copied().filter(|&m| !role::is_layout(&site.node_a(m).op)).collect();
     let named = if working.is_empty() { missing.to_vec() } else { working };
     let (class, summary) = match named.as_slice() {
-        [] => {
-            let class = if matches!(
-                site.node_b(nodes_b[0]).op.as_str(),
-                "Add" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization"
-            ) {
-                "residual"
-            } else {
-                "operand_order"
-            };
-            (class, format!("{reader} reads {own:?}; in A {theirs:?} is read here"))
-        }
+        [] => (
+            of_edge(site, nodes_b[0], read, a),
+            format!("{reader} reads {own:?}; in A {theirs:?} is read here"),
+        ),
         [.., last] => {
             let classes: Vec<&str> = named.iter().map(|&m| role::of_presence(site.judge.a, m)).collect();
-            let class = classes.iter().copied().find(|c| *c == "mask").unwrap_or(classes[classes.len() - 1]);
+            let telling = ["mask", "activation"].into_iter().find(|c| classes.contains(c));
+            let class = telling.unwrap_or(role::of_presence(site.judge.a, *last));
             let what: Vec<String> = named.iter().map(|&m| label(site.judge.a, m)).collect();
-            let _ = last;
             (class, format!("{reader} reads {own:?}: A's {} is missing in B", what.join(", ")))
         }
     };
@@ -157,9 +150,31 @@ fn push(
         patches,
         nodes_b,
         nodes_a: named.clone(),
+        edge: Some(read),
         class,
         summary,
         change: format!("read A's {theirs:?} in place of {own:?}"),
         cost: cost + 2 * missing.len() as u32,
     });
+}
+
+/// The cause when a node reads another value than in A, with nothing missing between the two.
+fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -> &'static str {
+    let producer = site.judge.a.producer(a).map(|n| site.node_a(n));
+    let own = site.judge.b.producer(read).map(|n| site.node_b(n));
+    if producer.is_some_and(|n| role::is_layout(&n.op)) && own.is_some_and(|n| role::is_product(&n.op)) {
+        return "layout";
+    }
+    let part = |op: &str| matches!(op, "Split" | "Slice" | "Gather");
+    if let (Some(x), Some(y)) = (own, producer)
+        && part(&x.op)
+        && part(&y.op)
+    {
+        let gate = matches!(site.node_b(reader).op.as_str(), "Sigmoid" | "Tanh" | "HardSigmoid");
+        return if gate { "gate_order" } else { "weight_layout" };
+    }
+    match site.node_b(reader).op.as_str() {
+        "Add" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => "residual",
+        _ => "operand_order",
+    }
 }

@@ -7,6 +7,7 @@
 mod attribute;
 mod constant;
 mod extra;
+mod function;
 mod layout;
 mod missing;
 mod operator;
@@ -26,6 +27,8 @@ pub struct Proposal {
     pub nodes_b: Vec<NodeId>,
     /// The nodes to name on A's side.
     pub nodes_a: Vec<NodeId>,
+    /// The value that is read and should not be, where an edge is to blame.
+    pub edge: Option<isotrace_graph::ValueId>,
     /// The cause (`docs/causes.md`).
     pub class: &'static str,
     /// One sentence with the numbers.
@@ -52,6 +55,7 @@ pub static CAUSES: &[&dyn Cause] = &[
     &missing::Missing,
     &layout::Layout,
     &ratio::Ratio,
+    &function::Function,
 ];
 
 /// Every proposal for a site, cheapest first, and of equal cost the earliest node first.
@@ -60,8 +64,27 @@ pub fn proposals(site: &Site<'_, '_, '_>) -> Vec<Proposal> {
     for cause in CAUSES {
         cause.propose(site, &mut out);
     }
+    for p in &mut out {
+        if p.patches.iter().any(|(n, _)| serves_others(site, *n)) {
+            p.cost += SERVES_OTHERS;
+        }
+    }
     out.sort_by_key(|p| (p.cost, p.patches.iter().map(|(n, _)| *n).min()));
     out
+}
+
+/// Added to a change of a node whose output is right and is read by nodes that are right: it would break those.
+const SERVES_OTHERS: u32 = 40;
+
+fn serves_others(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
+    let matched = |v: isotrace_graph::ValueId| site.state.is_matched(v);
+    site.node_b(n).writes().filter(|v| matched(*v)).any(|v| {
+        let degenerate = site.state.matched[v.index()].as_ref().is_some_and(|m| m.degenerate);
+        !degenerate
+            && site.judge.b.consumers[v.index()]
+                .iter()
+                .any(|&r| !site.wide_b.nodes.contains(&r) && site.node_b(r).writes().all(matched))
+    })
 }
 
 /// A node's name as people read it.

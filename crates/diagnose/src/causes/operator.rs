@@ -142,6 +142,7 @@ fn push(
         patches: vec![(n, patch)],
         nodes_b: vec![n],
         nodes_a: from.into_iter().collect(),
+        edge: None,
         class: role::of_operator(&node.op, op),
         summary: format!("{} is {} where A computes {op}", site.judge.b.graph().label(n), node.op),
         change: format!("{op} in place of {}", label(site.judge.b, n)),

@@ -54,6 +54,7 @@ impl Cause for Order {
                     patches: vec![(n, patch)],
                     nodes_b: vec![n],
                     nodes_a: twin.into_iter().collect(),
+                    edge: None,
                     class,
                     summary: format!("inputs {i} and {j} of {} are exchanged", label(site.judge.b, n)),
                     change: format!("inputs {i} and {j} exchanged back"),

@@ -63,6 +63,7 @@ impl Cause for Ratio {
             patches: vec![(n, patch)],
             nodes_b: vec![named],
             nodes_a: twin.into_iter().collect(),
+            edge: None,
             class: "scale",
             summary: format!(
                 "{} is {:.9} times what A computes, everywhere",
