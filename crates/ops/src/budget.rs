@@ -123,6 +123,16 @@ pub fn sum(output: &Tensor, magnitude: &[f64], terms: f64, unit: Unit) -> Result
     Ok(Budget { unit: at(1.0), allowed: at(4.0) })
 }
 
+/// As [`sum`], each element with its own number of terms: running sums.
+pub fn running_sum(output: &Tensor, magnitude: &[f64], terms: &[f64], unit: Unit) -> Result {
+    let y = output.to_f64()?;
+    let at = |c: f64| {
+        let parts = y.iter().zip(magnitude).zip(terms);
+        parts.map(|((y, ab), k)| unit.u * y.abs() + c * k.sqrt() * unit.u * ab + k * unit.eta).collect()
+    };
+    Ok(Budget { unit: at(1.0), allowed: at(4.0) })
+}
+
 /// Rows of `len` elements, `stride` apart, of a tensor seen as (outer, len, stride).
 fn rows(shape: &[usize], axis: usize) -> (usize, usize, usize) {
     let inner = shape[axis + 1..].iter().product();

@@ -33,27 +33,39 @@ table! {
     ONNX "Abs" 1 => ops::sign::abs;
     ONNX "Add" 1 => ops::arithmetic::add;
     ONNX "And" 1 => ops::logic::and;
+    ONNX "BitShift" 11 => ops::bits::shift;
+    ONNX "BitwiseAnd" 18 => ops::bits::and;
+    ONNX "BitwiseNot" 18 => ops::bits::not;
+    ONNX "BitwiseOr" 18 => ops::bits::or;
+    ONNX "BitwiseXor" 18 => ops::bits::xor;
+    ONNX "Ceil" 1 => ops::round::ceil;
+    ONNX "Clip" 1 => ops::clip::build;
     ONNX "Div" 1 => ops::arithmetic::div;
     ONNX "Equal" 1 => ops::compare::equal;
+    ONNX "Floor" 1 => ops::round::floor;
     ONNX "Greater" 1 => ops::compare::greater;
     ONNX "GreaterOrEqual" 12 => ops::compare::greater_or_equal;
+    ONNX "IsInf" 10 => ops::round::is_inf;
+    ONNX "IsNaN" 9 => ops::round::is_nan;
     ONNX "Less" 1 => ops::compare::less;
     ONNX "LessOrEqual" 12 => ops::compare::less_or_equal;
+    ONNX "Max" 1 => ops::variadic::max;
+    ONNX "Mean" 1 => ops::variadic::mean;
+    ONNX "Min" 1 => ops::variadic::min;
+    ONNX "Mod" 10 => ops::modulo::build;
     ONNX "Mul" 1 => ops::arithmetic::mul;
     ONNX "Neg" 1 => ops::sign::neg;
     ONNX "Not" 1 => ops::logic::not;
     ONNX "Or" 1 => ops::logic::or;
     ONNX "Pow" 1 => ops::power::build;
+    ONNX "Round" 11 => ops::round::round;
     ONNX "Sign" 9 => ops::sign::sign;
     ONNX "Sub" 1 => ops::arithmetic::sub;
+    ONNX "Sum" 1 => ops::variadic::sum;
     ONNX "Where" 9 => ops::select::build;
     ONNX "Xor" 1 => ops::logic::xor;
 
     // Functions of one number, activations
-    MICROSOFT "BiasGelu" 1 => ops::gelu::erf;
-    MICROSOFT "FastGelu" 1 => ops::gelu::tanh;
-    MICROSOFT "Gelu" 1 => ops::gelu::erf;
-    MICROSOFT "QuickGelu" 1 => ops::activation::quick_gelu;
     ONNX "Acos" 7 => ops::unary::acos;
     ONNX "Acosh" 9 => ops::unary::acosh;
     ONNX "Asin" 7 => ops::unary::asin;
@@ -69,12 +81,15 @@ table! {
     ONNX "Gelu" 20 => ops::gelu::build;
     ONNX "HardSigmoid" 1 => ops::activation::hard_sigmoid;
     ONNX "HardSwish" 14 => ops::activation::hard_swish;
+    ONNX "Hardmax" 1 => ops::arg_reduce::hardmax;
     ONNX "LeakyRelu" 1 => ops::activation::leaky_relu;
     ONNX "Log" 1 => ops::unary::log;
     ONNX "Mish" 18 => ops::activation::mish;
+    ONNX "PRelu" 1 => ops::prelu::build;
     ONNX "Reciprocal" 1 => ops::unary::reciprocal;
     ONNX "Relu" 1 => ops::activation::relu;
     ONNX "Selu" 1 => ops::activation::selu;
+    ONNX "Shrink" 9 => ops::activation::shrink;
     ONNX "Sigmoid" 1 => ops::unary::sigmoid;
     ONNX "Sin" 7 => ops::unary::sin;
     ONNX "Sinh" 9 => ops::unary::sinh;
@@ -85,6 +100,10 @@ table! {
     ONNX "Tan" 7 => ops::unary::tan;
     ONNX "Tanh" 1 => ops::unary::tanh;
     ONNX "ThresholdedRelu" 10 => ops::activation::thresholded_relu;
+    MICROSOFT "BiasGelu" 1 => ops::gelu::erf;
+    MICROSOFT "FastGelu" 1 => ops::gelu::tanh;
+    MICROSOFT "Gelu" 1 => ops::gelu::erf;
+    MICROSOFT "QuickGelu" 1 => ops::activation::quick_gelu;
 
     // Products, convolutions, pooling
     ONNX "AveragePool" 1 => ops::pool::average;
@@ -98,9 +117,19 @@ table! {
     ONNX "MaxPool" 1 => ops::pool::max;
 
     // Reductions, normalisations, attention
+    ONNX "ArgMax" 1 => ops::arg_reduce::max;
+    ONNX "ArgMin" 1 => ops::arg_reduce::min;
     ONNX "Attention" 23 => ops::attention::build;
+    ONNX "BatchNormalization" 1 => ops::batch_norm::build;
+    ONNX "CumProd" 26 => ops::cumulative::product;
+    ONNX "CumSum" 11 => ops::cumulative::sum;
+    ONNX "GroupNormalization" 18 => ops::group_norm::group;
+    ONNX "InstanceNormalization" 1 => ops::group_norm::instance;
+    ONNX "LRN" 1 => ops::row_norm::lrn;
     ONNX "LayerNormalization" 1 => ops::layer_norm::layer;
     ONNX "LogSoftmax" 1 => ops::softmax::log_softmax;
+    ONNX "LpNormalization" 1 => ops::row_norm::lp;
+    ONNX "MeanVarianceNormalization" 9 => ops::row_norm::mean_variance;
     ONNX "RMSNormalization" 23 => ops::layer_norm::rms;
     ONNX "ReduceL1" 1 => ops::reduce::l1;
     ONNX "ReduceL2" 1 => ops::reduce::l2;
@@ -115,6 +144,9 @@ table! {
     ONNX "RotaryEmbedding" 23 => ops::rotary::build;
     ONNX "SimplifiedLayerNormalization" 1 => ops::layer_norm::simplified;
     ONNX "Softmax" 1 => ops::softmax::softmax;
+    MICROSOFT "BiasAdd" 1 => ops::biased::add;
+    MICROSOFT "BiasSoftmax" 1 => ops::biased::softmax;
+    MICROSOFT "GroupNorm" 1 => ops::group_norm::microsoft;
     MICROSOFT "SimplifiedLayerNormalization" 1 => ops::layer_norm::simplified;
     MICROSOFT "SkipLayerNormalization" 1 => ops::skip_layer_norm::layer;
     MICROSOFT "SkipSimplifiedLayerNormalization" 1 => ops::skip_layer_norm::simplified;

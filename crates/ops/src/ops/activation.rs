@@ -54,6 +54,8 @@ enum Activation {
     Mish,
     /// x sigmoid(alpha x).
     Swish { alpha: f32 },
+    /// x + bias below -lambda, x - bias above lambda, else 0.
+    Shrink { bias: f32, lambda: f32 },
 }
 
 macro_rules! builders {
@@ -73,6 +75,7 @@ builders! {
     hard_swish _n => Activation::HardSwish;
     mish _n => Activation::Mish;
     swish n => Activation::Swish { alpha: float_or(n, "alpha", 1.0)? };
+    shrink n => Activation::Shrink { bias: float_or(n, "bias", 0.0)?, lambda: float_or(n, "lambd", 0.5)? };
     quick_gelu n => Activation::Swish { alpha: float_or(n, "alpha", 1.702)? };
 }
 
@@ -141,6 +144,17 @@ impl Activation {
                 #[inline(always)]
                 |x| x * x.softplus().tanh(),
             ),
+            Self::Shrink { bias, lambda } => {
+                let (bias, lambda) = (of(bias), of(lambda));
+                map(
+                    x,
+                    #[inline(always)]
+                    |x| {
+                        let y = if x > lambda { x - bias } else { T::ZERO };
+                        if x < -lambda { x + bias } else { y }
+                    },
+                )
+            }
             Self::Swish { alpha } => {
                 let alpha = of(alpha);
                 map(
@@ -169,7 +183,7 @@ impl Operator for Activation {
         let x = input.to_f64()?;
         match *self {
             Self::Thresholded { .. } => Ok(Budget::exact(output.len())),
-            Self::Leaky { .. } => budget::correctly_rounded(output, unit),
+            Self::Leaky { .. } | Self::Shrink { .. } => budget::correctly_rounded(output, unit),
             // The exponential is at most 1 there, and loses its last digits when 1 is taken off.
             Self::Elu { alpha, gamma, .. } => {
                 let most = f64::from(alpha * gamma).abs();
@@ -186,5 +200,96 @@ impl Operator for Activation {
             Self::HardSwish => budget::steps(output, x.iter().map(|x| x.abs().min(16.0)), unit),
             Self::Mish | Self::Swish { .. } => budget::gated(input, unit),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isotrace_graph::Attribute;
+
+    use crate::testing::{first, node, run, tensor};
+
+    #[test]
+    fn against_their_definitions() {
+        let elu = |x: f64| if x < 0.0 { x.exp_m1() } else { x };
+        let hard = |x: f64| (x / 6.0 + 0.5).clamp(0.0, 1.0);
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        struct Case<'a> {
+            op: &'a str,
+            version: i64,
+            settings: &'a [(&'a str, Attribute)],
+            f: &'a dyn Fn(f64) -> f64,
+        }
+        let number = |x: f32| Attribute::Float(x);
+        let cases = [
+            Case { op: "Relu", version: 14, settings: &[], f: &|x| x.max(0.0) },
+            Case {
+                op: "LeakyRelu",
+                version: 16,
+                settings: &[("alpha", number(0.25))],
+                f: &|x| x.max(0.25 * x),
+            },
+            Case { op: "Elu", version: 6, settings: &[], f: &elu },
+            Case {
+                op: "Celu",
+                version: 12,
+                settings: &[("alpha", number(2.0))],
+                f: &|x| x.max(0.0) + (2.0 * (x / 2.0).exp_m1()).min(0.0),
+            },
+            Case {
+                op: "Selu",
+                version: 6,
+                settings: &[("alpha", number(2.0)), ("gamma", number(3.0))],
+                f: &|x| 3.0 * if x < 0.0 { 2.0 * x.exp_m1() } else { x },
+            },
+            Case { op: "ThresholdedRelu", version: 10, settings: &[], f: &|x| if x > 1.0 { x } else { 0.0 } },
+            Case {
+                op: "HardSigmoid",
+                version: 6,
+                settings: &[("alpha", number(0.5)), ("beta", number(0.25))],
+                f: &|x| (0.5 * x + 0.25).clamp(0.0, 1.0),
+            },
+            Case { op: "HardSwish", version: 14, settings: &[], f: &|x| x * hard(x) },
+            Case { op: "Mish", version: 18, settings: &[], f: &|x| x * x.exp().ln_1p().tanh() },
+            Case {
+                op: "Swish",
+                version: 24,
+                settings: &[("alpha", number(0.5))],
+                f: &|x| x * sigmoid(0.5 * x),
+            },
+            Case {
+                op: "Shrink",
+                version: 9,
+                settings: &[("bias", number(1.5)), ("lambd", number(1.0))],
+                f: &|x| {
+                    if x < -1.0 {
+                        x + 1.5
+                    } else if x > 1.0 {
+                        x - 1.5
+                    } else {
+                        0.0
+                    }
+                },
+            },
+            Case { op: "Sigmoid", version: 13, settings: &[], f: &sigmoid },
+            Case { op: "Softplus", version: 1, settings: &[], f: &|x| x.exp().ln_1p() },
+            Case { op: "Softsign", version: 1, settings: &[], f: &|x| x / (1.0 + x.abs()) },
+        ];
+        let data: Vec<f64> = (-80..80).map(|i| f64::from(i) / 8.0).collect();
+        for Case { op, version, settings, f } in cases {
+            let node = node(op, version, settings);
+            let wide = first(&node, &[&tensor(&[160], &data)]);
+            let single: Vec<f32> = data.iter().map(|&x| x as f32).collect();
+            let narrow = first(&node, &[&tensor(&[160], &single)]);
+            for (i, &x) in data.iter().enumerate() {
+                let (y, n, e) = (wide.to_f64().unwrap()[i], narrow.to_f64().unwrap()[i], f(x));
+                assert!((y - e).abs() <= 4e-15 * (1.0 + e.abs()), "{op}({x}) is {y}, expected {e}");
+                assert!((n - e).abs() <= 1e-6 * (1.0 + e.abs()), "{op}({x}) in f32 is {n}, expected {e}");
+            }
+            let nan = first(&node, &[&tensor(&[1], &[f64::NAN])]).to_f64().unwrap()[0];
+            // Comparisons with NaN are false, and Shrink is defined by comparisons.
+            assert!(nan.is_nan() || op == "Shrink", "{op}(NaN) is {nan}");
+        }
+        assert!(run(&node("Celu", 12, &[("alpha", number(0.0))]), &[&tensor(&[1], &[1.0])]).is_err());
     }
 }

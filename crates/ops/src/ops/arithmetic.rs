@@ -8,12 +8,17 @@ use isotrace_tensor::{DType, Tensor};
 use crate::broadcast::{line_up, old_axis, zip};
 use crate::{Call, Flow, OpError, Operator, for_int};
 
-#[derive(Debug, Clone, Copy)]
-enum Kind {
+/// An operation on two numbers of one type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
     Add,
     Sub,
     Mul,
     Div,
+    /// The larger one; NaN if either is.
+    Max,
+    /// The smaller one; NaN if either is.
+    Min,
 }
 
 #[derive(Debug)]
@@ -131,41 +136,47 @@ macro_rules! int_number {
 float_number!(f32, f64);
 int_number!(i64, i32, i16, i8, u64, u32, u16, u8);
 
-impl Arithmetic {
-    fn apply<T: Number>(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
-        let (a, b) = (a.view::<T>()?, b.view::<T>()?);
-        let (shape, data) = match self.kind {
-            Kind::Add => zip(&a, &b, T::plus),
-            Kind::Sub => zip(&a, &b, T::minus),
-            Kind::Mul => zip(&a, &b, T::times),
-            Kind::Div => zip(&a, &b, T::over),
-        }?;
-        Ok(Tensor::from_vec(&shape, data)?)
+/// The operation on two broadcast tensors.
+pub(crate) fn binary(kind: Kind, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
+    match a.dtype() {
+        DType::F32 => apply::<f32>(kind, a, b),
+        DType::F64 => apply::<f64>(kind, a, b),
+        DType::I64 => apply::<i64>(kind, a, b),
+        DType::I32 => apply::<i32>(kind, a, b),
+        // One copy of the loops for all operations is enough for the rarer types.
+        _ => for_int!(a.dtype(), "A", T => {
+            let f: fn(T, T) -> T = match kind {
+                Kind::Add => T::plus,
+                Kind::Sub => T::minus,
+                Kind::Mul => T::times,
+                Kind::Div => T::over,
+                Kind::Max => T::larger,
+                Kind::Min => T::smaller,
+            };
+            let (shape, data) = zip(&a.view::<T>()?, &b.view::<T>()?, f)?;
+            Ok(Tensor::from_vec(&shape, data)?)
+        }),
     }
+}
+
+fn apply<T: Number>(kind: Kind, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
+    let (a, b) = (a.view::<T>()?, b.view::<T>()?);
+    let (shape, data) = match kind {
+        Kind::Add => zip(&a, &b, T::plus),
+        Kind::Sub => zip(&a, &b, T::minus),
+        Kind::Mul => zip(&a, &b, T::times),
+        Kind::Div => zip(&a, &b, T::over),
+        Kind::Max => zip(&a, &b, T::larger),
+        Kind::Min => zip(&a, &b, T::smaller),
+    }?;
+    Ok(Tensor::from_vec(&shape, data)?)
 }
 
 impl Operator for Arithmetic {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let a = call.need(0, "A")?;
         let b = line_up(call.need(1, "B")?, self.axis, a.rank())?;
-        let out = match a.dtype() {
-            DType::F32 => self.apply::<f32>(a, &b),
-            DType::F64 => self.apply::<f64>(a, &b),
-            DType::I64 => self.apply::<i64>(a, &b),
-            DType::I32 => self.apply::<i32>(a, &b),
-            // One copy of the loops for the four operations is enough for the rarer types.
-            _ => for_int!(a.dtype(), "A", T => {
-                let f: fn(T, T) -> T = match self.kind {
-                    Kind::Add => T::plus,
-                    Kind::Sub => T::minus,
-                    Kind::Mul => T::times,
-                    Kind::Div => T::over,
-                };
-                let (shape, data) = zip(&a.view::<T>()?, &b.view::<T>()?, f)?;
-                Ok(Tensor::from_vec(&shape, data)?)
-            }),
-        }?;
-        Ok(vec![out])
+        Ok(vec![binary(self.kind, a, &b)?])
     }
 
     fn flow(&self) -> Flow {
