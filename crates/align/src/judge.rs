@@ -268,7 +268,9 @@ impl<'s, 'g> Judge<'s, 'g> {
         };
         let none = |_: ValueId| None;
         let rounds = |_: NodeId| true;
-        let unit = Rounding { unit: Unit::F32, allowance: false, rounds: &rounds, enters: &none };
+        let never = |_: NodeId| false;
+        let unit =
+            Rounding { unit: Unit::F32, allowance: false, rounds: &rounds, scaled: &never, enters: &none };
         let mut allowed =
             self.allowance(state, v, &behind_b, candidate, &behind_a, relation, own.len(), (unit, unit))?;
         for e in &mut allowed {
@@ -290,7 +292,15 @@ impl<'s, 'g> Judge<'s, 'g> {
                     .any(|v| side.is_constant(v) && side.shadow.get(v).is_some_and(|t| t.dtype().is_float()))
             })
         };
-        if only_a.is_empty() && only_b.is_empty() && !folded(self.a, &behind_a) && !folded(self.b, &behind_b)
+        let scaled_a = |n: NodeId| scales(self.a.graph().node(n));
+        let scaled_b = |n: NodeId| scales(self.b.graph().node(n));
+        let settings =
+            behind_a.nodes.iter().any(|&n| scaled_a(n)) || behind_b.nodes.iter().any(|&n| scaled_b(n));
+        if !settings
+            && only_a.is_empty()
+            && only_b.is_empty()
+            && !folded(self.a, &behind_a)
+            && !folded(self.b, &behind_b)
         {
             return None;
         }
@@ -311,12 +321,14 @@ impl<'s, 'g> Judge<'s, 'g> {
                     unit: Unit::of(self.a.main),
                     allowance: false,
                     rounds: &constant_a,
+                    scaled: &scaled_a,
                     enters: &enters_a,
                 },
                 Rounding {
                     unit: Unit::of(self.b.main),
                     allowance: false,
                     rounds: &constant_b,
+                    scaled: &scaled_b,
                     enters: &enters_b,
                 },
             ),
@@ -400,6 +412,15 @@ pub fn same_call(b: &Node, a: &Node) -> bool {
         && b.outputs.len() == a.outputs.len()
         && b.attributes.len() == a.attributes.len()
         && b.attributes.iter().zip(&a.attributes).all(|((n, x), (m, y))| n == m && x.same(y))
+}
+
+/// Whether a node multiplies by a setting that is no whole number.
+fn scales(node: &Node) -> bool {
+    let number = |name: &str| match node.attributes.get(name) {
+        Some(isotrace_graph::Attribute::Float(f)) => f.fract() != 0.0,
+        _ => false,
+    };
+    number("alpha") || number("scale")
 }
 
 fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {

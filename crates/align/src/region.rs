@@ -74,6 +74,8 @@ pub struct Rounding<'a> {
     pub allowance: bool,
     /// Nodes that round; the others are exact.
     pub rounds: &'a dyn Fn(NodeId) -> bool,
+    /// Nodes that multiply by a number stored in f32 as a setting: half an ulp of it scales their whole output.
+    pub scaled: &'a dyn Fn(NodeId) -> bool,
     /// What is uncertain about values that enter (boundary values and constants).
     pub enters: &'a dyn Fn(ValueId) -> Option<Tensor>,
 }
@@ -120,6 +122,13 @@ pub fn error(
                 let own = if rounding.allowance { budget.allowed } else { budget.unit };
                 for (t, o) in total.iter_mut().zip(own) {
                     *t += o;
+                }
+            }
+            if (rounding.scaled)(id)
+                && let Ok(values) = out.to_f64()
+            {
+                for (t, y) in total.iter_mut().zip(values.iter()).filter(|(_, y)| y.is_finite()) {
+                    *t += Unit::F32.u * y.abs();
                 }
             }
             if total.iter().any(|&e| e != 0.0)

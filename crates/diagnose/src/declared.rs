@@ -42,6 +42,7 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
     let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 256);
     let (unit_a, unit_b) = (unit(judge, judge.a), unit(judge, judge.b));
     let rounds = |_: NodeId| true;
+    let never = |_: NodeId| false;
     let enters_a = |r: ValueId| half_ulp(judge.a, judge.a.shadow.get(r)?, unit_a, r);
     let enters_b = |r: ValueId| {
         let exact =
@@ -57,8 +58,8 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
         &m.relation,
         own.len(),
         (
-            Rounding { unit: unit_a, allowance: true, rounds: &rounds, enters: &enters_a },
-            Rounding { unit: unit_b, allowance: true, rounds: &rounds, enters: &enters_b },
+            Rounding { unit: unit_a, allowance: true, rounds: &rounds, scaled: &never, enters: &enters_a },
+            Rounding { unit: unit_b, allowance: true, rounds: &rounds, scaled: &never, enters: &enters_b },
         ),
     )?;
     let (mut difference, mut share, mut at) = (0f64, 0f64, 0.0);

@@ -46,7 +46,7 @@ pub fn find(
     loop {
         let left = failing(judge, &state, outputs);
         if left.is_empty() || rounds == MOST_FAULTS {
-            return (faults, state, left);
+            return (absorb(faults), state, left);
         }
         rounds += 1;
         let found = search(judge, &mut state, &left, &changes);
@@ -60,7 +60,7 @@ pub fn find(
             }
         }
         if !progressed {
-            return (faults, state, left);
+            return (absorb(faults), state, left);
         }
         state = State::execute(judge, inputs, &changes);
     }
@@ -223,4 +223,33 @@ fn merge(faults: &mut Vec<Fault>, fault: Fault) {
         }
         None => faults.push(fault),
     }
+}
+
+/// A wide region that holds all nodes of A which another, proven fault names is that fault, seen from further on.
+fn absorb(faults: Vec<Fault>) -> Vec<Fault> {
+    let mut kept: Vec<Fault> = Vec::new();
+    let (wide, narrow): (Vec<Fault>, Vec<Fault>) =
+        faults.iter().cloned().partition(|f| f.nodes_a.len() > WIDE && faults.iter().any(|g| holds(f, g)));
+    if narrow.is_empty() {
+        return faults;
+    }
+    kept.extend(narrow);
+    for fault in wide {
+        let Some(root) = kept.iter_mut().find(|g| holds(&fault, g)) else { continue };
+        root.evidence.push(format!("it also shows in: {}", fault.summary));
+        root.outputs_b.extend(
+            fault.outputs_b.iter().filter(|v| !root.outputs_b.contains(v)).copied().collect::<Vec<_>>(),
+        );
+    }
+    kept
+}
+
+/// Regions of up to this many nodes stand for themselves.
+const WIDE: usize = 3;
+
+fn holds(wide: &Fault, narrow: &Fault) -> bool {
+    narrow.proof.is_some()
+        && !narrow.nodes_a.is_empty()
+        && narrow.nodes_a.len() < wide.nodes_a.len()
+        && narrow.nodes_a.iter().all(|n| wide.nodes_a.contains(n))
 }

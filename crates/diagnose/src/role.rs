@@ -112,6 +112,23 @@ pub fn is_rotary(side: &Side<'_>, v: ValueId) -> bool {
     side.is_constant(v) && side.shadow.get(v).is_some_and(is_table_of_angles)
 }
 
+/// Whether what is computed from a value is multiplied by the cosines or sines of positions.
+pub fn is_rotated(side: &Side<'_>, v: ValueId) -> bool {
+    side.consumers[v.index()].iter().any(|&n| {
+        let node = side.graph().node(n);
+        let by_angle =
+            node.op == "Mul" && node.inputs.iter().flatten().any(|&r| r != v && is_rotary(side, r));
+        by_angle || is_layout(&node.op) && node.writes().any(|w| is_rotated_once(side, w))
+    })
+}
+
+fn is_rotated_once(side: &Side<'_>, v: ValueId) -> bool {
+    side.consumers[v.index()].iter().any(|&n| {
+        let node = side.graph().node(n);
+        node.op == "Mul" && node.inputs.iter().flatten().any(|&r| r != v && is_rotary(side, r))
+    })
+}
+
 /// Whether rows begin with all ones (cosines of position 0) or all zeros (sines) and stay within [-1, 1].
 fn is_table_of_angles(tensor: &Tensor) -> bool {
     let Ok(values) = tensor.to_f64() else { return false };

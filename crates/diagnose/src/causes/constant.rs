@@ -110,7 +110,11 @@ fn name(
     right: &Tensor,
     a: ValueId,
 ) -> (&'static str, String) {
-    let general = role::of_constant(site.judge.b, n, slot, right);
+    let general = if role::is_rotary(site.judge.a, a) {
+        "rope"
+    } else {
+        role::of_constant(site.judge.b, n, slot, right)
+    };
     let theirs = &site.judge.a.graph().value(a).name;
     if let Some((x, y)) = single(own).zip(single(right)) {
         return (general, format!("{x:e}, where A's {theirs:?} is {y:e}{}", ratio(x, y)));

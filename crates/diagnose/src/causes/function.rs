@@ -5,6 +5,7 @@
 //! **Proof.** A's nodes, run on what B's region reads, in place of B's. The name follows from what the two regions
 //! have in common: a function of one input alone, angles of positions, statistics of rows, a grid.
 
+use isotrace_align::Region;
 use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::Flow;
@@ -24,7 +25,9 @@ impl Cause for Function {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
         let Some(n) = site.judge.b.producer(site.point) else { return };
         let Some(class) = family(site) else { return };
-        let Some(patch) = transplant(site) else { return };
+        let transplanted = transplant(site, &site.open_a, &site.open_b)
+            .or_else(|| transplant(site, &site.wide_a, &site.wide_b));
+        let Some(patch) = transplanted else { return };
         let names = |nodes: Vec<String>| {
             if nodes.len() > 4 { format!("{} nodes", nodes.len()) } else { nodes.join(", ") }
         };
@@ -65,11 +68,13 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     let any = |f: &dyn Fn(&str) -> bool| ops_a.iter().chain(&ops_b).any(|op| f(op));
     let grid =
         |ops: &[&str]| ops.iter().any(|op| matches!(*op, "Round" | "Floor") || op.contains("Quantize"));
-    let rotary = site
-        .open_b
-        .nodes
-        .iter()
-        .any(|&n| site.node_b(n).inputs.iter().flatten().any(|&v| role::is_rotary(b, v)))
+    let rotary = role::is_rotated(b, site.point)
+        || role::is_rotated(a, site.candidate)
+        || site
+            .open_b
+            .nodes
+            .iter()
+            .any(|&n| site.node_b(n).inputs.iter().flatten().any(|&v| role::is_rotary(b, v)))
         || site
             .open_a
             .nodes
@@ -81,7 +86,7 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         Some("rope")
     } else if any(&|op| matches!(op, "LSTM" | "GRU" | "RNN")) {
         Some("gate_order")
-    } else if pointwise(site) {
+    } else if pointwise(site, &site.open_a, &site.open_b) || pointwise(site, &site.wide_a, &site.wide_b) {
         Some("activation")
     } else if any(&|op| role::is_normalisation(op) || op == "ReduceMean") {
         Some("normalisation")
@@ -96,21 +101,21 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
 }
 
 /// Whether both regions are functions of the same one value, element by element.
-fn pointwise(site: &Site<'_, '_, '_>) -> bool {
+fn pointwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> bool {
     let (a, b) = (site.judge.a, site.judge.b);
     let one = |boundary: Vec<ValueId>| if let [v] = boundary[..] { Some(v) } else { None };
-    let entering = |side: &isotrace_align::Side<'_>, region: &isotrace_align::Region| -> Vec<ValueId> {
+    let entering = |side: &isotrace_align::Side<'_>, region: &Region| -> Vec<ValueId> {
         region.boundary.iter().copied().filter(|&v| !side.is_constant(v)).collect()
     };
-    let (Some(x), Some(y)) = (one(entering(a, &site.open_a)), one(entering(b, &site.open_b))) else {
+    let (Some(x), Some(y)) = (one(entering(a, in_a)), one(entering(b, in_b))) else {
         return false;
     };
-    let elementwise_a = site.open_a.dynamic_nodes(a).all(|n| {
+    let elementwise_a = in_a.dynamic_nodes(a).all(|n| {
         a.plan.op(n).flow() == Flow::Elementwise
             || role::is_activation(&site.node_a(n).op)
             || site.is_void_a(n)
     });
-    let elementwise_b = site.open_b.dynamic_nodes(b).all(|n| {
+    let elementwise_b = in_b.dynamic_nodes(b).all(|n| {
         b.plan.op(n).flow() == Flow::Elementwise
             || role::is_activation(&site.node_b(n).op)
             || site.is_void_b(n)
@@ -120,10 +125,10 @@ fn pointwise(site: &Site<'_, '_, '_>) -> bool {
 }
 
 /// A's region as one call on what B's region reads, laid out as B's point.
-fn transplant(site: &Site<'_, '_, '_>) -> Option<Patch> {
+fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Patch> {
     // B's values by what they hold in A, in A's own layout only: others would have to be carried first.
     let mut partners: FxHashMap<ValueId, ValueId> = FxHashMap::default();
-    for &v in &site.open_b.boundary {
+    for &v in &in_b.boundary {
         if let Some(m) = &site.state.matched[v.index()]
             && m.relation == isotrace_align::Relation::Same
         {
@@ -131,7 +136,7 @@ fn transplant(site: &Site<'_, '_, '_>) -> Option<Patch> {
         }
     }
     let mut calls = 0;
-    let patch = graft(site, site.candidate, &partners, &mut calls)?;
+    let patch = graft(site, in_a, site.candidate, &partners, &mut calls)?;
     let same_shape = site.judge.a.shadow.get(site.candidate)?.shape()
         == site.state.shadow[site.point.index()].as_ref()?.shape();
     same_shape.then_some(patch)
@@ -139,6 +144,7 @@ fn transplant(site: &Site<'_, '_, '_>) -> Option<Patch> {
 
 fn graft(
     site: &Site<'_, '_, '_>,
+    in_a: &Region,
     v: ValueId,
     partners: &FxHashMap<ValueId, ValueId>,
     calls: &mut usize,
@@ -156,10 +162,9 @@ fn graft(
             Some(r) => {
                 if let Some(&own) = partners.get(&site.judge.index.class(r)).filter(|_| !a.is_constant(r)) {
                     Source::Value(own)
-                } else if site.open_a.nodes.contains(&a.producer(r).unwrap_or(NodeId(u32::MAX)))
-                    && !a.is_constant(r)
+                } else if in_a.nodes.contains(&a.producer(r).unwrap_or(NodeId(u32::MAX))) && !a.is_constant(r)
                 {
-                    Source::Patch(Box::new(graft(site, r, partners, calls)?))
+                    Source::Patch(Box::new(graft(site, in_a, r, partners, calls)?))
                 } else {
                     Source::Tensor { declared: a.declared.get(r)?.clone(), shadow: a.shadow.get(r)?.clone() }
                 }

@@ -31,6 +31,10 @@ impl Cause for Missing {
                     (site.judge.b.dynamic_inputs(n).first(), node.outputs.first())
             {
                 for (a, missing) in &theirs {
+                    // A node of the same operator is not what is missing; what it reads is.
+                    if missing.last().is_some_and(|&m| site.node_a(m).op == node.op) && missing.len() > 1 {
+                        continue;
+                    }
                     let Some(source) = as_source(site, *a, *output) else { continue };
                     let Some(patch) = identity(node, source) else { continue };
                     push(site, vec![(n, patch)], vec![n], input, *a, missing, 17, out);
@@ -162,7 +166,7 @@ fn push(
 fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -> &'static str {
     let producer = site.judge.a.producer(a).map(|n| site.node_a(n));
     let own = site.judge.b.producer(read).map(|n| site.node_b(n));
-    if producer.is_some_and(|n| role::is_layout(&n.op)) && own.is_some_and(|n| role::is_product(&n.op)) {
+    if producer.is_some_and(|n| role::is_layout(&n.op)) {
         return "layout";
     }
     let part = |op: &str| matches!(op, "Split" | "Slice" | "Gather");

@@ -38,13 +38,7 @@ impl Cause for Order {
                 sources.swap(i, j);
                 let Some(patch) = Patch::new(node, sources) else { continue };
                 let twin = site.nodes_a().iter().copied().find(|&m| site.node_a(m).op == node.op);
-                let rotary = node.op == "Concat"
-                    && node.writes().any(|v| {
-                        site.judge.b.consumers[v.index()].iter().any(|&c| {
-                            let reads = &site.node_b(c).inputs;
-                            reads.iter().flatten().any(|&r| r != v && role::is_rotary(site.judge.b, r))
-                        })
-                    });
+                let rotary = node.op == "Concat" && node.writes().any(|v| role::is_rotated(site.judge.b, v));
                 let class = match node.op.as_str() {
                     "Where" => "mask",
                     _ if rotary => "rope",

@@ -9,6 +9,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use super::{Cause, Proposal, label};
+use crate::role;
 use crate::site::Site;
 
 /// See the module's text.
@@ -34,6 +35,16 @@ impl Cause for Ratio {
         if !fits {
             return;
         }
+        let widths = site
+            .open_b
+            .boundary
+            .iter()
+            .chain([&site.point])
+            .filter_map(|v| site.state.shadow[v.index()].as_ref());
+        let unbiased = widths.flat_map(|t| t.shape().to_vec()).filter(|&n| n > 2).find(|&n| {
+            let ratio = n as f64 / (n - 1) as f64;
+            [ratio, ratio.sqrt()].iter().any(|r| [factor, 1.0 / factor].iter().any(|k| (k - r).abs() < 1e-6))
+        });
         // Name the node that multiplies by a number, if there is one; else what ends the region.
         let multiplies = |node: &Node| {
             matches!(node.op.as_str(), "Mul" | "Div")
