@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 
-use isotrace_graph::{Node, NodeId, ValueId};
+use isotrace_graph::{Attribute, Node, NodeId, ValueId};
 use isotrace_ops::budget::{NOISE, Unit};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
@@ -414,13 +414,13 @@ pub fn same_call(b: &Node, a: &Node) -> bool {
         && b.attributes.iter().zip(&a.attributes).all(|((n, x), (m, y))| n == m && x.same(y))
 }
 
-/// Whether a node multiplies by a setting that is no whole number.
+/// Whether a node has a setting that is a number and no whole one.
 fn scales(node: &Node) -> bool {
-    let number = |name: &str| match node.attributes.get(name) {
-        Some(isotrace_graph::Attribute::Float(f)) => f.fract() != 0.0,
+    node.attributes.values().any(|a| match a {
+        Attribute::Float(f) => f.fract() != 0.0,
+        Attribute::Floats(f) => f.iter().any(|f| f.fract() != 0.0),
         _ => false,
-    };
-    number("alpha") || number("scale")
+    })
 }
 
 fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {

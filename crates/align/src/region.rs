@@ -1,12 +1,14 @@
 //! A piece of one network between given values: its nodes, its float64 evaluation, what rounding may do to it.
 
-use isotrace_graph::{NodeId, ValueId};
+use isotrace_graph::{Attribute, NodeId, ValueId};
+use isotrace_ops::Precision;
 use isotrace_ops::budget::Unit;
 use isotrace_run::RunError;
 use isotrace_tensor::Tensor;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::Side;
+use crate::patch::Patch;
 
 /// Nodes of one side between boundary values and an output.
 #[derive(Debug, Clone, Default)]
@@ -74,7 +76,7 @@ pub struct Rounding<'a> {
     pub allowance: bool,
     /// Nodes that round; the others are exact.
     pub rounds: &'a dyn Fn(NodeId) -> bool,
-    /// Nodes that multiply by a number stored in f32 as a setting: half an ulp of it scales their whole output.
+    /// Nodes whose settings are numbers stored in f32: each stands for half an ulp around it, as a constant does.
     pub scaled: &'a dyn Fn(NodeId) -> bool,
     /// What is uncertain about values that enter (boundary values and constants).
     pub enters: &'a dyn Fn(ValueId) -> Option<Tensor>,
@@ -125,10 +127,10 @@ pub fn error(
                 }
             }
             if (rounding.scaled)(id)
-                && let Ok(values) = out.to_f64()
+                && let Some(moved) = settings_error(side, id, lookup, index, out)
             {
-                for (t, y) in total.iter_mut().zip(values.iter()).filter(|(_, y)| y.is_finite()) {
-                    *t += Unit::F32.u * y.abs();
+                for (t, m) in total.iter_mut().zip(moved) {
+                    *t += m;
                 }
             }
             if total.iter().any(|&e| e != 0.0)
@@ -139,4 +141,36 @@ pub fn error(
         }
     }
     Ok(errors.remove(&output))
+}
+
+/// What half an ulp of each fractional setting of a node does to an output: a difference quotient over 2^-10.
+fn settings_error(
+    side: &Side<'_>,
+    id: NodeId,
+    lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+    index: usize,
+    output: &Tensor,
+) -> Option<Vec<f64>> {
+    const STEP: f32 = 1.0 / 1024.0;
+    let node = side.graph().node(id);
+    let exact = output.to_f64().ok()?;
+    let mut total = vec![0.0; exact.len()];
+    for (name, setting) in &node.attributes {
+        let moved = match setting {
+            Attribute::Float(f) if f.fract() != 0.0 => Attribute::Float(f * (1.0 + STEP)),
+            Attribute::Floats(f) if f.iter().any(|f| f.fract() != 0.0) => {
+                Attribute::Floats(f.iter().map(|f| f * (1.0 + STEP)).collect())
+            }
+            _ => continue,
+        };
+        let mut changed = node.clone();
+        changed.attributes.insert(name.clone(), moved);
+        let patch = Patch::new(&changed, Patch::sources_of(node))?;
+        let outputs = patch.evaluate(Precision::Float64, lookup, None)?;
+        for ((t, x), y) in total.iter_mut().zip(outputs.get(index)?.to_f64().ok()?.iter()).zip(exact.iter()) {
+            let d = (x - y).abs() / f64::from(STEP) * Unit::F32.u;
+            *t += if d.is_finite() { d } else { 0.0 };
+        }
+    }
+    Some(total)
 }

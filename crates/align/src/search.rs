@@ -324,14 +324,14 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
         if theirs.len() != value.len() {
             return None;
         }
-        if theirs.shape() == value.shape() {
+        if theirs.shape() == value.shape() && correlation(theirs, value).abs() > 0.5 {
             return Some(Relation::Same);
         }
         let mut best: Option<(f64, Relation)> = None;
         for (i, relation) in candidates(theirs.shape(), value.shape()).into_iter().take(32).enumerate() {
             let Some(carried) = relation.carry(theirs, value.shape()) else { continue };
             // Flat order unless another layout is clearly nearer.
-            let score = correlation(&carried, value).abs() + if i == 0 { 0.1 } else { 0.0 };
+            let score = correlation(&carried, value).abs() + if i == 0 { 0.3 } else { 0.0 };
             if best.as_ref().is_none_or(|(s, _)| score > *s) {
                 best = Some((score, relation));
             }

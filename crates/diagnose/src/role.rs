@@ -271,7 +271,8 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
     let truth =
         node.writes().next().and_then(|v| side.declared.get(v)).is_some_and(|t| t.dtype() == DType::Bool);
     let reads_mask = node.inputs.iter().flatten().any(|&v| side.shadow.get(v).is_some_and(masks));
-    let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v));
+    let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v))
+        || node.writes().any(|v| is_rotated(side, v)) && !is_product(&node.op);
     match node.op.as_str() {
         _ if rotary => "rope",
         _ if truth => "mask",

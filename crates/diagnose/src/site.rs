@@ -7,7 +7,7 @@ use isotrace_tensor::Tensor;
 /// Nodes a region is widened to while its borders on the two sides do not agree.
 const WIDEST: usize = 24;
 /// Times the borders are moved outwards.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 32;
 
 /// A region of B that does not compute what the region of A beside it computes.
 pub struct Site<'x, 's, 'g> {
@@ -132,15 +132,39 @@ fn widen(judge: &Judge<'_, '_>, state: &State, point: ValueId, candidate: ValueI
         let classes_a: Vec<ValueId> = border_a.iter().map(|&v| judge.index.class(v)).collect();
         let classes_b: Vec<ValueId> = border_b.iter().filter_map(|&v| class_b(v)).collect();
         let mut grown = false;
+        // Of the values that one side alone reads, the latest in A's order: where it came from may be read by both.
+        let place = |a: Option<ValueId>| a.and_then(|a| judge.a.producer(a));
+        let mut foreign: Vec<(Option<NodeId>, bool, ValueId)> = Vec::new();
         for &v in &border_b {
-            let foreign = class_b(v).is_none_or(|c| !classes_a.contains(&c));
             let permuted = state.matched[v.index()].as_ref().is_some_and(|m| m.relation.is_permuted());
             let void = judge.b.producer(v).is_some_and(|n| is_void(judge, state, n));
-            grown |= b.nodes.len() < WIDEST && pass(judge.b, v, foreign || permuted || void, &mut through_b);
+            let moved = judge.b.producer(v).is_some_and(|n| judge.b.moves(n));
+            if b.nodes.len() < WIDEST && judge.b.producer(v).is_some() {
+                if permuted || void || moved {
+                    through_b.push(v);
+                    grown = true;
+                } else if class_b(v).is_none_or(|c| !classes_a.contains(&c)) {
+                    foreign.push((place(state.matched[v.index()].as_ref().map(|m| m.a)), false, v));
+                }
+            }
         }
         for &v in &border_a {
-            let foreign = !classes_b.contains(&judge.index.class(v));
-            grown |= a.nodes.len() < WIDEST && pass(judge.a, v, foreign, &mut through_a);
+            if let Some(n) = judge.a.producer(v).filter(|_| a.nodes.len() < WIDEST) {
+                if judge.a.moves(n) {
+                    through_a.push(v);
+                    grown = true;
+                } else if !classes_b.contains(&judge.index.class(v)) {
+                    foreign.push((place(Some(v)), true, v));
+                }
+            }
+        }
+        if !grown && let Some(&(_, of_a, v)) = foreign.iter().max() {
+            if of_a {
+                through_a.push(v)
+            } else {
+                through_b.push(v)
+            }
+            grown = true;
         }
         if !grown {
             break;
@@ -156,16 +180,6 @@ fn is_void(judge: &Judge<'_, '_>, state: &State, n: NodeId) -> bool {
     let mut writes = judge.b.graph().node(n).writes().peekable();
     writes.peek().is_some()
         && writes.all(|w| class(w).is_some_and(|c| reads.iter().any(|&r| class(r) == Some(c))))
-}
-
-/// Lets a region grow through a border value: written by a node that only moves elements, or foreign to the other side.
-fn pass(side: &Side<'_>, v: ValueId, foreign: bool, through: &mut Vec<ValueId>) -> bool {
-    let Some(n) = side.producer(v) else { return false };
-    if foreign || side.moves(n) {
-        through.push(v);
-        return true;
-    }
-    false
 }
 
 fn dynamic(side: &Side<'_>, region: &Region) -> Vec<ValueId> {
