@@ -144,8 +144,8 @@ mod tests {
     #[test]
     fn fillings_as_a_table() {
         use Filling::{All, Below, Halves, Normal, Positions};
-        let index = [Use::Index(30)];
         type Case<'a> = (&'a str, DType, &'a [usize], &'a [Use], Filling);
+        let index = [Use::Index(30)];
         let cases: [Case<'_>; 11] = [
             ("x", DType::F32, &[2, 8], &[], Normal),
             ("pixel_values", DType::F16, &[2, 3, 64, 64], &[], Normal),

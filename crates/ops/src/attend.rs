@@ -101,12 +101,16 @@ pub fn attend<N: Number>(
         };
         if scoring.scale != 1.0 {
             let scale = N::exact(N::Weight::of(scoring.scale));
-            scores.iter_mut().for_each(|s| *s = s.times(scale));
+            for s in &mut scores {
+                *s = s.times(scale);
+            }
         }
         hand(Stage::Scaled, &scores);
         if scoring.softcap != 0.0 {
             let cap = Activation::ScaledTanh(scoring.softcap, 1.0 / scoring.softcap);
-            scores.iter_mut().for_each(|s| *s = s.activate(cap));
+            for s in &mut scores {
+                *s = s.activate(cap);
+            }
         }
         hand(Stage::Capped, &scores);
         let shut = N::exact(-N::Weight::INFINITY);
@@ -141,7 +145,7 @@ pub fn attend<N: Number>(
         let mut result = Vec::new();
         // A value that no query looks at must not reach the output, not even as 0 times NaN.
         let dead = |j: usize| scores.iter().skip(j).step_by(keys).all(|p| p.value() == N::Weight::ZERO);
-        let poisoned = v.iter().any(|x| !(x.value().abs() < N::Weight::INFINITY));
+        let poisoned = !v.iter().all(|x| x.value().abs() < N::Weight::INFINITY);
         if poisoned {
             let mut v = v.to_vec();
             for (j, v) in v.chunks_mut(value_size.max(1)).enumerate() {
@@ -222,7 +226,7 @@ mod tests {
     const SIZES: Sizes =
         Sizes { batch: 1, heads: 2, key_heads: 1, queries: 2, keys: 3, size: 1, value_size: 1 };
 
-    fn scoring<'a>(visible: &'a (dyn Fn(usize, usize) -> (usize, usize) + Sync)) -> Scoring<'a, f64> {
+    fn scoring(visible: &(dyn Fn(usize, usize) -> (usize, usize) + Sync)) -> Scoring<'_, f64> {
         Scoring { scale: 1.0, softcap: 0.0, bias: None, mask: None, visible, sink: None, scores: None }
     }
 

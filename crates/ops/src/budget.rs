@@ -1,7 +1,7 @@
 //! The rounding budgets: how far a value computed at unit roundoff u may lie from its exact value.
 //!
 //! Every constant of the decision rule about rounding is in this file. The classes, units and factors were
-//! calibrated against ONNX Runtime 1.31 and PyTorch 2.15 (see `docs/budgets.md`, made by a script); `share` in
+//! calibrated against ONNX Runtime 1.31 and PyTorch 2.15 (see `docs/budgets.md`); `share` in
 //! each text is the largest part of the budget that a real runtime used there.
 //!
 //! Sources: Higham and Mary 2019, 2020 (probabilistic bounds of sums: sqrt(K) for K); Blanchard, Higham and Higham

@@ -168,12 +168,12 @@ fn replace(
     call: &Call<'_>,
     replacement: impl Fn(usize, &Tensor) -> Result<Tensor, OpError>,
 ) -> Result<Vec<Option<Tensor>>, OpError> {
-    let change = |(i, x): (usize, &Option<&Tensor>)| match x {
+    let change = |(i, x): (usize, Option<&Tensor>)| match x {
         Some(x) if x.dtype().is_float() => replacement(i, x).map(Some),
-        Some(x) => Ok(Some((*x).clone())),
+        Some(x) => Ok(Some(x.clone())),
         None => Ok(None),
     };
-    call.inputs.iter().enumerate().map(change).collect()
+    call.inputs.iter().copied().enumerate().map(change).collect()
 }
 
 /// Inputs with their errors added, weighed by input and element.

@@ -147,6 +147,7 @@ impl Norm {
 
     /// The budget of output `index` of [`Self::tensor`] on f64 tensors. Normalisations in real runtimes often take
     /// the variance in one pass; `one_pass` allows for it.
+    #[expect(clippy::too_many_arguments, reason = "a call, one of its outputs, and what is asked of it")]
     pub fn budget(
         self,
         x: &Tensor,

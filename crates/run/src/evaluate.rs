@@ -77,7 +77,8 @@ fn float64(op: &dyn Operator, what: &Evaluation<'_>) -> Result<Vec<Tensor>, OpEr
             *out = decided.clone();
         }
     }
-    if let (Decision::Picks { axis }, Some(Some(places)), Some(data)) = (decision, decided.get(1), wide.first().copied().flatten())
+    if let (Decision::Picks { axis }, Some(Some(places)), Some(data)) =
+        (decision, decided.get(1), wide.first().copied().flatten())
         && places.dtype() == DType::I64
     {
         outputs[0] = pick(data, places, axis)?;

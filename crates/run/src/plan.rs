@@ -336,7 +336,7 @@ mod tests {
             version: 18,
             inputs: inputs.iter().map(|&i| Some(ValueId(i))).collect(),
             outputs: vec![Some(ValueId(output))],
-            attributes: Default::default(),
+            attributes: isotrace_graph::Attributes::default(),
         }
     }
 

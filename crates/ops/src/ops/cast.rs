@@ -1,6 +1,6 @@
 //! Cast, CastLike and BitCast: other element types.
 //!
-//! In [`Precision::Float64`](crate::Precision::Float64) a cast to a float of any width keeps f64, so that narrowing
+//! In [`Precision::Float64`] a cast to a float of any width keeps f64, so that narrowing
 //! shows as a difference from float64 and not in it.
 
 use isotrace_graph::Node;

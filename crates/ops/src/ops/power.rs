@@ -57,10 +57,12 @@ fn by_constant<T: Float>(x: &[T], exponent: f64) -> Option<Vec<T>> {
 fn pow<T: Float>(x: &View<'_, T>, y: &Tensor) -> Result<Tensor, OpError> {
     let y = y.cast(T::DTYPE)?;
     let y = y.view::<T>()?;
-    if y.len() == 1 && y.shape().len() <= x.shape().len() && x.is_contiguous() {
-        if let Some(data) = by_constant(x.data(), y.data()[0].wide()) {
-            return Ok(Tensor::from_vec(x.shape(), data)?);
-        }
+    if y.len() == 1
+        && y.shape().len() <= x.shape().len()
+        && x.is_contiguous()
+        && let Some(data) = by_constant(x.data(), y.data()[0].wide())
+    {
+        return Ok(Tensor::from_vec(x.shape(), data)?);
     }
     let (shape, data) = zip(x, &y, |x, y| x.powf(y))?;
     Ok(Tensor::from_vec(&shape, data)?)

@@ -139,7 +139,9 @@ impl Rotary {
                 turn::<T>(&mut row[..turned], &c[at..at + half], &s[at..at + half], self.interleaved);
                 if self.scale != 1.0 {
                     let scale = T::of(self.scale);
-                    row.iter_mut().for_each(|x| *x = *x * scale);
+                    for x in row {
+                        *x *= scale;
+                    }
                 }
             }
         }

@@ -60,8 +60,11 @@ impl Manifest {
     }
 
     pub fn write(&self) {
-        let lines: String = self.reasons.iter().map(|(name, reason)| format!("{name}: {reason}\n")).collect();
-        std::fs::write(&self.path, format!("{}{lines}", self.head)).unwrap();
+        let mut text = self.head.clone();
+        for (name, reason) in &self.reasons {
+            text += &format!("{name}: {reason}\n");
+        }
+        std::fs::write(&self.path, text).unwrap();
     }
 }
 
