@@ -54,7 +54,8 @@ def network():
                 weight.mul_(6)
             elif name.endswith("bias"):
                 weight.normal_(std=0.1)
-    return Encoder(bert)
+    # The wrapper too: the older exporter puts back the mode of what it was given, and of everything inside.
+    return Encoder(bert).eval()
 
 
 def export(model, inputs, path, dynamo):
