@@ -59,6 +59,11 @@ impl Operator for Bits {
         let (a, b) = (call.need(0, "A")?, call.need(1, "B")?);
         let out = for_int!(a.dtype(), "A", T => {
             // Written for signed types too, for which ONNX leaves negative shifts undefined: they count as too wide.
+            #[allow(
+                clippy::useless_conversion,
+                clippy::unnecessary_fallible_conversions,
+                reason = "compiled for u32 and narrower types too"
+            )]
             let places = |y: T| u32::try_from(y).unwrap_or(u32::MAX);
             let f: &(dyn Fn(T, T) -> T + Sync) = match self.kind {
                 Kind::And => &|x, y| x & y,
