@@ -197,11 +197,12 @@ impl Tensor {
     ///
     /// Integers beyond 2^53 are rounded to nearest.
     pub fn to_f64(&self) -> Result<Cow<'_, [f64]>, TensorError> {
-        if self.dtype == DType::F64 {
-            return Ok(Cow::Borrowed(self.as_slice()?));
+        match self.dtype {
+            DType::F64 => Ok(Cow::Borrowed(self.as_slice()?)),
+            // The type of nearly every call, without the second copy.
+            DType::F32 => Ok(Cow::Owned(self.as_slice::<f32>()?.iter().map(|&x| f64::from(x)).collect())),
+            _ => Ok(Cow::Owned(self.cast(DType::F64)?.as_slice::<f64>()?.to_vec())),
         }
-        let wide = self.cast(DType::F64)?;
-        Ok(Cow::Owned(wide.as_slice::<f64>()?.to_vec()))
     }
 
     /// The elements of an integer or bool tensor as i64 (u64 beyond `i64::MAX` saturates).

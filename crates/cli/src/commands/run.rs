@@ -9,6 +9,7 @@ use isotrace_inputs::{bind_one, nearest};
 use isotrace_ops::Precision;
 use isotrace_run::{Keep, Options, Plan};
 use isotrace_tensor::Tensor;
+use rayon::prelude::*;
 
 use crate::args;
 use crate::console::{self, Console};
@@ -63,10 +64,14 @@ pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
         }
         let _ = writeln!(text, "seed    {}", args.inputs.seed);
     }
-    for (name, tensor) in &named {
-        let typed = typed(tensor.dtype().name(), tensor.shape());
-        let _ = writeln!(text, "output  {} {typed}: {}", isotrace_report::printable(name), described(tensor));
-    }
+    let lines: Vec<String> = named
+        .par_iter()
+        .map(|(name, tensor)| {
+            let typed = typed(tensor.dtype().name(), tensor.shape());
+            format!("output  {} {typed}: {}\n", isotrace_report::printable(name), described(tensor))
+        })
+        .collect();
+    text.extend(lines);
     if let Some(path) = &args.output {
         let _ = writeln!(text, "wrote   {}", path.display());
     }
@@ -126,26 +131,73 @@ fn described(tensor: &Tensor) -> String {
         let shown: Vec<String> = texts.iter().take(FEW).map(|t| format!("{t:?}")).collect();
         return format!("{}{}", shown.join(" "), if texts.len() > FEW { " ..." } else { "" });
     }
+    if tensor.len() > FEW {
+        // With every value asked for, this reads the whole run again: the type of most is read in place.
+        return match tensor.as_slice::<f32>() {
+            Ok(values) => Summary::of(values).to_string(),
+            Err(_) => tensor.to_f64().map_or_else(|_| format!("{tensor:?}"), |v| Summary::of(&v).to_string()),
+        };
+    }
     let Ok(values) = tensor.to_f64() else { return format!("{tensor:?}") };
-    if values.len() <= FEW {
-        return values.iter().map(|x| short(*x)).collect::<Vec<_>>().join(" ");
-    }
-    let finite: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
-    let nan = values.iter().filter(|x| x.is_nan()).count();
-    let infinite = values.len() - finite.len() - nan;
-    let (low, high) =
-        finite.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
-    let mut parts = Vec::new();
-    if !finite.is_empty() {
-        let mean = finite.iter().sum::<f64>() / finite.len() as f64;
-        parts.push(format!("{} to {}, mean {}", short(low), short(high), short(mean)));
-    }
-    for (count, what) in [(nan, "NaN"), (infinite, "infinite")] {
-        if count > 0 {
-            parts.push(format!("{count} {what}"));
+    values.iter().map(|x| short(*x)).collect::<Vec<_>>().join(" ")
+}
+
+/// Range and mean of the finite elements, and how many are not.
+struct Summary {
+    low: f64,
+    high: f64,
+    sum: f64,
+    finite: usize,
+    nan: usize,
+    infinite: usize,
+}
+
+impl Summary {
+    /// Sums run in lanes, so that the loop needs no element to wait for the one before.
+    fn of<T: Copy + Into<f64>>(values: &[T]) -> Self {
+        const LANES: usize = 8;
+        let (mut low, mut high, mut sum) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES], [0.0; LANES]);
+        let (mut finite, mut nan) = ([0usize; LANES], [0usize; LANES]);
+        let mut take = |lane: usize, x: T| {
+            let x: f64 = x.into();
+            let counts = x.is_finite();
+            finite[lane] += usize::from(counts);
+            nan[lane] += usize::from(x.is_nan());
+            sum[lane] += if counts { x } else { 0.0 };
+            low[lane] = if counts && x < low[lane] { x } else { low[lane] };
+            high[lane] = if counts && x > high[lane] { x } else { high[lane] };
+        };
+        let (whole, rest) = values.as_chunks::<LANES>();
+        for chunk in whole {
+            (0..LANES).for_each(|lane| take(lane, chunk[lane]));
+        }
+        rest.iter().enumerate().for_each(|(lane, &x)| take(lane, x));
+        let (finite, nan) = (finite.iter().sum(), nan.iter().sum());
+        Self {
+            low: low.into_iter().fold(f64::INFINITY, f64::min),
+            high: high.into_iter().fold(f64::NEG_INFINITY, f64::max),
+            sum: sum.iter().sum(),
+            finite,
+            nan,
+            infinite: values.len() - finite - nan,
         }
     }
-    parts.join(", ")
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        if self.finite > 0 {
+            let mean = self.sum / self.finite as f64;
+            parts.push(format!("{} to {}, mean {}", short(self.low), short(self.high), short(mean)));
+        }
+        for (count, what) in [(self.nan, "NaN"), (self.infinite, "infinite")] {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        f.write_str(&parts.join(", "))
+    }
 }
 
 /// Five significant digits; whole numbers whole.
