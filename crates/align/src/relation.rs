@@ -13,8 +13,6 @@ pub enum Relation {
     PermutedA(Vec<usize>),
     /// B with its axes in the order `perm` reads as A does.
     PermutedB(Vec<usize>),
-    /// Channels (axis 1) in blocks of this many, each block innermost: ONNX Runtime's blocked layout, under A's shape.
-    Blocked(usize),
 }
 
 impl Relation {
@@ -23,7 +21,7 @@ impl Relation {
         match self {
             Self::Same => "same",
             Self::Reshaped => "reshaped",
-            Self::PermutedA(_) | Self::PermutedB(_) | Self::Blocked(_) => "permuted",
+            Self::PermutedA(_) | Self::PermutedB(_) => "permuted",
         }
     }
 
@@ -41,24 +39,9 @@ impl Relation {
                 let permuted: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
                 a.reshape(&permuted).ok()?.permute(&inverse(perm)).ok()
             }
-            Self::Blocked(block) => {
-                let split = blocked_shape(a.shape(), *block)?;
-                a.reshape(&split).ok()?.permute(&blocked_order(split.len())).ok()?.reshape(shape).ok()
-            }
             _ => None,
         }
     }
-}
-
-/// N, C, ... as N, C / block, block, ...
-fn blocked_shape(shape: &[usize], block: usize) -> Option<Vec<usize>> {
-    let [n, c, rest @ ..] = shape else { return None };
-    (c % block == 0).then(|| [&[*n, c / block, block], rest].concat())
-}
-
-/// The order of axes that moves the block behind everything else.
-fn blocked_order(rank: usize) -> Vec<usize> {
-    [0, 1].into_iter().chain(3..rank).chain([2]).collect()
 }
 
 fn inverse(perm: &[usize]) -> Vec<usize> {
@@ -79,11 +62,6 @@ pub fn candidates(a: &[usize], b: &[usize]) -> Vec<Relation> {
     let mut out = vec![if a == b { Relation::Same } else { Relation::Reshaped }];
     for perm in permutations(a) {
         out.push(Relation::PermutedA(perm));
-    }
-    if let ([_, c, _, ..], true) = (a, a == b) {
-        out.extend(
-            [16, 8, 4].into_iter().filter(|block| *c > *block && c % block == 0).map(Relation::Blocked),
-        );
     }
     // Where A merged axes that B keeps apart only B's axes can express the order.
     if b != a {
@@ -142,12 +120,6 @@ impl<'a> Probe<'a> {
             Relation::Same | Relation::Reshaped => (View::new(a, a_shape), a_shape.to_vec()),
             Relation::PermutedA(perm) => {
                 let view = View::new(a, a_shape).permute(perm);
-                let shape = view.shape().to_vec();
-                (view, shape)
-            }
-            Relation::Blocked(block) => {
-                let split = blocked_shape(a_shape, *block).unwrap_or_else(|| vec![1, 1, 1, a.len()]);
-                let view = View::new(a, &split).permute(&blocked_order(split.len()));
                 let shape = view.shape().to_vec();
                 (view, shape)
             }

@@ -14,7 +14,10 @@ use crate::interrupt;
 pub fn graph(path: &Path) -> anyhow::Result<Graph> {
     let model = Model::read(path)?;
     // Errors of the file name it themselves, those of its content do not.
-    model.graph().with_context(|| path.display().to_string())
+    let mut graph = model.graph().with_context(|| path.display().to_string())?;
+    // The runtime's blocked layout does not say how wide its blocks are; all of a file's operators together do.
+    isotrace_ops::nchwc::annotate(&mut graph).with_context(|| path.display().to_string())?;
+    Ok(graph)
 }
 
 /// The tensors of `--inputs`, where it is given.

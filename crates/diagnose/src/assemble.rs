@@ -253,7 +253,7 @@ fn pair(judge: &Judge<'_, '_>, state: &State, va: ValueId, vb: ValueId, blamed: 
         relation: match layout {
             Layout::Same => Relation::Same,
             Layout::Reshaped => Relation::Reshaped,
-            Layout::PermutedA(_) | Layout::PermutedB(_) | Layout::Blocked(_) => Relation::Permuted,
+            Layout::PermutedA(_) | Layout::PermutedB(_) => Relation::Permuted,
         },
         role: role(a, va).or_else(|| role(b, vb)),
         op: Both::new(op(a, va), op(b, vb)),
@@ -267,9 +267,6 @@ fn pair(judge: &Judge<'_, '_>, state: &State, va: ValueId, vb: ValueId, blamed: 
         }
         Layout::PermutedB(perm) => {
             out.detail.insert("perm_b".into(), perm.clone().into());
-        }
-        Layout::Blocked(block) => {
-            out.detail.insert("channel_block".into(), (*block).into());
         }
         _ => {}
     }

@@ -58,7 +58,7 @@ impl Activation {
             "softsign" => Self::Softsign,
             "softplus" => Self::Softplus,
             "clip" => Self::Clip(at(0, f64::from(f32::MIN)), at(1, f64::from(f32::MAX))),
-            "hardswish" => Self::HardSwish(at(0, f64::from(1f32 / 6.0)), at(1, 0.5)),
+            "hardswish" => Self::HardSwish(at(0, 1.0 / 6.0), at(1, 0.5)),
             _ => {
                 return Err(OpError::Setting(format!(
                     "the activation {name:?} is unknown; known are Relu, Tanh, Sigmoid, Affine, LeakyRelu, \

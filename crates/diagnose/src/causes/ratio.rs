@@ -75,12 +75,22 @@ impl Cause for Ratio {
             nodes_b: vec![named],
             nodes_a: twin.into_iter().collect(),
             edge: None,
-            class: "scale",
-            summary: format!(
-                "{} is {:.9} times what A computes, everywhere",
-                label(site.judge.b, named),
-                1.0 / factor
-            ),
+            class: match unbiased {
+                Some(_) => "normalisation",
+                None if role::is_rotated(site.judge.b, site.point) => "rope",
+                None => "scale",
+            },
+            summary: match unbiased {
+                Some(n) => format!(
+                    "{} differs as {n} - 1 does from {n}: a variance over {n} elements, unbiased on one side",
+                    label(site.judge.b, named)
+                ),
+                None => format!(
+                    "{} is {:.9} times what A computes, everywhere",
+                    label(site.judge.b, named),
+                    1.0 / factor
+                ),
+            },
             change: format!("multiplied by {factor:e}"),
             cost: 26,
         });
