@@ -108,13 +108,21 @@ table! {
     // Products, convolutions, pooling
     ONNX "AveragePool" 1 => ops::pool::average;
     ONNX "Conv" 1 => ops::conv::build;
+    ONNX "ConvInteger" 10 => ops::integer::conv_integer;
+    ONNX "ConvTranspose" 1 => ops::conv_transpose::build;
+    ONNX "Einsum" 12 => ops::einsum::build;
     ONNX "Gemm" 1 => ops::gemm::build;
     ONNX "GlobalAveragePool" 1 => ops::global_pool::average;
     ONNX "GlobalLpPool" 1 => ops::global_pool::norm;
     ONNX "GlobalMaxPool" 1 => ops::global_pool::max;
     ONNX "LpPool" 1 => ops::pool::norm;
     ONNX "MatMul" 1 => ops::matmul::build;
+    ONNX "MatMulInteger" 10 => ops::integer::matmul_integer;
     ONNX "MaxPool" 1 => ops::pool::max;
+    ONNX "QLinearConv" 10 => ops::integer::qlinear_conv;
+    ONNX "QLinearMatMul" 10 => ops::integer::qlinear_matmul;
+    ONNX "Resize" 10 => ops::resize::build;
+    ONNX "Upsample" 1 => ops::resize::upsample;
 
     // Reductions, normalisations, attention
     ONNX "ArgMax" 1 => ops::arg_reduce::max;
@@ -229,6 +237,7 @@ table! {
     NCHWC "MaxPool" 1 => ops::pool::max;
     NCHWC "ReorderInput" 1 => ops::nchwc::reorder_input;
     NCHWC "ReorderOutput" 1 => ops::nchwc::reorder_output;
+    NCHWC "Upsample" 1 => ops::resize::upsample_blocked;
 }
 
 /// Every supported operator, in the order of the table.
