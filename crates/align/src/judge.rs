@@ -396,7 +396,9 @@ impl<'s, 'g> Judge<'s, 'g> {
         if let Some(Ok(values)) = side.shadow.get(v).map(Tensor::to_f64) {
             let mut sorted = values.into_owned();
             sorted.sort_unstable_by(f64::total_cmp);
-            sorted.iter().for_each(|x| hasher.write_u64(x.to_bits()));
+            for x in &sorted {
+                hasher.write_u64(x.to_bits());
+            }
         }
         let hash = hasher.finish();
         self.hashes.borrow_mut().insert((of_a, v), hash);

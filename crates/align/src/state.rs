@@ -80,7 +80,7 @@ impl State {
         declared: Option<Tensor>,
     ) {
         self.own_shadow[v.index()] = Some(shadow.clone());
-        self.own_declared[v.index()] = declared.clone();
+        self.own_declared[v.index()].clone_from(&declared);
         self.narrowed[v.index()] = false;
         let (mut shadow, mut declared) = (Some(shadow), declared);
         if let Some(m) = &found {
@@ -152,7 +152,7 @@ impl State {
             let Some(v) = *v else { continue };
             let declared = declared.as_ref().and_then(|d| d.get(i).cloned());
             let Some(value) = shadow.as_ref().and_then(|s| s.get(i).cloned()) else {
-                self.own_declared[v.index()] = declared.clone();
+                self.own_declared[v.index()].clone_from(&declared);
                 self.declared[v.index()] = declared;
                 continue;
             };

@@ -76,6 +76,9 @@ pub fn report(
 }
 
 fn verdict(judge: &Judge<'_, '_>, faults: &[Fault], outputs: &[(ValueId, ValueId)]) -> (Verdict, String) {
+    if let Some(reason) = not_a_number(judge.a, outputs) {
+        return (Verdict::Invalid, reason);
+    }
     if let Some(first) = faults.first() {
         let more = match faults.len() {
             1 => String::new(),
@@ -90,14 +93,6 @@ fn verdict(judge: &Judge<'_, '_>, faults: &[Fault], outputs: &[(ValueId, ValueId
         let (Some(x), Some(y)) = (judge.a.declared.get(va), judge.b.declared.get(vb)) else { continue };
         let name = judge.a.graph().value(va).name.as_str();
         if let Ok(values) = x.to_f64() {
-            if values.iter().any(|v| v.is_nan()) {
-                let count = values.iter().filter(|v| v.is_nan()).count();
-                let reason = format!(
-                    "the reference itself is not finite: {count} of {} elements of its output {name:?} are NaN",
-                    x.len()
-                );
-                return (Verdict::Invalid, reason);
-            }
             finite += values.iter().filter(|v| v.is_finite()).count();
         } else {
             finite += x.len();
@@ -125,6 +120,24 @@ fn verdict(judge: &Judge<'_, '_>, faults: &[Fault], outputs: &[(ValueId, ValueId
             "every difference is explained by rounding; the largest at a final output is {difference:.3e} ({name:?})"
         ),
     )
+}
+
+/// Says so where a final output of a side holds NaN, and where it was born.
+pub fn not_a_number(side: &Side<'_>, outputs: &[(ValueId, ValueId)]) -> Option<String> {
+    let count = |v: ValueId| {
+        let values = side.declared.get(v)?.to_f64().ok()?;
+        Some(values.iter().filter(|x| x.is_nan()).count())
+    };
+    let (output, nans) = outputs.iter().find_map(|&(_, va)| Some((va, count(va).filter(|n| *n > 0)?)))?;
+    let graph = side.graph();
+    let born = graph.node_ids().find(|&n| graph.node(n).writes().any(|v| count(v).is_some_and(|n| n > 0)))?;
+    Some(format!(
+        "the reference itself is not finite: {nans} of {} elements of its output {:?} are NaN, first born in {} {:?}",
+        side.declared.get(output)?.len(),
+        graph.value(output).name,
+        graph.node(born).op,
+        graph.label(born)
+    ))
 }
 
 fn culprit(judge: &Judge<'_, '_>, rank: usize, fault: Fault) -> Culprit {

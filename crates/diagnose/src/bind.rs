@@ -118,7 +118,13 @@ impl<'g> Roles<'g> {
             node.op.hash(&mut h);
             for (slot, read) in node.inputs.iter().enumerate() {
                 if *read == Some(v) {
-                    slot.hash(&mut h);
+                    // In a sum or a product no operand has a place of its own.
+                    if !matches!(
+                        node.op.as_str(),
+                        "Add" | "Mul" | "Sum" | "And" | "Or" | "Max" | "Min" | "Equal"
+                    ) {
+                        slot.hash(&mut h);
+                    }
                 } else if let Some(read) = read {
                     self.constants.get(read).hash(&mut h);
                 }

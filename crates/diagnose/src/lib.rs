@@ -9,7 +9,7 @@ mod pool;
 pub mod role;
 mod site;
 
-use isotrace_align::{Index, Judge, Side};
+use isotrace_align::{Changes, Index, Judge, Side, State};
 use isotrace_graph::{Graph, ValueId};
 use isotrace_report::{Report, Verdict, Warning};
 use isotrace_run::RunError;
@@ -18,13 +18,16 @@ use rustc_hash::FxHashMap;
 
 pub use assemble::Source;
 
+/// Is told what is being done and how far it is, in [0, 1]; answers whether to go on.
+pub type Progress = dyn Fn(&str, f64) -> bool + Sync;
+
 /// How to compare.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
     /// Types that B may narrow to without it being a fault (`--allow f16`).
     pub allowed: &'a [DType],
     /// Called with what is being done and how far it is, in [0, 1]; false stops the comparison.
-    pub progress: Option<&'a (dyn Fn(&str, f64) -> bool + Sync)>,
+    pub progress: Option<&'a Progress>,
 }
 
 /// Why no report could be made.
@@ -40,6 +43,7 @@ pub enum DiffError {
     },
 }
 
+#[expect(clippy::implicit_hasher, reason = "one hasher throughout")]
 /// Holds B against A on `inputs`, given by A's input names.
 pub fn diff(
     a: Source<'_>,
@@ -74,8 +78,17 @@ pub fn diff(
     let index = Index::new(&side_a);
     let judge = Judge::new(&side_a, &side_b, &index, options.allowed);
     let (outputs, unpaired) = bind::outputs(a.graph, b.graph);
-    let (mut found, state, left) = faults::find(&judge, &bound, &outputs);
-    let mut narrow = declared::faults(&judge, &state);
+    // Against a reference that is not a number nothing can be found: the search would blame B for it.
+    let (mut found, state, left) = if assemble::not_a_number(&side_a, &outputs).is_some() {
+        (Vec::new(), State::execute(&judge, &bound, &Changes::default()), Vec::new())
+    } else {
+        faults::find(&judge, &bound, &outputs)
+    };
+    let mut narrow = if assemble::not_a_number(&side_a, &outputs).is_some() {
+        Vec::new()
+    } else {
+        declared::faults(&judge, &state)
+    };
     let culprit_values: Vec<ValueId> = narrow.iter().map(|(_, v)| *v).collect();
     found.extend(narrow.drain(..).map(|(f, _)| f));
     if let Some(progress) = options.progress {

@@ -144,7 +144,7 @@ fn name(
         }
         let recurrent = matches!(site.node_b(n).op.as_str(), "LSTM" | "GRU" | "RNN");
         let class = if recurrent {
-            "gate_order"
+            recurrent_class(own, right)
         } else if general == "weight_value" {
             "weight_layout"
         } else {

@@ -52,7 +52,7 @@ pub fn identity(node: &Node, source: Source) -> Option<Patch> {
         op: "Identity".into(),
         domain: String::new(),
         version: 13,
-        attributes: Default::default(),
+        attributes: isotrace_graph::Attributes::default(),
         inputs: vec![None],
         outputs: node.outputs.iter().take(1).copied().collect(),
         name: String::new(),

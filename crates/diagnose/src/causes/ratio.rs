@@ -62,7 +62,7 @@ impl Cause for Ratio {
             version: 14,
             inputs: vec![None, None],
             outputs: node.outputs.iter().take(1).copied().collect(),
-            attributes: Default::default(),
+            attributes: isotrace_graph::Attributes::default(),
         };
         let declared =
             site.state.own_declared[site.point.index()].as_ref().map_or(own.dtype(), Tensor::dtype);

@@ -1,0 +1,300 @@
+//! Planted faults in a small transformer block, as a table: what was changed, which node must be named, which cause.
+
+use std::collections::BTreeMap;
+
+use isotrace_diagnose::{Options, Source, diff};
+use isotrace_graph::{Attribute, Attributes, Dim, Graph, Node, TensorType, Value, ValueId};
+use isotrace_report::{Report, Verdict};
+use isotrace_tensor::{DType, Tensor};
+use rustc_hash::FxHashMap;
+
+/// Builds graphs by names.
+#[derive(Default, Clone)]
+struct Net {
+    graph: Graph,
+    names: BTreeMap<String, ValueId>,
+}
+
+impl Net {
+    fn value(&mut self, name: &str) -> ValueId {
+        if let Some(&v) = self.names.get(name) {
+            return v;
+        }
+        let v = self.graph.add_value(Value { name: name.into(), ..Value::default() });
+        self.names.insert(name.into(), v);
+        v
+    }
+
+    fn constant(&mut self, name: &str, tensor: Tensor) {
+        let v = self.value(name);
+        self.graph.values[v.index()].constant = Some(tensor);
+    }
+
+    fn node(&mut self, op: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) {
+        let inputs = inputs.iter().map(|i| Some(self.value(i))).collect();
+        let outputs = vec![Some(self.value(output))];
+        self.graph.nodes.push(Node {
+            name: format!("node_{output}"),
+            domain: String::new(),
+            op: op.into(),
+            version: 18,
+            inputs,
+            outputs,
+            attributes: attributes.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect::<Attributes>(),
+        });
+    }
+
+    /// The node that writes `output`.
+    fn at(&mut self, output: &str) -> &mut Node {
+        let v = self.names[output];
+        self.graph.nodes.iter_mut().find(|n| n.outputs[0] == Some(v)).expect("some node writes it")
+    }
+
+    /// Lets every reader of `from` but `except` read `to`.
+    fn redirect(&mut self, from: &str, to: &str, except: &str) {
+        let (from, to, except) = (self.names[from], self.value(to), self.names[except]);
+        for node in self.graph.nodes.iter_mut().filter(|n| n.outputs[0] != Some(except)) {
+            for slot in node.inputs.iter_mut().filter(|v| **v == Some(from)) {
+                *slot = Some(to);
+            }
+        }
+    }
+
+    fn finish(mut self, inputs: &[&str]) -> Graph {
+        for name in inputs {
+            let v = self.names[*name];
+            let shape = Some(vec![Dim::Fixed(2), Dim::Fixed(6), Dim::Fixed(8)]);
+            self.graph.values[v.index()].declared = Some(TensorType { dtype: DType::F32, shape });
+            self.graph.inputs.push(v);
+        }
+        self.graph.outputs = vec![self.names["y"]];
+        self.graph.sort().expect("the nets of these tests have no cycles");
+        self.graph
+    }
+}
+
+/// Numbers between -1 and 1, the same for the same seed.
+fn numbers(shape: &[usize], seed: u64) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 40) as f32 / (1u64 << 23) as f32) - 1.0
+    };
+    Tensor::from_vec(shape, (0..shape.iter().product()).map(|_| next()).collect()).unwrap()
+}
+
+/// y = LN(x + softmax(q k^T / sqrt(8)) v); then a feed-forward layer with its own skip connection.
+fn block() -> Net {
+    let mut n = Net::default();
+    n.value("x");
+    for (i, name) in ["wq", "wk", "wv"].into_iter().enumerate() {
+        n.constant(name, numbers(&[8, 8], i as u64 + 1));
+    }
+    n.constant("bq", numbers(&[8], 11));
+    n.constant("w1", numbers(&[8, 16], 12));
+    n.constant("w2", numbers(&[16, 8], 13));
+    n.constant("gain", numbers(&[8], 14));
+    n.constant("shift", numbers(&[8], 15));
+    n.constant("scale", Tensor::scalar(0.353_553_4f32));
+    n.node("MatMul", &["x", "wq"], "q0", &[]);
+    n.node("Add", &["q0", "bq"], "q", &[]);
+    n.node("MatMul", &["x", "wk"], "k", &[]);
+    n.node("MatMul", &["x", "wv"], "v", &[]);
+    n.node("Transpose", &["k"], "kt", &[("perm", Attribute::Ints(vec![0, 2, 1]))]);
+    n.node("MatMul", &["q", "kt"], "scores", &[]);
+    n.node("Mul", &["scores", "scale"], "scaled", &[]);
+    n.node("Softmax", &["scaled"], "p", &[("axis", Attribute::Int(-1))]);
+    n.node("MatMul", &["p", "v"], "context", &[]);
+    n.node("Add", &["x", "context"], "skip", &[]);
+    n.node(
+        "LayerNormalization",
+        &["skip", "gain", "shift"],
+        "normed",
+        &[("epsilon", Attribute::Float(1e-5))],
+    );
+    n.node("MatMul", &["normed", "w1"], "wide", &[]);
+    n.node("Relu", &["wide"], "act", &[]);
+    n.node("MatMul", &["act", "w2"], "narrow", &[]);
+    n.node("Add", &["normed", "narrow"], "y", &[]);
+    n
+}
+
+fn compare(a: Net, b: Net) -> Report {
+    let (a, b) = (a.finish(&["x"]), b.finish(&["x"]));
+    let inputs = FxHashMap::from_iter([("x".to_owned(), numbers(&[2, 6, 8], 99))]);
+    let source = |path, graph| Source { path, graph };
+    diff(source("a", &a), source("b", &b), &inputs, Options { allowed: &[], progress: None }).unwrap()
+}
+
+/// Puts a call between a value and its readers.
+fn insert(n: &mut Net, op: &str, after: &str, attributes: &[(&str, Attribute)], more: &[&str]) {
+    let new = format!("{after}_{}", op.to_lowercase());
+    n.node(op, &[&[after], more].concat(), &new, attributes);
+    n.redirect(after, &new, &new);
+}
+
+struct Case {
+    what: &'static str,
+    plant: fn(&mut Net),
+    /// Any of these among the outputs named on B's side.
+    named: &'static [&'static str],
+    cause: &'static str,
+}
+
+const FAULTS: &[Case] = &[
+    Case {
+        what: "1/sqrt(768) for 1/sqrt(8)",
+        plant: |n| n.constant("scale", Tensor::scalar(0.036_084_39f32)),
+        named: &["scaled"],
+        cause: "scale",
+    },
+    Case {
+        what: "square weight transposed",
+        plant: |n| n.constant("wk", numbers(&[8, 8], 2).permute(&[1, 0]).unwrap()),
+        named: &["k"],
+        cause: "weight_layout",
+    },
+    Case {
+        what: "another projection's weight",
+        plant: |n| n.constant("wv", numbers(&[8, 8], 2)),
+        named: &["v"],
+        cause: "weight_swap",
+    },
+    Case {
+        what: "bias of zeros",
+        plant: |n| n.constant("bq", Tensor::full(&[8], 0f32).unwrap()),
+        named: &["q"],
+        cause: "bias",
+    },
+    Case {
+        what: "softmax over the wrong axis",
+        plant: |n| {
+            n.at("p").attributes.insert("axis".into(), Attribute::Int(1));
+        },
+        named: &["p"],
+        cause: "axis",
+    },
+    Case {
+        what: "epsilon of 1e-12",
+        plant: |n| {
+            n.at("normed").attributes.insert("epsilon".into(), Attribute::Float(1e-12));
+        },
+        named: &["normed"],
+        cause: "epsilon",
+    },
+    Case {
+        what: "another activation",
+        plant: |n| n.at("act").op = "Sigmoid".into(),
+        named: &["act"],
+        cause: "activation",
+    },
+    Case {
+        what: "skip connection dropped, a void addition left",
+        plant: |n| {
+            n.constant("zero", Tensor::scalar(0f32));
+            let zero = n.names["zero"];
+            n.at("skip").inputs[0] = Some(zero);
+        },
+        named: &["skip"],
+        cause: "residual",
+    },
+    Case {
+        what: "skip taken after the norm's input is scaled twice",
+        plant: |n| insert(n, "Mul", "context", &[], &["scale"]),
+        named: &["context_mul"],
+        cause: "scale",
+    },
+    Case {
+        what: "one tensor through f16 and back",
+        plant: |n| {
+            insert(n, "Cast", "context", &[("to", Attribute::Int(10))], &[]);
+            insert(n, "Cast", "context_cast", &[("to", Attribute::Int(1))], &[]);
+        },
+        named: &["context_cast", "context_cast_cast"],
+        cause: "precision",
+    },
+];
+
+#[test]
+fn each_planted_fault_is_named_with_its_cause() {
+    let mut wrong = Vec::new();
+    for case in FAULTS {
+        let mut b = block();
+        (case.plant)(&mut b);
+        let report = compare(block(), b);
+        let first = report.culprits.first();
+        let named = first.is_some_and(|c| c.b.outputs.iter().any(|o| case.named.contains(&o.as_str())));
+        let cause = first.map(|c| c.cause.class.as_str());
+        let proven = first.and_then(|c| c.cause.counterfactual.as_ref()).is_some_and(|p| p.after < p.before);
+        if report.verdict != Verdict::Divergent || !named || cause != Some(case.cause) || !proven {
+            wrong.push(format!("{}: {:?} {:?}", case.what, report.verdict, first));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn two_faults_are_both_found() {
+    let mut b = block();
+    (FAULTS[0].plant)(&mut b);
+    (FAULTS[6].plant)(&mut b);
+    let report = compare(block(), b);
+    let causes: Vec<&str> = report.culprits.iter().map(|c| c.cause.class.as_str()).collect();
+    assert_eq!(causes, ["scale", "activation"]);
+}
+
+#[test]
+fn rewrites_that_change_no_function_are_no_faults() {
+    assert_eq!(compare(block(), block()).verdict, Verdict::Identical);
+
+    // x W + b as one call on rows, back in three axes.
+    let mut fused = block();
+    let q = fused.names["q"];
+    fused.graph.nodes.retain(|n| !matches!(n.outputs[0], Some(v) if v == q || v == fused.names["q0"]));
+    fused.constant("rows", Tensor::vector(vec![12i64, 8]));
+    fused.constant("axes", Tensor::vector(vec![2i64, 6, 8]));
+    fused.node("Reshape", &["x", "rows"], "x_rows", &[]);
+    fused.node("Gemm", &["x_rows", "wq", "bq"], "q_rows", &[]);
+    fused.node("Reshape", &["q_rows", "axes"], "q", &[]);
+    let report = compare(block(), fused);
+    assert!(matches!(report.verdict, Verdict::Equivalent | Verdict::Identical), "{}", report.reason);
+
+    // The scale folded into the weight and bias of the query, in f32.
+    let mut folded = block();
+    let times = |t: &Tensor| {
+        Tensor::from_vec(t.shape(), t.as_slice::<f32>().unwrap().iter().map(|x| x * 0.353_553_4).collect())
+            .unwrap()
+    };
+    folded.constant("wq", times(&numbers(&[8, 8], 1)));
+    folded.constant("bq", times(&numbers(&[8], 11)));
+    folded.constant("scale", Tensor::scalar(1f32));
+    let report = compare(block(), folded);
+    assert_eq!(report.verdict, Verdict::Equivalent, "{}", report.reason);
+    assert!(report.culprits.is_empty());
+}
+
+#[test]
+fn nan_on_both_sides_is_no_agreement() {
+    let mut a = block();
+    a.constant("gain", Tensor::full(&[8], f32::NAN).unwrap());
+    let report = compare(a.clone(), a);
+    assert_eq!(report.verdict, Verdict::Invalid, "{}", report.reason);
+}
+
+#[test]
+fn inputs_of_one_type_and_shape_are_never_bound_by_their_order() {
+    let two = |first: &str, second: &str| {
+        let mut n = Net::default();
+        n.node("Add", &[first, second], "y", &[]);
+        n.finish(&[first, second])
+    };
+    let (a, b) = (two("left", "right"), two("first", "second"));
+    let inputs = FxHashMap::from_iter(["left", "right"].map(|n| (n.to_owned(), numbers(&[2, 6, 8], 5))));
+    let source = |path, graph| Source { path, graph };
+    let report =
+        diff(source("a", &a), source("b", &b), &inputs, Options { allowed: &[], progress: None }).unwrap();
+    assert_eq!(report.verdict, Verdict::Invalid);
+    assert_eq!(report.warnings[0].class, "misbound_inputs");
+}
