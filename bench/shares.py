@@ -5,7 +5,8 @@ usage: shares.py --zoo FOLDER [--binary PATH] [--output FILE]
 
 Runs `isotrace diff` over the pairs of FOLDER/cases that are known to be harmless, and writes the largest share
 max(fresh_a, fresh_b) / allowed among a case's pairs of values, by model and by route, as a Markdown table.
-A share above 1 is a value whose rounding the budget alone would not explain.
+A report holds the largest rounding over all elements, but the allowance of one element (where the difference takes
+its largest share), so these shares are coarse: one above 1 may pair two elements and is no proof of excess.
 """
 
 import argparse
@@ -92,7 +93,9 @@ def page(uses, wrong):
     yield ""
     yield "Made by `bench/shares.py` from the reports of the zoo's harmless pairs. A share is max(fresh_a, fresh_b) / allowed"
     yield "of one pair of values; pairs without a budget (copies, integers) do not count. The last column counts cases that"
-    yield "were not judged identical or equivalent."
+    yield "were not judged identical or equivalent. The report's fresh_a and fresh_b are the largest over all elements, its"
+    yield "allowed belongs to the one element where the difference takes its largest share: where magnitudes vary within a"
+    yield "value the two may be different elements, so a share above 1 is no proof that an element exceeds its budget."
     for title, name in (
         ("model", lambda key: key[0]),
         ("route", lambda key: key[1]),
