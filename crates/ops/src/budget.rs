@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn masked_entries_get_no_vacuous_budget() {
         let x = Tensor::vector(vec![1.0, 2.0, -3.4e38]);
-        let p = Tensor::vector(vec![0.26894142136999516, 0.7310585786300049, 0.0]);
+        let p = Tensor::vector(vec![0.268_941_421_369_995_16, 0.731_058_578_630_004_9, 0.0]);
         let budget = softmax(&x, &p, 0, Unit::F32).unwrap();
         assert!(budget.allowed.iter().all(|&a| a < 1e-5), "{budget:?}");
     }

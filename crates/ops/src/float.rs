@@ -35,31 +35,43 @@ pub trait Float:
     /// As f64, exactly.
     fn wide(self) -> f64;
     /// Absolute value.
+    #[must_use]
     fn abs(self) -> Self;
     /// Square root, correctly rounded.
+    #[must_use]
     fn sqrt(self) -> Self;
     /// This times `a` plus `b`, rounded once.
+    #[must_use]
     fn mul_add(self, a: Self, b: Self) -> Self;
     /// e to this power.
+    #[must_use]
     fn exp(self) -> Self;
     /// e to this power, less 1.
+    #[must_use]
     fn exp_m1(self) -> Self;
     /// Natural logarithm.
+    #[must_use]
     fn ln(self) -> Self;
     /// Hyperbolic tangent.
+    #[must_use]
     fn tanh(self) -> Self;
     /// Error function.
+    #[must_use]
     fn erf(self) -> Self;
     /// This to the power `p`.
+    #[must_use]
     fn powf(self, p: Self) -> Self;
     /// The larger; NaN if either is.
+    #[must_use]
     fn max_nan(self, other: Self) -> Self;
     /// The smaller; NaN if either is.
+    #[must_use]
     fn min_nan(self, other: Self) -> Self;
     /// Whether this is NaN.
     fn is_nan(self) -> bool;
 
     /// 1 / (1 + exp(-x)).
+    #[must_use]
     #[inline(always)]
     fn sigmoid(self) -> Self {
         // exp(-|x|) never overflows, and the numerator keeps the relative accuracy of the left tail.
@@ -75,6 +87,7 @@ pub trait Float:
     }
 
     /// ln(1 + exp(x)).
+    #[must_use]
     #[inline(always)]
     fn softplus(self) -> Self {
         // ln(1 + z) = ln(s) + (z - (s - 1)) / s with s = 1 + z as rounded: the second term gives back what s lost.

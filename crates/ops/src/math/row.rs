@@ -2,6 +2,11 @@
 //!
 //! The order depends on the length alone. Call these inside [`super::vectorise`].
 
+#![expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "a function passed by name is called through a shim, which is not inlined for certain"
+)]
+
 use crate::Float;
 
 /// Running results side by side: two vectors of AVX-512 in f32, four in f64. More would cost more code than time saved.

@@ -1,5 +1,7 @@
 //! Kernels for f32. See the parent module for how they are built and what they promise.
 
+#![expect(clippy::unreadable_literal, reason = "coefficients, as the fit printed them")]
+
 /// Horner's rule with fused steps, highest power first. Written out: a loop over so many coefficients stays a loop, and then the
 /// loop over the elements is not vectorised.
 macro_rules! polynomial {
@@ -149,5 +151,5 @@ pub fn erf(x: f32) -> f32 {
     let small = a.mul_add(erf_tail(a * a), a);
     let t = if a > 3.93 { 3.93 } else { a } - 2.0;
     let large = 1.0 - exp(-minus_ln_erfc(t));
-    (if a < 0.921_875 { small } else { large }).copysign(x)
+    (if a < 1.0 { small } else { large }).copysign(x)
 }

@@ -1,3 +1,9 @@
+#![expect(
+    clippy::redundant_closure,
+    reason = "a function passed by name is called through a shim, which is not inlined for certain"
+)]
+use std::fmt::Write;
+
 use super::*;
 use crate::Float;
 
@@ -89,7 +95,7 @@ const SPECIAL: [f64; 20] = [
 
 /// Every exponent and sign, denormals and NaN among them.
 fn singles() -> impl Iterator<Item = f32> {
-    let stride = 3989;
+    let stride = 1009;
     (0..=u32::MAX / stride).map(move |i| f32::from_bits(i * stride)).chain(SPECIAL.map(|x| x as f32))
 }
 
@@ -114,7 +120,7 @@ fn single_against_double() {
             }
         }
         failed |= worst > most.0;
-        report += &format!("{name}: {worst:.3} ulp at {at:e}, allowed {}\n", most.0);
+        writeln!(report, "{name}: {worst:.3} ulp at {at:e}, allowed {}", most.0).unwrap();
     }
     assert!(!failed, "{report}");
 }
@@ -132,7 +138,7 @@ fn double_against_the_library() {
             }
         }
         failed |= worst > most.1;
-        report += &format!("{name}: {worst} ulp at {at:e}, allowed {}\n", most.1);
+        writeln!(report, "{name}: {worst} ulp at {at:e}, allowed {}", most.1).unwrap();
     }
     assert!(!failed, "{report}");
 }

@@ -209,17 +209,18 @@ mod tests {
 
     use crate::testing::{first, node, run, tensor};
 
+    struct Case<'a> {
+        op: &'a str,
+        version: i64,
+        settings: &'a [(&'a str, Attribute)],
+        f: &'a dyn Fn(f64) -> f64,
+    }
+
     #[test]
     fn against_their_definitions() {
         let elu = |x: f64| if x < 0.0 { x.exp_m1() } else { x };
         let hard = |x: f64| (x / 6.0 + 0.5).clamp(0.0, 1.0);
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-        struct Case<'a> {
-            op: &'a str,
-            version: i64,
-            settings: &'a [(&'a str, Attribute)],
-            f: &'a dyn Fn(f64) -> f64,
-        }
         let number = |x: f32| Attribute::Float(x);
         let cases = [
             Case { op: "Relu", version: 14, settings: &[], f: &|x| x.max(0.0) },

@@ -1,5 +1,10 @@
 //! com.microsoft's BiasAdd (X + bias + skip) and BiasSoftmax (softmax of data + bias over the axes from `axis` on).
 
+#![expect(
+    clippy::redundant_closure,
+    reason = "a function passed by name is called through a shim, which is not inlined for certain"
+)]
+
 use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 

@@ -57,14 +57,10 @@ pub fn shift(node: &Node) -> Result<Box<dyn Operator>, OpError> {
 impl Operator for Bits {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let (a, b) = (call.need(0, "A")?, call.need(1, "B")?);
+        #[expect(clippy::unnecessary_cast, reason = "one of the types is u64 itself")]
         let out = for_int!(a.dtype(), "A", T => {
-            // Written for signed types too, for which ONNX leaves negative shifts undefined: they count as too wide.
-            #[allow(
-                clippy::useless_conversion,
-                clippy::unnecessary_fallible_conversions,
-                reason = "compiled for u32 and narrower types too"
-            )]
-            let places = |y: T| u32::try_from(y).unwrap_or(u32::MAX);
+            // Negative places of signed types, which ONNX leaves undefined, count as too many.
+            let places = |y: T| (y as u64).min(64) as u32;
             let f: &(dyn Fn(T, T) -> T + Sync) = match self.kind {
                 Kind::And => &|x, y| x & y,
                 Kind::Or => &|x, y| x | y,

@@ -94,16 +94,17 @@ mod tests {
 
     use crate::testing::{first, ints, node, tensor};
 
+    struct Case {
+        op: &'static str,
+        axis: i64,
+        exclusive: i64,
+        reverse: i64,
+        expected: [i32; 6],
+    }
+
     #[test]
     fn either_direction_with_and_without_the_element() {
         let x = tensor(&[2, 3], &[1, 2, 3, 4, 5, 6]);
-        struct Case {
-            op: &'static str,
-            axis: i64,
-            exclusive: i64,
-            reverse: i64,
-            expected: [i32; 6],
-        }
         let cases = [
             Case { op: "CumSum", axis: 1, exclusive: 0, reverse: 0, expected: [1, 3, 6, 4, 9, 15] },
             Case { op: "CumSum", axis: -1, exclusive: 1, reverse: 0, expected: [0, 1, 3, 0, 4, 9] },

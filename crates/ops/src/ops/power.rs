@@ -64,7 +64,7 @@ fn pow<T: Float>(x: &View<'_, T>, y: &Tensor) -> Result<Tensor, OpError> {
     {
         return Ok(Tensor::from_vec(x.shape(), data)?);
     }
-    let (shape, data) = zip(x, &y, |x, y| x.powf(y))?;
+    let (shape, data) = zip(x, &y, T::powf)?;
     Ok(Tensor::from_vec(&shape, data)?)
 }
 

@@ -45,9 +45,9 @@ impl Operator for Round {
             let (shape, x) = (x.shape(), x.as_slice::<T>()?);
             let truth = |y: bool| Bool(u8::from(y));
             match *self {
-                Self::Floor => Ok(Tensor::from_vec(shape, each(x, |x| x.floor()))?),
-                Self::Ceil => Ok(Tensor::from_vec(shape, each(x, |x| x.ceil()))?),
-                Self::Even => Ok(Tensor::from_vec(shape, each(x, |x| x.round_ties_even()))?),
+                Self::Floor => Ok(Tensor::from_vec(shape, each(x, T::floor))?),
+                Self::Ceil => Ok(Tensor::from_vec(shape, each(x, T::ceil))?),
+                Self::Even => Ok(Tensor::from_vec(shape, each(x, T::round_ties_even))?),
                 Self::IsNan => Ok(Tensor::from_vec(shape, each(x, |x| truth(x.is_nan())))?),
                 Self::IsInf { negative, positive } => Ok(Tensor::from_vec(
                     shape,

@@ -35,7 +35,7 @@ impl Operator for LpNorm {
                 let norm = if squares {
                     row::sum(x, #[inline(always)] |x| x * x).sqrt()
                 } else {
-                    row::sum(x, #[inline(always)] |x| x.abs())
+                    row::sum(x, T::abs)
                 };
                 let norm = if norm == 0.0 { 1.0 } else { norm };
                 for (y, &x) in y.iter_mut().zip(x) {

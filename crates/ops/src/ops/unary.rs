@@ -1,5 +1,10 @@
 //! Functions of one number: exponentials, roots, trigonometry and their inverses.
 
+#![expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "a function passed by name is called through a shim, which is not inlined for certain"
+)]
+
 use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
