@@ -5,8 +5,8 @@ use isotrace_align::{Judge, Relation as Layout, Side, State};
 use isotrace_compare::{compare, four_letters};
 use isotrace_graph::{Graph, NodeId, ValueId};
 use isotrace_report::{
-    Both, Budget, Cause, Counterfactual, Culprit, CulpritSide, Entry, Kind, Listing, Metrics, Pair, Region,
-    Relation, Report, Role, Status, Verdict, Warning,
+    Both, Budget, Cause, Counterfactual, Culprit, CulpritSide, Entry, Kind, Listing, Metrics, Nearest, Pair,
+    Region, Relation, Report, Role, Status, Verdict, Warning,
 };
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
@@ -164,7 +164,11 @@ fn culprit(judge: &Judge<'_, '_>, rank: usize, fault: Fault) -> Culprit {
                 before,
                 after,
             }),
-            nearest: Vec::new(),
+            nearest: fault
+                .nearest
+                .into_iter()
+                .map(|(class, change, left)| Nearest { class: class.to_owned(), change, left })
+                .collect(),
         },
     }
 }

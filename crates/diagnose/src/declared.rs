@@ -211,6 +211,7 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
         )],
         proof,
         narrow: narrow.map(|(b, _)| b),
+        nearest: Vec::new(),
     }
 }
 

@@ -10,6 +10,9 @@ use crate::site::Site;
 /// Faults looked for; beyond this two models have little in common and naming more helps no one.
 const MOST_FAULTS: usize = 24;
 
+/// Causes listed where none explains a fault.
+const MOST_NEAREST: usize = 3;
+
 /// One place where B does not compute what A computes.
 #[derive(Debug, Clone)]
 pub struct Fault {
@@ -31,6 +34,8 @@ pub struct Fault {
     pub proof: Option<(String, f64, f64)>,
     /// Whether one side computes too narrowly: B (true), A (false), or neither.
     pub narrow: Option<bool>,
+    /// Where nothing undoes the difference: the causes that came nearest, what was changed, and what each leaves.
+    pub nearest: Vec<(&'static str, String, f64)>,
 }
 
 /// Every fault, in the order in which B meets them, with B's state once all are undone.
@@ -82,6 +87,7 @@ fn explain(
     let site = Site::new(judge, &snapshot, point, candidate, relation);
     let nodes: Vec<NodeId> = site.wide_b.nodes.clone();
     let before = site.before();
+    let mut nearest: Vec<(&'static str, String, f64)> = Vec::new();
     for proposal in proposals(&site) {
         if proposal.patches.iter().any(|(n, _)| changes.patches.contains_key(n)) {
             continue;
@@ -98,14 +104,28 @@ fn explain(
             } else {
                 *changes = tried;
             }
-            return proven(&site, proposal, before, after);
+            return proven(&site, hypothesis, proposal, before, after);
+        }
+        let left = site.difference(value.as_ref());
+        if left < before {
+            nearest.push((proposal.class, proposal.change, left));
         }
     }
     changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
-    unexplained(&site, hypothesis, before)
+    let mut fault = unexplained(&site, hypothesis, before);
+    nearest.sort_by(|x, y| x.2.total_cmp(&y.2));
+    nearest.truncate(MOST_NEAREST);
+    fault.nearest = nearest;
+    fault
 }
 
-fn proven(site: &Site<'_, '_, '_>, proposal: Proposal, before: f64, after: f64) -> Fault {
+fn proven(
+    site: &Site<'_, '_, '_>,
+    hypothesis: &Hypothesis,
+    proposal: Proposal,
+    before: f64,
+    after: f64,
+) -> Fault {
     let mut fault = Fault {
         outputs_b: outputs(site.judge.b, &proposal.nodes_b, site.point)
             .into_iter()
@@ -116,9 +136,10 @@ fn proven(site: &Site<'_, '_, '_>, proposal: Proposal, before: f64, after: f64) 
         nodes_b: proposal.nodes_b,
         class: proposal.class.to_owned(),
         summary: proposal.summary,
-        evidence: Vec::new(),
+        evidence: confirmation(hypothesis),
         proof: Some((proposal.change, before, after)),
         narrow: None,
+        nearest: Vec::new(),
     };
     not_finite(site, &mut fault);
     fault
@@ -136,15 +157,22 @@ fn unexplained(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, before: f64) ->
         summary: format!(
             "the two regions compute different functions; the largest difference is {before:.3e}"
         ),
-        evidence: vec![match hypothesis.confirmed {
-            0 => "no value further down could confirm the place".to_owned(),
-            n => format!("with A's value put in here, {n} or more values further down agree again"),
-        }],
+        evidence: confirmation(hypothesis),
         proof: None,
         narrow: None,
+        nearest: Vec::new(),
     };
     not_finite(site, &mut fault);
     fault
+}
+
+/// What speaks for the place.
+fn confirmation(hypothesis: &Hypothesis) -> Vec<String> {
+    vec![match hypothesis.confirmed {
+        0 => "no value further down could confirm the place".to_owned(),
+        1 => "with A's value put in here, the next value further down agrees again".to_owned(),
+        n => format!("with A's value put in here, {n} or more values further down agree again"),
+    }]
 }
 
 /// What NaN or an infinity is born from says more than what undoes it.

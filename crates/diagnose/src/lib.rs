@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 pub use assemble::Source;
 
 /// Is told what is being done and how far it is, in [0, 1]; answers whether to go on.
-pub type Progress = dyn Fn(&str, f64) -> bool + Sync;
+pub type Progress<'a> = dyn Fn(&str, f64) -> bool + Sync + 'a;
 
 /// How to compare.
 #[derive(Clone, Copy)]
@@ -27,7 +27,7 @@ pub struct Options<'a> {
     /// Types that B may narrow to without it being a fault (`--allow f16`).
     pub allowed: &'a [DType],
     /// Called with what is being done and how far it is, in [0, 1]; false stops the comparison.
-    pub progress: Option<&'a Progress>,
+    pub progress: Option<&'a Progress<'a>>,
 }
 
 /// Why no report could be made.

@@ -198,13 +198,8 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
         return "rope";
     }
     match op {
-        _ if is_recurrent(op) => {
-            if slot >= 3 {
-                "bias"
-            } else {
-                "weight_value"
-            }
-        }
+        _ if is_recurrent(op) && slot >= 3 => "bias",
+        _ if is_recurrent(op) => "weight_value",
         _ if is_normalisation(op) => match (op, slot) {
             ("BatchNormalization", _) => "normalisation",
             (_, 2..)
@@ -217,13 +212,8 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
             ("SkipLayerNormalization", 3..) => "bias",
             _ => "normalisation",
         },
-        _ if is_product(op) => {
-            if slot >= 2 {
-                "bias"
-            } else {
-                "weight_value"
-            }
-        }
+        _ if is_product(op) && slot >= 2 => "bias",
+        _ if is_product(op) => "weight_value",
         "Add" | "Sub" | "BiasGelu" | "BiasAdd" | "BiasSoftmax" => {
             if whole {
                 "index"

@@ -159,11 +159,8 @@ fn widen(judge: &Judge<'_, '_>, state: &State, point: ValueId, candidate: ValueI
             }
         }
         if !grown && let Some(&(_, of_a, v)) = foreign.iter().max() {
-            if of_a {
-                through_a.push(v)
-            } else {
-                through_b.push(v)
-            }
+            let through = if of_a { &mut through_a } else { &mut through_b };
+            through.push(v);
             grown = true;
         }
         if !grown {

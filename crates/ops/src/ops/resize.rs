@@ -1,7 +1,7 @@
 //! Resize and its older form Upsample: nearest, linear and cubic interpolation along any axes.
 //!
 //! Each axis is resampled by itself: an output place is a weighted sum of a few input places (see
-//! [`super::resample`]). Nearest picks one place, and moves elements of any type.
+//! `resample.rs`). Nearest picks one place, and moves elements of any type.
 
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, element_count, normalise_axis, strides};
