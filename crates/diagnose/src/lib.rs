@@ -1,12 +1,12 @@
 //! From two graphs and their inputs to a report: budgets, culprits, causes.
 
 mod assemble;
-pub mod bind;
-pub mod causes;
+mod bind;
+mod causes;
 mod declared;
 mod faults;
 mod pool;
-pub mod role;
+mod role;
 mod site;
 
 use isotrace_align::{Changes, Index, Judge, Side, State};

@@ -295,7 +295,8 @@ mod tests {
     fn values_as_a_table() {
         let (a, b, v) = (counting(&[2, 2]), counting(&[2, 2]), counting(&[2]));
         let (batch, wide) = (counting(&[2, 1, 2]), counting(&[2, 3]));
-        let cases: [(&str, Vec<&Tensor>, &[usize], Vec<f64>); 12] = [
+        type Case<'a> = (&'a str, Vec<&'a Tensor>, &'a [usize], Vec<f64>);
+        let cases: [Case<'_>; 12] = [
             ("ij,jk->ik", vec![&a, &b], &[2, 2], vec![7., 10., 15., 22.]),
             ("ij, jk", vec![&a, &b], &[2, 2], vec![7., 10., 15., 22.]),
             ("ji", vec![&wide], &[3, 2], vec![1., 4., 2., 5., 3., 6.]),
