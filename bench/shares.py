@@ -4,9 +4,7 @@
 usage: shares.py --zoo FOLDER [--binary PATH] [--output FILE]
 
 Runs `isotrace diff` over the pairs of FOLDER/cases that are known to be harmless, and writes the largest share
-max(fresh_a, fresh_b) / allowed among a case's pairs of values, by model and by route, as a Markdown table.
-A report holds the largest rounding over all elements, but the allowance of one element (where the difference takes
-its largest share), so these shares are coarse: one above 1 may pair two elements and is no proof of excess.
+the largest share of an allowance among a case's pairs of values, by model and by route, as a Markdown table.
 """
 
 import argparse
@@ -27,11 +25,9 @@ def shares(report):
     """Shares of the pairs that have a budget, with the value's name."""
     for pair in report["pairs"]:
         budget = pair.get("budget") or {}
-        allowed = budget.get("allowed")
-        fresh = [budget.get("fresh_a"), budget.get("fresh_b")]
-        if not allowed or any(f is None for f in fresh):
+        share = budget.get("share")
+        if not budget.get("allowed") or share is None:
             continue
-        share = max(fresh) / allowed
         if math.isfinite(share):
             yield share, pair["a"] or pair["b"]
 
@@ -91,11 +87,10 @@ def group(uses, wrong, name):
 def page(uses, wrong):
     yield "# How much of the budget harmless pairs use"
     yield ""
-    yield "Made by `bench/shares.py` from the reports of the zoo's harmless pairs. A share is max(fresh_a, fresh_b) / allowed"
-    yield "of one pair of values; pairs without a budget (copies, integers) do not count. The last column counts cases that"
-    yield "were not judged identical or equivalent. The report's fresh_a and fresh_b are the largest over all elements, its"
-    yield "allowed belongs to the one element where the difference takes its largest share: where magnitudes vary within a"
-    yield "value the two may be different elements, so a share above 1 is no proof that an element exceeds its budget."
+    yield "Made by `bench/shares.py` from the reports of the zoo's harmless pairs. A share is the largest part of its"
+    yield "allowance that an element's difference takes (`budget.share` of the report), B computed in declared precision from"
+    yield "A's own values; pairs without a budget (copies, integers, the same bits) do not count. Beyond 100 % a pair would be"
+    yield "a culprit. The last column counts cases that were not judged identical or equivalent."
     for title, name in (
         ("model", lambda key: key[0]),
         ("route", lambda key: key[1]),

@@ -355,7 +355,7 @@ fn budget(
     let m = state.matched[vb.index()].as_ref()?;
     let semantic = largest(&m.relation.carry(judge.a.shadow.get(m.a)?, exact.shape())?, exact)?;
     if own.bit_eq(theirs) {
-        return Some(Budget { fresh_a: 0.0, fresh_b: 0.0, inherited, semantic, allowed: 0.0 });
+        return Some(Budget { fresh_a: 0.0, fresh_b: 0.0, inherited, semantic, allowed: 0.0, share: 0.0 });
     }
     let declared = declared::compare(judge, state, vb)?;
     Some(Budget {
@@ -364,6 +364,7 @@ fn budget(
         inherited,
         semantic,
         allowed: declared.allowed,
+        share: declared.share,
     })
 }
 

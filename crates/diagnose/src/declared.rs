@@ -75,17 +75,38 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
             (share, at) = (part, *e);
         }
     }
-    let exact =
-        state.own_shadow[v.index()].as_ref().and_then(|t| t.to_f64().ok().map(std::borrow::Cow::into_owned));
-    let from = |values: &[f64]| {
-        exact.as_ref().map_or(0.0, |e| {
-            e.iter()
-                .zip(values)
-                .map(|(e, x)| gap(*e, *x))
-                .fold(0.0, |m, d| if d.is_nan() { f64::INFINITY } else { d.max(m) })
+    let declared_b = |r: ValueId| state.declared[r.index()].clone();
+    let declared_a = |r: ValueId| judge.a.declared.get(r).cloned();
+    let exact_b = oracle(judge.b, &behind_b, v, &declared_b);
+    let exact_a =
+        oracle(judge.a, &behind_a, m.a, &declared_a).and_then(|t| m.relation.carry(&t, own.shape()));
+    let from = |exact: Option<Tensor>, values: &[f64]| {
+        let exact = exact.and_then(|t| t.to_f64().ok().map(std::borrow::Cow::into_owned));
+        exact.map_or(0.0, |e| {
+            let gaps = e.iter().zip(values).map(|(e, x)| gap(*e, *x));
+            gaps.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { d.max(m) })
         })
     };
-    Some(Declared { difference, allowed: at, share, fresh_a: from(&x), fresh_b: from(&y) })
+    let (fresh_a, fresh_b) = (from(exact_a, &x), from(exact_b, &y));
+    Some(Declared { difference, allowed: at, share, fresh_a, fresh_b })
+}
+
+/// A region's float64 value on the declared values that enter it.
+fn oracle(
+    side: &Side<'_>,
+    region: &Region,
+    output: ValueId,
+    declared: &dyn Fn(ValueId) -> Option<Tensor>,
+) -> Option<Tensor> {
+    let mut own: FxHashMap<ValueId, Tensor> = FxHashMap::default();
+    for &n in &region.nodes {
+        let node = side.graph().node(n);
+        let decided: Vec<Option<Tensor>> = node.outputs.iter().map(|w| w.and_then(declared)).collect();
+        let read = |r: ValueId| own.get(&r).cloned().or_else(|| declared(r));
+        let outputs = side.plan.evaluate(n, &read, Precision::Float64, Some(&decided)).ok()?;
+        own.extend(node.outputs.iter().zip(outputs).filter_map(|(w, t)| Some(((*w)?, t))));
+    }
+    own.remove(&output)
 }
 
 /// Unit roundoff of the precision in which a side computes, or of a narrower one that the user allows.

@@ -60,3 +60,9 @@ pub fn same_numbers(x: &Tensor, y: &Tensor) -> bool {
         _ => x.bit_eq(y),
     }
 }
+
+/// A number as short as the f32 it was stored as allows.
+pub fn shown(x: f64) -> String {
+    let narrow = x as f32;
+    if f64::from(narrow) == x { format!("{narrow:e}") } else { format!("{x:.6e}") }
+}

@@ -326,6 +326,13 @@ pub struct Budget {
     /// What rounding may do here.
     #[serde(with = "crate::number")]
     pub allowed: f64,
+    /// The largest share of the allowance that an element's difference takes, B computed from A's own values.
+    #[serde(default = "nothing", with = "crate::number")]
+    pub share: f64,
+}
+
+fn nothing() -> f64 {
+    0.0
 }
 
 /// Which side does not do what it should.

@@ -36,6 +36,7 @@ fn pair(a: &str, b: &str, op: (&str, &str), status: Status, max_abs: f64) -> Pai
             inherited: 0.0,
             semantic: max_abs,
             allowed: 1.2e-7,
+            share: 0.5,
         }),
         ..Pair::default()
     }

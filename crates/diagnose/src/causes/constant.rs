@@ -117,7 +117,10 @@ fn name(
     };
     let theirs = &site.judge.a.graph().value(a).name;
     if let Some((x, y)) = single(own).zip(single(right)) {
-        return (general, format!("{x:e}, where A's {theirs:?} is {y:e}{}", ratio(x, y)));
+        return (
+            general,
+            format!("{}, where A's {theirs:?} is {}{}", pool::shown(x), pool::shown(y), ratio(x, y)),
+        );
     }
     if general != "weight_value" && general != "bias" && general != "normalisation" {
         return (general, format!("which differs from A's {theirs:?}"));
@@ -244,8 +247,14 @@ fn propose_number(
             nodes_a: from.into_iter().collect(),
             edge: None,
             class,
-            summary: format!("{} reads {x:e}, where A has {y:e}{}", label(site.judge.b, n), ratio(x, y)),
-            change: format!("{y:e} in place of {x:e}"),
+            summary: format!(
+                "{} reads {}, where A has {}{}",
+                label(site.judge.b, n),
+                pool::shown(x),
+                pool::shown(y),
+                ratio(x, y)
+            ),
+            change: format!("{} in place of {}", pool::shown(y), pool::shown(x)),
             cost: 13,
         });
     }
