@@ -1,63 +1,63 @@
 //! A's values by signature, and which of them hold the same numbers.
 
+use std::cell::OnceCell;
 use std::hash::Hasher;
 
 use isotrace_graph::ValueId;
 use isotrace_tensor::Tensor;
+use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::Side;
-use crate::signature::{Kind, Signature};
+use crate::signature::{Kind, Signature, is_degenerate};
 
-/// Every value of A that can be found by what it holds.
+type Key = (usize, Kind, bool);
+
+/// Every value of A that can be found by what it holds. What is looked for is looked at, nothing else: where both
+/// sides hold the same bits no value is signed.
 pub struct Index {
-    signatures: Vec<Option<Signature>>,
-    /// Values sorted by their sum of squares.
-    buckets: FxHashMap<(usize, Kind, bool), Vec<(f64, ValueId)>>,
+    /// Values by number of elements, kind, and whether they are constants.
+    buckets: FxHashMap<Key, Bucket>,
+    degenerate: Vec<OnceCell<bool>>,
+    /// Constants by a few of their bits.
+    constants: FxHashMap<u64, Vec<ValueId>>,
     /// The first value that holds the same numbers up to layout, as far as layout operators and flat order show.
     classes: Vec<ValueId>,
 }
 
+#[derive(Default)]
+struct Bucket {
+    values: Vec<ValueId>,
+    /// Sorted by their sum of squares.
+    signed: OnceCell<Vec<(Signature, ValueId)>>,
+}
+
 impl Index {
-    /// Signs every value of a side, in its float64 shadow.
+    /// Lists every value of a side.
     pub fn new(side: &Side<'_>) -> Self {
         let graph = side.graph();
-        let signatures: Vec<Option<Signature>> = {
-            use rayon::prelude::*;
-            side.shadow.values().par_iter().map(|t| t.as_ref().map(Signature::of)).collect()
-        };
-        let mut buckets: FxHashMap<(usize, Kind, bool), Vec<(f64, ValueId)>> = FxHashMap::default();
+        let mut buckets: FxHashMap<Key, Bucket> = FxHashMap::default();
+        let mut constants: FxHashMap<u64, Vec<ValueId>> = FxHashMap::default();
         for v in graph.value_ids() {
-            if let Some(s) = &signatures[v.index()] {
-                let key = (s.len, s.kind, side.is_constant(v));
-                buckets.entry(key).or_default().push((s.moments[2], v));
+            let Some(t) = side.declared.get(v) else { continue };
+            let key = (t.len(), Kind::of(t.dtype()), side.is_constant(v));
+            buckets.entry(key).or_default().values.push(v);
+            if side.is_constant(v) {
+                constants.entry(sample(t)).or_default().push(v);
             }
         }
-        for bucket in buckets.values_mut() {
-            bucket.sort_by(|x, y| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1)));
-        }
-        let mut classes: Vec<ValueId> = graph.value_ids().collect();
-        let mut flat: FxHashMap<u64, ValueId> = FxHashMap::default();
-        let sources = graph.value_ids().filter(|&v| side.producer(v).is_none());
-        let written = graph.nodes.iter().flat_map(isotrace_graph::Node::writes);
-        for v in sources.chain(written) {
-            let Some(tensor) = side.shadow.get(v) else { continue };
-            let moved = side.producer(v).filter(|&n| side.moves(n)).and_then(|n| {
-                let from = *side.dynamic_inputs(n).first()?;
-                (side.shadow.get(from)?.len() == tensor.len() && is_rearrangement(graph.node(n).op.as_str()))
-                    .then(|| classes[from.index()])
-            });
-            let key = hash(tensor);
-            let class = moved.unwrap_or_else(|| flat.get(&key).map_or(v, |&first| classes[first.index()]));
-            classes[v.index()] = class;
-            flat.entry(key).or_insert(v);
-        }
-        Self { signatures, buckets, classes }
+        let degenerate = vec![OnceCell::new(); graph.values.len()];
+        Self { buckets, degenerate, constants, classes: classes(side) }
     }
 
-    /// The signature of a value.
-    pub fn signature(&self, v: ValueId) -> Option<&Signature> {
-        self.signatures[v.index()].as_ref()
+    /// Whether equality with a value says nothing.
+    pub fn is_degenerate(&self, side: &Side<'_>, v: ValueId) -> bool {
+        *self.degenerate[v.index()].get_or_init(|| side.declared.get(v).is_none_or(is_degenerate))
+    }
+
+    /// Constants that may hold the same bits as `tensor`.
+    pub fn constants(&self, tensor: &Tensor) -> impl Iterator<Item = ValueId> {
+        self.constants.get(&sample(tensor)).map_or(&[][..], Vec::as_slice).iter().copied()
     }
 
     /// The value that stands for all that hold the same numbers.
@@ -65,22 +65,60 @@ impl Index {
         self.classes[v.index()]
     }
 
-    /// Values that could hold the same numbers as one with this signature.
+    /// Values of `side` that could hold the same numbers as one with this signature.
     pub fn lookup<'a>(
         &'a self,
+        side: &Side<'_>,
         signature: &'a Signature,
         constant: bool,
     ) -> impl Iterator<Item = ValueId> + 'a {
-        let bucket =
-            self.buckets.get(&(signature.len, signature.kind, constant)).map_or(&[][..], Vec::as_slice);
+        let bucket = self.buckets.get(&(signature.len, signature.kind, constant));
+        let signed = bucket.map_or(&[][..], |b| b.signed.get_or_init(|| sign(side, &b.values)));
         let (low, high) = signature.window();
-        let start = bucket.partition_point(|(square, _)| *square < low);
-        bucket[start..]
+        let start = signed.partition_point(|(s, _)| s.moments[2] < low);
+        signed[start..]
             .iter()
-            .take_while(move |(square, _)| *square <= high)
+            .take_while(move |(s, _)| s.moments[2] <= high)
+            .filter(|(s, _)| s.close(signature))
             .map(|&(_, v)| v)
-            .filter(|&v| self.signature(v).is_some_and(|s| s.close(signature)))
     }
+}
+
+/// Signatures of values in their float64 shadow.
+fn sign(side: &Side<'_>, values: &[ValueId]) -> Vec<(Signature, ValueId)> {
+    let shadows: Vec<(Tensor, ValueId)> =
+        values.iter().filter_map(|&v| Some((side.shadow.operand(v)?, v))).collect();
+    let mut signed: Vec<_> = shadows.into_par_iter().map(|(t, v)| (Signature::of(&t), v)).collect();
+    signed.sort_by(|(x, v), (y, w)| x.moments[2].total_cmp(&y.moments[2]).then(v.cmp(w)));
+    signed
+}
+
+/// For every value the first one that holds the same declared numbers.
+fn classes(side: &Side<'_>) -> Vec<ValueId> {
+    let graph = side.graph();
+    let mut classes: Vec<ValueId> = graph.value_ids().collect();
+    let hashes: Vec<Option<u64>> = graph
+        .value_ids()
+        .map(|v| side.declared.get(v))
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .map(|t| t.map(hash))
+        .collect();
+    let mut flat: FxHashMap<u64, ValueId> = FxHashMap::default();
+    let sources = graph.value_ids().filter(|&v| side.producer(v).is_none());
+    let written = graph.nodes.iter().flat_map(isotrace_graph::Node::writes);
+    for v in sources.chain(written) {
+        let (Some(tensor), Some(key)) = (side.declared.get(v), hashes[v.index()]) else { continue };
+        let moved = side.producer(v).filter(|&n| side.moves(n)).and_then(|n| {
+            let from = *side.dynamic_inputs(n).first()?;
+            (side.declared.get(from)?.len() == tensor.len() && is_rearrangement(graph.node(n).op.as_str()))
+                .then(|| classes[from.index()])
+        });
+        let class = moved.unwrap_or_else(|| flat.get(&key).map_or(v, |&first| classes[first.index()]));
+        classes[v.index()] = class;
+        flat.entry(key).or_insert(v);
+    }
+    classes
 }
 
 /// Operators that keep every element once, in some order.
@@ -104,5 +142,19 @@ fn hash(tensor: &Tensor) -> u64 {
     let mut hasher = FxHasher::default();
     hasher.write(tensor.bytes());
     hasher.write_usize(tensor.len());
+    hasher.finish()
+}
+
+/// A few bits spread over a tensor, with its type and shape: equal for equal tensors, different for most others.
+fn sample(tensor: &Tensor) -> u64 {
+    const PIECES: usize = 32;
+    const PIECE: usize = 8;
+    let bytes = tensor.bytes();
+    let mut hasher = FxHasher::default();
+    hasher.write(format!("{}{:?}", tensor.dtype(), tensor.shape()).as_bytes());
+    for i in 0..PIECES {
+        let at = i * bytes.len().saturating_sub(PIECE) / (PIECES - 1);
+        hasher.write(&bytes[at..bytes.len().min(at + PIECE)]);
+    }
     hasher.finish()
 }

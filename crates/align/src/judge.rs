@@ -15,11 +15,11 @@ use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
 use crate::index::Index;
-use crate::region::{Region, Rounding, error};
+use crate::region::{Region, Rounding, Uncertainty, error};
 use crate::relation::{Probe, candidates};
-use crate::signature::{Kind, Signature};
+use crate::signature::{self, Kind, Signature};
 use crate::state::{Match, State};
-use crate::{Relation, Side};
+use crate::{Relation, Side, twins};
 
 /// On what ground two values are taken for the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,33 +71,32 @@ impl<'s, 'g> Judge<'s, 'g> {
     }
 
     /// A node of A that is the same call as `id` of B on the same values.
-    pub fn twin(&self, state: &State, id: NodeId) -> Option<NodeId> {
-        let node = self.b.graph().node(id);
-        if node.bodies().next().is_some() || node.inputs.is_empty() {
-            return None;
-        }
+    pub fn twin(&self, state: &State<'_, '_>, id: NodeId) -> Option<NodeId> {
         let partner = |v: ValueId| {
             let m = state.matched[v.index()].as_ref()?;
             (m.relation == Relation::Same && !state.narrowed[v.index()]).then_some(m.a)
         };
-        let first = node.inputs.iter().flatten().copied().find(|&v| !self.b.is_constant(v))?;
-        let candidates = self.a.consumers[partner(first)?.index()].iter().copied();
-        candidates.take(MOST_CANDIDATES).find(|&c| {
-            let other = self.a.graph().node(c);
-            same_call(node, other)
-                && node.inputs.len() == other.inputs.len()
-                && node.inputs.iter().zip(&other.inputs).all(|(b, a)| match (b, a) {
-                    (None, None) => true,
-                    (Some(b), Some(a)) => {
-                        partner(*b).is_some_and(|p| {
-                            p == *a
-                                || self.index.class(p) == self.index.class(*a)
-                                    && self.same_bits(*b, *a, state)
-                        }) || self.is_small(*b) && self.same_bits(*b, *a, state)
-                    }
-                    _ => false,
-                })
-        })
+        let same = |b: ValueId, a: ValueId| {
+            let stored = |side: &Side<'_>, v: ValueId| side.graph().value(v).constant.is_some();
+            partner(b).is_some_and(|p| {
+                p == a
+                    || (stored(self.a, a) && stored(self.b, b) || self.index.class(p) == self.index.class(a))
+                        && self.same_bits(b, a, state)
+            }) || self.is_small(b) && self.same_bits(b, a, state)
+        };
+        twins::find(self.a, self.b.graph().node(id), &partner, &same)
+    }
+
+    /// A's constant that holds the same bits as a constant of B; the one of the same name where there are several.
+    pub fn same_constant(&self, v: ValueId) -> Option<Match> {
+        let tensor = self.b.declared.get(v).filter(|t| t.len() >= SMALL)?;
+        let same = |a: &ValueId| self.a.declared.get(*a).is_some_and(|t| t.bit_eq(tensor));
+        let name = &self.b.graph().value(v).name;
+        let candidates: Vec<ValueId> = self.index.constants(tensor).collect();
+        let namesake = candidates.iter().copied().find(|a| self.a.graph().value(*a).name == *name && same(a));
+        let a = namesake.or_else(|| candidates.into_iter().find(same))?;
+        let degenerate = self.index.is_degenerate(self.a, a);
+        Some(Match { a, relation: Relation::Same, evidence: Evidence::Bits, degenerate })
     }
 
     fn is_small(&self, v: ValueId) -> bool {
@@ -117,12 +116,31 @@ impl<'s, 'g> Judge<'s, 'g> {
         if constant && value.len() < SMALL {
             return None;
         }
-        let signature = Signature::of(value);
-        let mut tried: Vec<ValueId> = Vec::new();
-        let mut best: Option<Match> = None;
-        // Where structure names a candidate, try it first: it settles ties between equal values the right way.
+        // Where structure names a candidate, try it first: it settles ties between equal values the right way, and
+        // mostly nothing else need be looked at.
         let hints = self.hints(state, v);
-        let found = self.index.lookup(&signature, constant).take(4 * MOST_CANDIDATES);
+        let mut best: Option<Match> = None;
+        let mut consider = |hinted: bool, candidate: ValueId, degenerate: bool| {
+            let Some((relation, evidence)) = self.compare(state, v, value, candidate, degenerate) else {
+                return false;
+            };
+            let found = Match { a: candidate, relation, evidence, degenerate };
+            let settled = found.relation == Relation::Same && (hinted || self.same_op(v, candidate));
+            // An equal value in the same layout beats one in another, an earlier find a later one.
+            if best.as_ref().is_none_or(|b| rank(&found, hinted) < rank(b, hints.contains(&b.a))) {
+                best = Some(found);
+            }
+            settled
+        };
+        let alike = |c: &ValueId| self.a.is_constant(*c) == constant;
+        let degenerate = signature::is_degenerate(value);
+        for &hint in hints.iter().filter(|c| alike(c)) {
+            if consider(true, hint, degenerate || self.index.is_degenerate(self.a, hint)) {
+                return best;
+            }
+        }
+        let signature = Signature::of(value);
+        let found = self.index.lookup(self.a, &signature, constant).take(4 * MOST_CANDIDATES);
         let mut others: Vec<ValueId> = found.filter(|c| !hints.contains(c)).collect();
         if others.len() > MOST_CANDIDATES {
             let place = |i: u32, n: usize| f64::from(i) / n.max(1) as f64;
@@ -131,29 +149,8 @@ impl<'s, 'g> Judge<'s, 'g> {
             others.sort_by_key(far);
             others.truncate(MOST_CANDIDATES);
         }
-        for (hinted, candidate) in
-            hints.iter().map(|&c| (true, c)).chain(others.into_iter().map(|c| (false, c)))
-        {
-            if tried.contains(&candidate) {
-                continue;
-            }
-            tried.push(candidate);
-            let Some(theirs) = self.index.signature(candidate) else { continue };
-            if !theirs.close(&signature) || self.a.is_constant(candidate) != constant {
-                continue;
-            }
-            let degenerate = signature.degenerate || theirs.degenerate;
-            let Some((relation, evidence)) = self.compare(state, v, value, candidate, degenerate) else {
-                continue;
-            };
-            let found = Match { a: candidate, relation, evidence, degenerate };
-            let settled = found.relation == Relation::Same && (hinted || self.same_op(v, candidate));
-            // An equal value in the same layout beats one in another, an earlier find a later one.
-            let better = best.as_ref().is_none_or(|b| rank(&found, hinted) < rank(b, hints.contains(&b.a)));
-            if better {
-                best = Some(found);
-            }
-            if settled {
+        for candidate in others {
+            if consider(false, candidate, degenerate || self.index.is_degenerate(self.a, candidate)) {
                 break;
             }
         }
@@ -199,7 +196,7 @@ impl<'s, 'g> Judge<'s, 'g> {
         candidate: ValueId,
         degenerate: bool,
     ) -> Option<(Relation, Evidence)> {
-        let theirs = self.a.shadow.get(candidate)?;
+        let theirs = &self.a.shadow.operand(candidate)?;
         if theirs.len() != value.len() || Kind::of(theirs.dtype()) != Kind::of(value.dtype()) {
             return None;
         }
@@ -255,7 +252,7 @@ impl<'s, 'g> Judge<'s, 'g> {
         if bits {
             return Some(Evidence::Bits);
         }
-        if !self.b.shadow.get(v)?.dtype().is_float() {
+        if !self.b.declared.get(v)?.dtype().is_float() {
             return None;
         }
         if noise {
@@ -286,10 +283,9 @@ impl<'s, 'g> Judge<'s, 'g> {
         let (only_a, only_b) = self.unshared(&behind_a, &behind_b);
         let folded = |side: &Side<'_>, region: &Region| {
             region.nodes.iter().any(|&n| {
-                side.graph()
-                    .node(n)
-                    .writes()
-                    .any(|v| side.is_constant(v) && side.shadow.get(v).is_some_and(|t| t.dtype().is_float()))
+                side.graph().node(n).writes().any(|v| {
+                    side.is_constant(v) && side.declared.get(v).is_some_and(|t| t.dtype().is_float())
+                })
             })
         };
         let scaled_a = |n: NodeId| scales(self.a.graph().node(n));
@@ -304,6 +300,10 @@ impl<'s, 'g> Judge<'s, 'g> {
         {
             return None;
         }
+        let half_ulp = |side: &Side<'_>, x: ValueId| {
+            let constant = side.declared.get(x)?;
+            Uncertainty::stored(constant, Unit::of(constant.dtype()).u)
+        };
         let enters_a = |x: ValueId| only_a.contains(&x).then(|| half_ulp(self.a, x)).flatten();
         let enters_b = |x: ValueId| only_b.contains(&x).then(|| half_ulp(self.b, x)).flatten();
         let constant_a = |n: NodeId| self.a.graph().node(n).writes().all(|v| self.a.is_constant(v));
@@ -352,8 +352,8 @@ impl<'s, 'g> Judge<'s, 'g> {
         len: usize,
         rounding: (Rounding<'_>, Rounding<'_>),
     ) -> Option<Vec<f64>> {
-        let look_a = |x: ValueId| self.a.shadow.get(x).cloned();
-        let look_b = |x: ValueId| state.shadow[x.index()].clone();
+        let look_a = |x: ValueId| self.a.shadow.operand(x);
+        let look_b = |x: ValueId| state.operand(x);
         let mut total = vec![0.0; len];
         if let Some(e) = error(self.b, behind_b, v, &look_b, rounding.1).ok()? {
             add(&mut total, &e);
@@ -368,7 +368,7 @@ impl<'s, 'g> Judge<'s, 'g> {
     /// Float constants of each region that the other region does not hold, up to layout.
     fn unshared(&self, a: &Region, b: &Region) -> (Vec<ValueId>, Vec<ValueId>) {
         let floats = |side: &Side<'_>, region: &Region| -> Vec<ValueId> {
-            let is_float = |v: &ValueId| side.shadow.get(*v).is_some_and(|t| t.dtype().is_float());
+            let is_float = |v: &ValueId| side.declared.get(*v).is_some_and(|t| t.dtype().is_float());
             region.constants.iter().copied().filter(is_float).collect()
         };
         let mut left_a = floats(self.a, a);
@@ -385,35 +385,27 @@ impl<'s, 'g> Judge<'s, 'g> {
         (left_a, left_b)
     }
 
-    /// A hash of a constant's numbers in ascending order: equal for equal numbers in any layout.
+    /// A hash of a constant's numbers in any order: equal for equal numbers in any layout.
     fn hash(&self, of_a: bool, v: ValueId) -> u64 {
-        use std::hash::Hasher;
         if let Some(&known) = self.hashes.borrow().get(&(of_a, v)) {
             return known;
         }
         let side = if of_a { self.a } else { self.b };
-        let mut hasher = rustc_hash::FxHasher::default();
-        if let Some(Ok(values)) = side.shadow.get(v).map(Tensor::to_f64) {
-            let mut sorted = values.into_owned();
-            sorted.sort_unstable_by(f64::total_cmp);
-            for x in &sorted {
-                hasher.write_u64(x.to_bits());
-            }
-        }
-        let hash = hasher.finish();
+        let hash = match side.shadow.operand(v).as_ref().map(Tensor::to_f64) {
+            Some(Ok(values)) => values.iter().fold(0u64, |sum, x| sum.wrapping_add(mixed(x.to_bits()))),
+            _ => 0,
+        };
         self.hashes.borrow_mut().insert((of_a, v), hash);
         hash
     }
 }
 
-/// Same operator with the same settings.
-pub fn same_call(b: &Node, a: &Node) -> bool {
-    b.op == a.op
-        && b.domain == a.domain
-        && b.version == a.version
-        && b.outputs.len() == a.outputs.len()
-        && b.attributes.len() == a.attributes.len()
-        && b.attributes.iter().zip(&a.attributes).all(|((n, x), (m, y))| n == m && x.same(y))
+/// Bits spread over the whole word (SplitMix64), so that sums of them tell multisets apart.
+fn mixed(bits: u64) -> u64 {
+    let z = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
 }
 
 /// Whether a node has a setting that is a number and no whole one.
@@ -437,20 +429,6 @@ fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {
         _ => 2,
     };
     (layout == 2, ground, !hinted, layout)
-}
-
-/// Half an ulp of a constant's declared type at each of its elements, in f64.
-fn half_ulp(side: &Side<'_>, v: ValueId) -> Option<Tensor> {
-    let unit = Unit::of(side.declared.get(v)?.dtype());
-    let shadow = side.shadow.get(v)?;
-    let half: Vec<f64> =
-        shadow.to_f64().ok()?.iter().map(|x| if is_exact(*x) { 0.0 } else { unit.u * x.abs() }).collect();
-    Tensor::from_vec(shadow.shape(), half).ok()
-}
-
-/// Whole numbers and infinities were meant as they stand.
-fn is_exact(x: f64) -> bool {
-    !x.is_finite() || x == x.trunc()
 }
 
 fn add(total: &mut [f64], more: &Tensor) {

@@ -11,13 +11,17 @@ pub mod patch;
 pub mod region;
 pub mod relation;
 pub mod search;
+mod shadow;
 mod side;
 pub mod signature;
 pub mod state;
+mod twins;
 
 pub use index::Index;
 pub use judge::{Evidence, Judge};
 pub use region::Region;
 pub use relation::Relation;
+pub use shadow::Shadow;
 pub use side::Side;
 pub use state::{Changes, Match, State};
+pub use twins::same_call;

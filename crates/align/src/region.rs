@@ -1,5 +1,8 @@
 //! A piece of one network between given values: its nodes, its float64 evaluation, what rounding may do to it.
 
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+
 use isotrace_graph::{Attribute, NodeId, ValueId};
 use isotrace_ops::Precision;
 use isotrace_ops::budget::Unit;
@@ -79,7 +82,71 @@ pub struct Rounding<'a> {
     /// Nodes whose settings are numbers stored in f32: each stands for half an ulp around it, as a constant does.
     pub scaled: &'a dyn Fn(NodeId) -> bool,
     /// What is uncertain about values that enter (boundary values and constants).
-    pub enters: &'a dyn Fn(ValueId) -> Option<Tensor>,
+    pub enters: &'a dyn Fn(ValueId) -> Option<Uncertainty>,
+}
+
+/// How far a value may be from what it stands for.
+#[derive(Debug, Clone)]
+pub enum Uncertainty {
+    /// Every element by up to this share of itself.
+    Relative(f64),
+    /// Each element by up to that of this tensor, in f64.
+    Each(Tensor),
+}
+
+/// Elements that are looked at to see whether a tensor is of numbers that were meant as they stand.
+const SAMPLED: usize = 4096;
+
+impl Uncertainty {
+    /// Half an ulp at unit roundoff `u` of each element of a stored constant; whole numbers and infinities were meant
+    /// as they stand.
+    pub fn stored(constant: &Tensor, u: f64) -> Option<Self> {
+        let exact = |x: f64| !x.is_finite() || x == x.trunc();
+        let values = constant.to_f64().ok()?;
+        let mut sampled = values.iter().step_by((values.len() / SAMPLED).max(1)).filter(|x| **x != 0.0);
+        if values.len() >= SAMPLED && sampled.all(|x| !exact(*x)) && values.iter().all(|x| x.is_finite()) {
+            return Some(Self::Relative(u));
+        }
+        let half: Vec<f64> = values.iter().map(|&x| if exact(x) { 0.0 } else { u * x.abs() }).collect();
+        if half.iter().all(|&e| e == 0.0) {
+            return None;
+        }
+        Tensor::from_vec(constant.shape(), half).ok().map(Self::Each)
+    }
+
+    fn tensor(&self, value: &Tensor) -> Option<Tensor> {
+        match self {
+            Self::Each(tensor) => Some(tensor.clone()),
+            Self::Relative(u) => {
+                Tensor::from_vec(value.shape(), value.to_f64().ok()?.iter().map(|x| u * x.abs()).collect())
+                    .ok()
+            }
+        }
+    }
+}
+
+/// Magnitudes of a side's nodes with the inputs that they belong to, so that several bounds over one node share them.
+#[derive(Default)]
+pub struct Magnitudes {
+    known: RefCell<FxHashMap<NodeId, (Vec<Option<Tensor>>, Rc<OnceCell<Tensor>>)>>,
+}
+
+impl Magnitudes {
+    fn place(&self, id: NodeId, inputs: Vec<Option<Tensor>>) -> Rc<OnceCell<Tensor>> {
+        let mut known = self.known.borrow_mut();
+        let same = |(x, y): (&Option<Tensor>, &Option<Tensor>)| match (x, y) {
+            (Some(x), Some(y)) => std::ptr::eq(x.bytes(), y.bytes()),
+            (x, y) => x.is_none() && y.is_none(),
+        };
+        match known.get(&id) {
+            Some((theirs, place)) if theirs.iter().zip(&inputs).all(same) => Rc::clone(place),
+            _ => {
+                let place = Rc::<OnceCell<Tensor>>::default();
+                known.insert(id, (inputs, Rc::clone(&place)));
+                place
+            }
+        }
+    }
 }
 
 /// How far rounding inside a region may move `output`, to first order, element by element.
@@ -92,7 +159,7 @@ pub fn error(
     lookup: &dyn Fn(ValueId) -> Option<Tensor>,
     rounding: Rounding<'_>,
 ) -> Result<Option<Tensor>, RunError> {
-    let mut errors: FxHashMap<ValueId, Tensor> = FxHashMap::default();
+    let mut errors: FxHashMap<ValueId, Uncertainty> = FxHashMap::default();
     for &v in region.boundary.iter().chain(&region.constants) {
         if let Some(e) = (rounding.enters)(v) {
             errors.insert(v, e);
@@ -103,13 +170,9 @@ pub fn error(
         let outputs: Option<Vec<Tensor>> = node.outputs.iter().map(|v| v.and_then(lookup)).collect();
         // An output that was left out or not evaluated carries no error of its own.
         let Some(outputs) = outputs else { continue };
-        let entering: Vec<Option<Tensor>> =
-            node.inputs.iter().map(|v| v.and_then(|v| errors.get(&v).cloned())).collect();
-        let carried = if entering.iter().any(Option::is_some) {
-            Some(side.plan.propagate(id, lookup, &outputs, &entering)?)
-        } else {
-            None
-        };
+        let inputs = node.inputs.iter().map(|v| v.and_then(lookup)).collect();
+        let magnitude = side.magnitudes.place(id, inputs);
+        let carried = carried(side, id, lookup, &outputs, &errors, &magnitude)?;
         for (index, (v, out)) in node.outputs.iter().zip(&outputs).enumerate() {
             let Some(v) = *v else { continue };
             if !out.dtype().is_float() {
@@ -120,7 +183,7 @@ pub fn error(
                 None => vec![0.0; out.len()],
             };
             if (rounding.rounds)(id) {
-                let budget = side.plan.budget(id, lookup, index, out, rounding.unit)?;
+                let budget = side.plan.budget(id, lookup, index, out, rounding.unit, &magnitude)?;
                 let own = if rounding.allowance { budget.allowed } else { budget.unit };
                 for (t, o) in total.iter_mut().zip(own) {
                     *t += o;
@@ -136,11 +199,52 @@ pub fn error(
             if total.iter().any(|&e| e != 0.0)
                 && let Ok(tensor) = Tensor::from_vec(out.shape(), total)
             {
-                errors.insert(v, tensor);
+                errors.insert(v, Uncertainty::Each(tensor));
             }
         }
     }
-    Ok(errors.remove(&output))
+    Ok(errors.remove(&output).and_then(|e| e.tensor(&lookup(output)?)))
+}
+
+/// What is uncertain about a node's inputs, carried to its outputs.
+fn carried(
+    side: &Side<'_>,
+    id: NodeId,
+    lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+    outputs: &[Tensor],
+    errors: &FxHashMap<ValueId, Uncertainty>,
+    magnitude: &OnceCell<Tensor>,
+) -> Result<Option<Vec<Tensor>>, RunError> {
+    let node = side.graph().node(id);
+    let entering: Vec<Option<&Uncertainty>> =
+        node.inputs.iter().map(|v| v.and_then(|v| errors.get(&v))).collect();
+    if entering.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    // A sum of products moves by at most the same share of its magnitude as its factors together.
+    let share: Option<f64> = entering
+        .iter()
+        .flatten()
+        .map(|e| match e {
+            Uncertainty::Relative(u) => Some(*u),
+            Uncertainty::Each(_) => None,
+        })
+        .sum();
+    if let Some(share) = share
+        && let Some(sizes) = side.plan.magnitude(id, lookup, magnitude)?
+        && let Ok(sizes) = sizes.to_f64()
+        && let Ok(moved) =
+            Tensor::from_vec(outputs[0].shape(), sizes.iter().map(|x| share * x).collect::<Vec<_>>())
+    {
+        return Ok(Some(vec![moved]));
+    }
+    let tensors: Vec<Option<Tensor>> = node
+        .inputs
+        .iter()
+        .zip(entering)
+        .map(|(v, e)| e.and_then(|e| e.tensor(&v.and_then(lookup)?)))
+        .collect();
+    Ok(Some(side.plan.propagate(id, lookup, outputs, &tensors)?))
 }
 
 /// What half an ulp of each fractional setting of a node does to an output: a difference quotient over 2^-10.

@@ -30,6 +30,16 @@ impl Relation {
         matches!(self, Self::PermutedA(_) | Self::PermutedB(_))
     }
 
+    /// Whether a tensor of shape `a` can be carried to `shape`.
+    pub fn fits(&self, a: &[usize], shape: &[usize]) -> bool {
+        let axes = match self {
+            Self::Same | Self::Reshaped => true,
+            Self::PermutedA(perm) => perm.len() == a.len(),
+            Self::PermutedB(perm) => perm.len() == shape.len(),
+        };
+        axes && a.iter().product::<usize>() == shape.iter().product::<usize>()
+    }
+
     /// A tensor of A's layout in B's, whose shape is `shape`. `None` where the shapes do not allow it.
     pub fn carry(&self, a: &Tensor, shape: &[usize]) -> Option<Tensor> {
         match self {

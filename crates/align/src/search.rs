@@ -18,7 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::judge::Evidence;
 use crate::relation::candidates;
-use crate::state::{Changes, Match, State};
+use crate::state::{Changes, Match, Saved, State};
 use crate::{Judge, Region, Relation, Side};
 
 /// Candidates of A tried at one point of B.
@@ -80,9 +80,9 @@ fn right(judge: &Judge<'_, '_>, state: &State, b: ValueId, a: ValueId) -> bool {
 }
 
 /// The best-founded place where B leaves A on the way to `failing` outputs.
-pub fn search(
-    judge: &Judge<'_, '_>,
-    state: &mut State,
+pub fn search<'s, 'g>(
+    judge: &Judge<'s, 'g>,
+    state: &mut State<'s, 'g>,
     failing: &[(ValueId, ValueId)],
     changes: &Changes,
 ) -> Vec<Hypothesis> {
@@ -97,7 +97,7 @@ pub fn search(
 
 struct Search<'x, 's, 'g> {
     judge: &'x Judge<'s, 'g>,
-    state: &'x mut State,
+    state: &'x mut State<'s, 'g>,
     failing: &'x [(ValueId, ValueId)],
     changes: &'x Changes,
     /// B's open nodes behind the failing outputs.
@@ -111,7 +111,7 @@ struct Search<'x, 's, 'g> {
 impl<'x, 's, 'g> Search<'x, 's, 'g> {
     fn new(
         judge: &'x Judge<'s, 'g>,
-        state: &'x mut State,
+        state: &'x mut State<'s, 'g>,
         failing: &'x [(ValueId, ValueId)],
         changes: &'x Changes,
     ) -> Self {
@@ -349,7 +349,10 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
         let mut guessed = FxHashSet::default();
         for (point, candidate, relation) in guesses {
             log.save(state, *point);
-            let Some(shadow) = state.shadow[point.index()].clone() else { continue };
+            let shadow = state.shadow[point.index()].clone();
+            if shadow.is_none() {
+                continue;
+            }
             let declared = state.declared[point.index()].clone();
             let m = Match {
                 a: *candidate,
@@ -357,7 +360,7 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
                 evidence: Evidence::Confirmed,
                 degenerate: false,
             };
-            state.set(judge, *point, Some(m), shadow, declared);
+            state.set(judge, *point, m, shadow, declared);
             guessed.insert(judge.index.class(*candidate));
             for &n in &judge.b.consumers[point.index()] {
                 if queued.insert(n) {
@@ -477,7 +480,7 @@ pub fn attempt(
     let holds = match (&state.matched[point.index()], &value) {
         (Some(m), _) if judge.index.class(m.a) == judge.index.class(candidate) => true,
         (_, Some(value)) => {
-            state.shadow[point.index()] = Some(value.clone());
+            state.show_own(point);
             judge.compare(state, point, value, candidate, false).is_some()
         }
         _ => false,
@@ -494,28 +497,16 @@ struct Log {
     a_matched: Vec<bool>,
 }
 
-type Slot = Option<Tensor>;
-type Saved = (Option<Match>, [Slot; 4], bool);
-
 impl Log {
-    fn save(&mut self, state: &State, v: ValueId) {
+    fn save(&mut self, state: &State<'_, '_>, v: ValueId) {
         if self.seen.insert(v) {
-            let i = v.index();
-            let slots = [&state.shadow, &state.declared, &state.own_shadow, &state.own_declared]
-                .map(|s| s[i].clone());
-            self.saved.push((v, (state.matched[i].clone(), slots, state.narrowed[i])));
+            self.saved.push((v, state.save(v)));
         }
     }
 
-    fn restore(self, state: &mut State) {
-        for (v, (matched, [shadow, declared, own_shadow, own_declared], narrowed)) in self.saved {
-            let i = v.index();
-            state.matched[i] = matched;
-            state.shadow[i] = shadow;
-            state.declared[i] = declared;
-            state.own_shadow[i] = own_shadow;
-            state.own_declared[i] = own_declared;
-            state.narrowed[i] = narrowed;
+    fn restore(self, state: &mut State<'_, '_>) {
+        for (v, saved) in self.saved {
+            state.restore(v, saved);
         }
         state.a_matched = self.a_matched;
     }

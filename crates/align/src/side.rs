@@ -1,58 +1,87 @@
 //! One of the two networks with what is known of it before the other is looked at.
 
 use isotrace_graph::{Graph, NodeId, ValueId};
+use isotrace_ops::Flow;
 use isotrace_ops::budget::Unit;
-use isotrace_ops::{Flow, Precision};
-use isotrace_run::{Keep, Options, Plan, Run, RunError};
+use isotrace_run::{Known, Options, Plan, Run, RunError};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
+use std::rc::Rc;
+
+use crate::region::Magnitudes;
+use crate::shadow::Shadow;
+use crate::twins::Twins;
 
 /// A network, its runs and its edges.
 pub struct Side<'g> {
     /// The network, ready to run.
-    pub plan: Plan<'g>,
+    pub plan: Rc<Plan<'g>>,
     /// Its run in declared precision, free of the other side.
-    pub declared: Run,
+    pub declared: Rc<Run>,
     /// Its float64 shadow.
-    pub shadow: Run,
+    pub shadow: Shadow<'g>,
     /// Who writes each value.
-    pub producers: Vec<Option<NodeId>>,
+    pub producers: Rc<[Option<NodeId>]>,
     /// Who reads each value.
     pub consumers: Vec<Vec<NodeId>>,
     /// Whether a value depends on constants and shapes alone.
     pub constant: Vec<bool>,
     /// The float type in which most of its operators compute.
     pub main: DType,
+    /// Sums of absolute products that bounds over its nodes have in common.
+    pub magnitudes: Magnitudes,
     is_output: Vec<bool>,
 }
 
+/// Is told which node of how many comes next; false stops the run.
+pub type Progress<'a> = dyn Fn(usize, usize) -> bool + Sync + 'a;
+
 impl<'g> Side<'g> {
-    /// Runs a network both ways.
+    /// Runs a network in declared precision.
     pub fn new(
         graph: &'g Graph,
         inputs: &FxHashMap<ValueId, Tensor>,
-        progress: Option<&(dyn Fn(usize, usize) -> bool + Sync)>,
+        progress: Option<&Progress<'_>>,
     ) -> Result<Self, RunError> {
-        let plan = Plan::new(graph)?;
-        let declared = plan.run(inputs, &Options { progress, keep: Keep::All, ..Options::default() })?;
-        let shadow = plan.run(
-            inputs,
-            &Options { precision: Precision::Float64, shadow_of: Some(&declared), progress, keep: Keep::All },
-        )?;
+        Self::run(graph, inputs, progress, None)
+    }
+
+    /// Runs a network in declared precision beside `a`, from which the outputs of twin nodes are taken. `bound`
+    /// pairs inputs with those of `a` that are fed the same tensors.
+    pub fn beside(
+        a: &Side<'g>,
+        graph: &'g Graph,
+        inputs: &FxHashMap<ValueId, Tensor>,
+        bound: &[(ValueId, ValueId)],
+        progress: Option<&Progress<'_>>,
+    ) -> Result<Self, RunError> {
+        let twins = Twins::new(a, graph, bound);
+        Self::run(graph, inputs, progress, Some(&|id, values| twins.outputs(id, values)))
+    }
+
+    fn run(
+        graph: &'g Graph,
+        inputs: &FxHashMap<ValueId, Tensor>,
+        progress: Option<&Progress<'_>>,
+        known: Option<&Known<'_>>,
+    ) -> Result<Self, RunError> {
+        let plan = Rc::new(Plan::new(graph)?);
+        let declared = Rc::new(plan.run(inputs, &Options { progress, known, ..Options::default() })?);
         let mut is_output = vec![false; graph.values.len()];
         for v in &graph.outputs {
             is_output[v.index()] = true;
         }
-        let main = main_type(&plan, &declared);
+        let producers: Rc<[Option<NodeId>]> = graph.producers().into();
         Ok(Self {
-            producers: graph.producers(),
+            shadow: Shadow::new(Rc::clone(&plan), Rc::clone(&declared), Rc::clone(&producers)),
+            producers,
             consumers: graph.consumers(),
             constant: constant_values(graph),
-            main,
+            main: main_type(&plan, &declared),
+            magnitudes: Magnitudes::default(),
             is_output,
             plan,
             declared,
-            shadow,
         })
     }
 

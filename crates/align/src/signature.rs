@@ -50,8 +50,6 @@ pub struct Signature {
     pub wild: usize,
     /// Sum, sum of absolute values and sum of squares of the moderate elements, smallest and largest of them.
     pub moments: [f64; 5],
-    /// Whether equality with another value says nothing: no floats, few elements, or few distinct numbers.
-    pub degenerate: bool,
 }
 
 impl Signature {
@@ -60,7 +58,7 @@ impl Signature {
         let kind = Kind::of(tensor.dtype());
         let len = tensor.len();
         let Ok(values) = tensor.to_f64() else {
-            return Self { len, kind, wild: 0, moments: [0.0; 5], degenerate: true };
+            return Self { len, kind, wild: 0, moments: [0.0; 5] };
         };
         let mut wild = 0;
         let (mut sum, mut magnitude, mut square) = (0.0, 0.0, 0.0);
@@ -76,8 +74,7 @@ impl Signature {
                 wild += 1;
             }
         }
-        let degenerate = kind != Kind::Float || len < FEW || few_distinct(&values);
-        Self { len, kind, wild, moments: [sum, magnitude, square, smallest, largest], degenerate }
+        Self { len, kind, wild, moments: [sum, magnitude, square, smallest, largest] }
     }
 
     /// Whether both could hold the same numbers in some order.
@@ -103,13 +100,27 @@ impl Signature {
     }
 }
 
-/// Whether at most four different numbers occur, or one number nearly everywhere.
-fn few_distinct(values: &[f64]) -> bool {
+/// Whether equality with another value says nothing: no floats, few elements, few distinct numbers, or one number
+/// nearly everywhere.
+pub fn is_degenerate(tensor: &Tensor) -> bool {
     // A few thousand elements tell as much as all.
-    let stride = (values.len() / 4096).max(1);
-    let looked_at = values.len().div_ceil(stride);
+    let stride = (tensor.len() / 4096).max(1);
+    let few = match tensor.dtype() {
+        DType::F64 => tensor.as_slice::<f64>().map(|x| few_distinct(x.iter().copied().step_by(stride))),
+        DType::F32 => {
+            tensor.as_slice::<f32>().map(|x| few_distinct(x.iter().map(|&x| x.into()).step_by(stride)))
+        }
+        _ => tensor.to_f64().map(|x| few_distinct(x.iter().copied().step_by(stride))),
+    };
+    !tensor.dtype().is_float() || tensor.len() < FEW || few.unwrap_or(true)
+}
+
+/// Whether at most four different numbers occur, or one number nearly everywhere.
+fn few_distinct(values: impl Iterator<Item = f64>) -> bool {
     let mut seen: Vec<(f64, usize)> = Vec::new();
-    for &x in values.iter().step_by(stride) {
+    let mut looked_at = 0;
+    for x in values {
+        looked_at += 1;
         match seen.iter().position(|(y, _)| *y == x || y.is_nan() && x.is_nan()) {
             Some(i) => seen[i].1 += 1,
             // From the fifth number on only the shares of the first ones are counted.
@@ -146,7 +157,7 @@ mod tests {
             ((0..100).map(|i| if i < 99 { 0.0 } else { 1.0 }).collect(), true),
         ];
         for (values, expected) in cases {
-            assert_eq!(Signature::of(&Tensor::vector(values.clone())).degenerate, expected, "{values:?}");
+            assert_eq!(is_degenerate(&Tensor::vector(values.clone())), expected, "{values:?}");
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Resynchronised execution of B: a value that matches one of A is replaced by it before anything reads it.
 
+use std::cell::OnceCell;
+use std::ops::Index;
+
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::Precision;
 use isotrace_tensor::Tensor;
@@ -22,17 +25,61 @@ pub struct Match {
     pub degenerate: bool,
 }
 
+/// A float64 value of B.
+#[derive(Clone)]
+enum Slot {
+    /// As B computed it, or not evaluated.
+    Own(Option<Tensor>),
+    /// A constant of B's file.
+    Stored,
+    /// What A holds, in B's layout; evaluated where somebody asks for it.
+    Theirs { a: ValueId, relation: Relation, shape: Vec<usize>, value: OnceCell<Option<Tensor>> },
+}
+
+/// float64 values by value of B.
+#[derive(Clone)]
+pub struct Values<'s, 'g> {
+    slots: Vec<Slot>,
+    a: &'s Side<'g>,
+    b: &'s Side<'g>,
+}
+
+impl Index<usize> for Values<'_, '_> {
+    type Output = Option<Tensor>;
+
+    fn index(&self, i: usize) -> &Option<Tensor> {
+        match &self.slots[i] {
+            Slot::Own(value) => value,
+            Slot::Stored => self.b.shadow.slot(ValueId(i as u32)),
+            Slot::Theirs { a, relation, shape, value } => {
+                value.get_or_init(|| relation.carry(self.a.shadow.get(*a)?, shape))
+            }
+        }
+    }
+}
+
+impl Values<'_, '_> {
+    fn put(&mut self, v: ValueId, value: Option<Tensor>) {
+        self.slots[v.index()] = Slot::Own(value);
+    }
+
+    fn put_theirs(&mut self, v: ValueId, m: &Match, shape: &[usize]) {
+        let (a, relation, shape) = (m.a, m.relation.clone(), shape.to_vec());
+        self.slots[v.index()] = Slot::Theirs { a, relation, shape, value: OnceCell::new() };
+    }
+}
+
 /// B's values during resynchronised execution.
 #[derive(Clone)]
-pub struct State {
+pub struct State<'s, 'g> {
     /// Partners, by value of B.
     pub matched: Vec<Option<Match>>,
     /// float64 values; A's where matched.
-    pub shadow: Vec<Option<Tensor>>,
+    pub shadow: Values<'s, 'g>,
     /// Values in declared precision; A's where matched.
     pub declared: Vec<Option<Tensor>>,
     /// float64 values as B computed them, before A's was put in.
-    pub own_shadow: Vec<Option<Tensor>>,
+    pub own_shadow: Values<'s, 'g>,
     /// Declared values as B computed them, before A's was put in.
     pub own_declared: Vec<Option<Tensor>>,
     /// Values whose declared form was left B's own: they are stored more narrowly than their partner.
@@ -50,15 +97,16 @@ pub struct Changes {
     pub patches: FxHashMap<NodeId, Patch>,
 }
 
-impl State {
+impl<'s, 'g> State<'s, 'g> {
     /// Nothing executed yet.
-    pub fn new(a: &Side<'_>, b: &Side<'_>) -> Self {
+    pub fn new(a: &'s Side<'g>, b: &'s Side<'g>) -> Self {
         let n = b.graph().values.len();
+        let values = Values { slots: vec![Slot::Own(None); n], a, b };
         Self {
             matched: vec![None; n],
-            shadow: vec![None; n],
+            shadow: values.clone(),
             declared: vec![None; n],
-            own_shadow: vec![None; n],
+            own_shadow: values,
             own_declared: vec![None; n],
             narrowed: vec![false; n],
             a_matched: vec![false; a.graph().values.len()],
@@ -70,57 +118,78 @@ impl State {
         self.matched[v.index()].is_some()
     }
 
-    /// Puts what B computed for a value in place, or A's where a partner was found.
+    /// Puts what B computed for a value in place, where nothing of A's belongs there.
+    fn put(&mut self, v: ValueId, shadow: Option<Tensor>, declared: Option<Tensor>) {
+        self.matched[v.index()] = None;
+        self.narrowed[v.index()] = false;
+        self.shadow.put(v, shadow.clone());
+        self.own_shadow.put(v, shadow);
+        self.declared[v.index()].clone_from(&declared);
+        self.own_declared[v.index()] = declared;
+    }
+
+    /// Takes A's float64 value out again.
+    pub(crate) fn show_own(&mut self, v: ValueId) {
+        self.shadow.slots[v.index()] = self.own_shadow.slots[v.index()].clone();
+    }
+
+    /// Puts A's value in place of what B computed (`None`: the same as A, bit by bit).
     pub(crate) fn set(
         &mut self,
         judge: &Judge<'_, '_>,
         v: ValueId,
-        found: Option<Match>,
-        shadow: Tensor,
+        m: Match,
+        shadow: Option<Tensor>,
         declared: Option<Tensor>,
     ) {
-        self.own_shadow[v.index()] = Some(shadow.clone());
-        self.own_declared[v.index()].clone_from(&declared);
-        self.narrowed[v.index()] = false;
-        let (mut shadow, mut declared) = (Some(shadow), declared);
-        if let Some(m) = &found {
-            self.a_matched[m.a.index()] = true;
-            let shape = shadow.as_ref().map(|t| t.shape().to_vec()).unwrap_or_default();
-            if let Some(theirs) = judge.a.shadow.get(m.a).and_then(|t| m.relation.carry(t, &shape)) {
-                shadow = Some(theirs);
-            }
-            let theirs = judge.a.declared.get(m.a).and_then(|t| m.relation.carry(t, &shape));
-            if let (Some(theirs), Some(own)) = (theirs, &declared) {
-                if judge.narrows(own.dtype(), theirs.dtype()) {
-                    // Putting the wide value in would undo the rounding that has to be judged where it is widened.
-                    self.narrowed[v.index()] = true;
-                } else if let Ok(cast) = theirs.cast(own.dtype()) {
-                    declared = Some(cast);
-                }
+        let i = v.index();
+        let shape = shadow.as_ref().or(declared.as_ref()).map(|t| t.shape().to_vec()).unwrap_or_default();
+        let fits = judge.a.declared.get(m.a).is_some_and(|t| m.relation.fits(t.shape(), &shape));
+        match &shadow {
+            _ if fits => self.shadow.put_theirs(v, &m, &shape),
+            Some(own) => self.shadow.put(v, Some(own.clone())),
+            None => {}
+        }
+        match shadow {
+            Some(own) => self.own_shadow.put(v, Some(own)),
+            None => self.own_shadow.put_theirs(v, &m, &shape),
+        }
+        self.own_declared[i].clone_from(&declared);
+        self.declared[i] = declared;
+        self.narrowed[i] = false;
+        self.a_matched[m.a.index()] = true;
+        let theirs = judge.a.declared.get(m.a).and_then(|t| m.relation.carry(t, &shape));
+        if let (Some(theirs), Some(own)) = (theirs, &self.own_declared[i]) {
+            if judge.narrows(own.dtype(), theirs.dtype()) {
+                // Putting the wide value in would undo the rounding that has to be judged where it is widened.
+                self.narrowed[i] = true;
+            } else if let Ok(cast) = theirs.cast(own.dtype()) {
+                self.declared[i] = Some(cast);
             }
         }
-        self.shadow[v.index()] = shadow;
-        self.declared[v.index()] = declared;
-        self.matched[v.index()] = found;
+        self.matched[i] = Some(m);
     }
 
     /// Executes B from its inputs and constants on. `inputs` pairs values of B with values of A.
-    pub fn execute(judge: &Judge<'_, '_>, inputs: &[(ValueId, ValueId)], changes: &Changes) -> Self {
+    pub fn execute(judge: &Judge<'s, 'g>, inputs: &[(ValueId, ValueId)], changes: &Changes) -> Self {
         let mut state = Self::new(judge.a, judge.b);
         let graph = judge.b.graph();
         for &(b, a) in inputs {
-            let Some(theirs) = judge.a.shadow.get(a).cloned() else { continue };
             let declared = judge.b.declared.get(b).cloned();
             let found = Match { a, relation: Relation::Same, evidence: Evidence::Bits, degenerate: false };
-            state.set(judge, b, Some(found), theirs, declared);
+            state.set(judge, b, found, None, declared);
         }
         for v in graph.value_ids().filter(|&v| graph.value(v).constant.is_some()) {
-            let Some(shadow) = judge.b.shadow.get(v).cloned() else { continue };
-            let found = match changes.substitutions.get(&v) {
-                Some(m) => Some(m.clone()),
-                None => judge.find(&state, v, &shadow),
-            };
-            state.set(judge, v, found, shadow, judge.b.declared.get(v).cloned());
+            let declared = judge.b.declared.get(v).cloned();
+            let found = changes.substitutions.get(&v).cloned();
+            let found = found.or_else(|| judge.same_constant(v));
+            state.put(v, None, declared.clone());
+            state.shadow.slots[v.index()] = Slot::Stored;
+            let found = found.or_else(|| judge.find(&state, v, &judge.b.shadow.operand(v)?));
+            if let Some(m) = found {
+                state.set(judge, v, m, None, declared);
+            }
+            state.own_shadow.slots[v.index()] = Slot::Stored;
         }
         for id in graph.node_ids() {
             state.step(judge, id, changes);
@@ -140,10 +209,9 @@ impl State {
             let theirs = judge.a.graph().node(twin);
             for (b, a) in node.outputs.iter().zip(&theirs.outputs) {
                 let (Some(b), Some(a)) = (*b, *a) else { continue };
-                let Some(shadow) = judge.a.shadow.get(a).cloned() else { continue };
-                let degenerate = judge.index.signature(a).is_none_or(|s| s.degenerate);
+                let degenerate = judge.index.is_degenerate(judge.a, a);
                 let found = Match { a, relation: Relation::Same, evidence: Evidence::Bits, degenerate };
-                self.set(judge, b, Some(found), shadow, judge.a.declared.get(a).cloned());
+                self.set(judge, b, found, None, judge.a.declared.get(a).cloned());
             }
             return;
         }
@@ -157,14 +225,50 @@ impl State {
                 continue;
             };
             // What this node computed must be in place for the judgement of its own region.
-            self.shadow[v.index()] = Some(value.clone());
-            self.declared[v.index()].clone_from(&declared);
+            self.put(v, Some(value.clone()), declared.clone());
             let found = match changes.substitutions.get(&v) {
                 Some(m) => Some(m.clone()),
                 None => judge.find(self, v, &value),
             };
-            self.set(judge, v, found, value, declared);
+            if let Some(m) = found {
+                self.set(judge, v, m, Some(value), declared);
+            }
         }
+    }
+
+    /// A value in place as an evaluation reads it: constants of the files as they were given, all else in f64.
+    pub fn operand(&self, v: ValueId) -> Option<Tensor> {
+        match &self.shadow.slots[v.index()] {
+            Slot::Stored => self.shadow.b.shadow.operand(v),
+            Slot::Theirs { a, relation, shape, .. } if self.shadow.a.producer(*a).is_none() => {
+                relation.carry(&self.shadow.a.shadow.operand(*a)?, shape)
+            }
+            _ => self.shadow[v.index()].clone(),
+        }
+    }
+
+    /// A value's state, to be put back by [`restore`](Self::restore).
+    pub(crate) fn save(&self, v: ValueId) -> Saved {
+        let i = v.index();
+        Saved {
+            matched: self.matched[i].clone(),
+            shadow: self.shadow.slots[i].clone(),
+            own_shadow: self.own_shadow.slots[i].clone(),
+            declared: self.declared[i].clone(),
+            own_declared: self.own_declared[i].clone(),
+            narrowed: self.narrowed[i],
+        }
+    }
+
+    /// Puts a value's state back.
+    pub(crate) fn restore(&mut self, v: ValueId, saved: Saved) {
+        let i = v.index();
+        self.matched[i] = saved.matched;
+        self.shadow.slots[i] = saved.shadow;
+        self.own_shadow.slots[i] = saved.own_shadow;
+        self.declared[i] = saved.declared;
+        self.own_declared[i] = saved.own_declared;
+        self.narrowed[i] = saved.narrowed;
     }
 
     /// A node's outputs on the values in place, in float64 and declared; `None` where an input was not evaluated
@@ -176,9 +280,19 @@ impl State {
         patch: Option<&Patch>,
     ) -> (Option<Vec<Tensor>>, Option<Vec<Tensor>>) {
         let declared = |v: ValueId| self.declared[v.index()].clone();
-        let shadow = |v: ValueId| self.shadow[v.index()].clone();
+        let shadow = |v: ValueId| self.operand(v);
         compute(judge.b, id, patch, &declared, &shadow)
     }
+}
+
+/// Everything a [`State`] holds of one value.
+pub(crate) struct Saved {
+    matched: Option<Match>,
+    shadow: Slot,
+    own_shadow: Slot,
+    declared: Option<Tensor>,
+    own_declared: Option<Tensor>,
+    narrowed: bool,
 }
 
 /// A node's outputs in float64 and in declared precision on given values.

@@ -11,8 +11,9 @@ use isotrace_report::{
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
+use crate::Detail;
 use crate::bind::Ambiguous;
-use crate::declared;
+use crate::declared::{self, Declared};
 use crate::faults::Fault;
 
 /// A model and where it came from.
@@ -54,6 +55,7 @@ pub fn ambiguous(a: &Source<'_>, b: &Source<'_>, which: &Ambiguous) -> Report {
 }
 
 /// The whole report.
+#[expect(clippy::too_many_arguments, reason = "everything that was found, put together once")]
 pub fn report(
     judge: &Judge<'_, '_>,
     state: &State,
@@ -62,13 +64,17 @@ pub fn report(
     faults: Vec<Fault>,
     outputs: &[(ValueId, ValueId)],
     wrong: &[ValueId],
+    compared: &Compared,
+    detail: Detail,
 ) -> Report {
     let blamed: Vec<ValueId> =
         faults.iter().flat_map(|f| f.outputs_b.iter().copied()).chain(wrong.iter().copied()).collect();
-    let (pairs, of_a, of_b) = pairs(judge, state, &blamed, outputs);
+    let (pairs, of_a, of_b) = pairs(judge, state, &blamed, outputs, detail.budgets.then_some(compared));
     let (verdict, reason) = verdict(judge, &faults, outputs);
     let mut report = Report::new(verdict, reason, a.side(), b.side());
-    report.listing = listing(judge, &of_a, &of_b);
+    if detail.listing {
+        report.listing = listing(judge, &of_a, &of_b);
+    }
     report.pairs = pairs;
     report.culprits = faults.into_iter().enumerate().map(|(i, f)| culprit(judge, i + 1, f)).collect();
     report.warnings = warnings(judge, outputs);
@@ -173,6 +179,8 @@ fn culprit(judge: &Judge<'_, '_>, rank: usize, fault: Fault) -> Culprit {
     }
 }
 
+/// What the comparison in declared precision found, by value of B.
+type Compared = FxHashMap<ValueId, Declared>;
 type Places = FxHashMap<ValueId, usize>;
 
 /// Pairs in A's order, then B's values without a partner; and where each value stands in the list.
@@ -181,6 +189,7 @@ fn pairs(
     state: &State,
     blamed: &[ValueId],
     outputs: &[(ValueId, ValueId)],
+    compared: Option<&Compared>,
 ) -> (Vec<Pair>, Places, Places) {
     let (a, b) = (judge.a, judge.b);
     let (mut of_a, mut of_b) = (Places::default(), Places::default());
@@ -214,7 +223,7 @@ fn pairs(
                         continue;
                     }
                     of_b.insert(vb, out.len());
-                    out.push(pair(judge, state, va, vb, blamed));
+                    out.push(pair(judge, state, (va, vb), blamed, compared));
                 }
             }
         }
@@ -257,7 +266,13 @@ fn alone(side: &Side<'_>, a: Option<ValueId>, b: Option<ValueId>) -> Pair {
     }
 }
 
-fn pair(judge: &Judge<'_, '_>, state: &State, va: ValueId, vb: ValueId, blamed: &[ValueId]) -> Pair {
+fn pair(
+    judge: &Judge<'_, '_>,
+    state: &State<'_, '_>,
+    (va, vb): (ValueId, ValueId),
+    blamed: &[ValueId],
+    compared: Option<&Compared>,
+) -> Pair {
     let (a, b) = (judge.a, judge.b);
     let (x, y) = (a.declared.get(va), b.declared.get(vb));
     let layout = match &state.matched[vb.index()] {
@@ -319,7 +334,7 @@ fn pair(judge: &Judge<'_, '_>, state: &State, va: ValueId, vb: ValueId, blamed: 
         };
     }
     if state.is_matched(vb) && x.dtype().is_float() {
-        out.budget = budget(judge, state, vb, &carried, y);
+        out.budget = compared.and_then(|known| budget(judge, state, vb, &carried, y, known));
     }
     out
 }
@@ -347,6 +362,7 @@ fn budget(
     vb: ValueId,
     theirs: &Tensor,
     free: &Tensor,
+    compared: &Compared,
 ) -> Option<Budget> {
     let largest = |x: &Tensor, y: &Tensor| -> Option<f64> { Some(compare(x, y).ok()?.max_abs) };
     let own = state.own_declared[vb.index()].as_ref()?;
@@ -357,15 +373,10 @@ fn budget(
     if own.bit_eq(theirs) {
         return Some(Budget { fresh_a: 0.0, fresh_b: 0.0, inherited, semantic, allowed: 0.0, share: 0.0 });
     }
-    let declared = declared::compare(judge, state, vb)?;
-    Some(Budget {
-        fresh_a: declared.fresh_a,
-        fresh_b: declared.fresh_b,
-        inherited,
-        semantic,
-        allowed: declared.allowed,
-        share: declared.share,
-    })
+    let Declared { allowed, share, .. } =
+        compared.get(&vb).copied().or_else(|| declared::compare(judge, state, vb))?;
+    let (fresh_a, fresh_b) = declared::fresh(judge, state, vb)?;
+    Some(Budget { fresh_a, fresh_b, inherited, semantic, allowed, share })
 }
 
 fn listing(judge: &Judge<'_, '_>, of_a: &Places, of_b: &Places) -> Listing {

@@ -4,7 +4,7 @@
 //! compared in declared precision too, B's computed from A's own declared values, against the rounding that both
 //! regions may commit at the precision in which their side computes as a whole.
 
-use isotrace_align::region::Rounding;
+use isotrace_align::region::{Rounding, Uncertainty};
 use isotrace_align::{Evidence, Judge, Region, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::Precision;
@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use crate::faults::Fault;
 
 /// What a declared comparison of one pair found.
+#[derive(Debug, Clone, Copy)]
 pub struct Declared {
     /// The largest difference.
     pub difference: f64,
@@ -22,10 +23,6 @@ pub struct Declared {
     pub allowed: f64,
     /// The largest share of the allowance.
     pub share: f64,
-    /// A's own rounding on the pair's inputs.
-    pub fresh_a: f64,
-    /// B's own rounding on the same inputs.
-    pub fresh_b: f64,
 }
 
 /// Compares B's value with its partner in declared precision. `None` where they are the same bits or no floats.
@@ -43,11 +40,11 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
     let (unit_a, unit_b) = (unit(judge, judge.a), unit(judge, judge.b));
     let rounds = |_: NodeId| true;
     let never = |_: NodeId| false;
-    let enters_a = |r: ValueId| half_ulp(judge.a, judge.a.shadow.get(r)?, unit_a, r);
+    let enters_a = |r: ValueId| half_ulp(judge.a, unit_a, r);
     let enters_b = |r: ValueId| {
         let exact =
             !judge.b.is_constant(r) && state.own_declared[r.index()].as_ref()?.dtype() == judge.a.main;
-        if exact { None } else { half_ulp(judge.b, state.shadow[r.index()].as_ref()?, unit_b, r) }
+        if exact { None } else { half_ulp(judge.b, unit_b, r) }
     };
     let allowed = judge.allowance(
         state,
@@ -75,20 +72,19 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
             (share, at) = (part, *e);
         }
     }
-    let declared_b = |r: ValueId| state.declared[r.index()].clone();
-    let declared_a = |r: ValueId| judge.a.declared.get(r).cloned();
-    let exact_b = oracle(judge.b, &behind_b, v, &declared_b);
-    let exact_a =
-        oracle(judge.a, &behind_a, m.a, &declared_a).and_then(|t| m.relation.carry(&t, own.shape()));
-    let from = |exact: Option<Tensor>, values: &[f64]| {
-        let exact = exact.and_then(|t| t.to_f64().ok().map(std::borrow::Cow::into_owned));
-        exact.map_or(0.0, |e| {
-            let gaps = e.iter().zip(values).map(|(e, x)| gap(*e, *x));
-            gaps.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { d.max(m) })
-        })
-    };
-    let (fresh_a, fresh_b) = (from(exact_a, &x), from(exact_b, &y));
-    Some(Declared { difference, allowed: at, share, fresh_a, fresh_b })
+    Some(Declared { difference, allowed: at, share })
+}
+
+/// How far each side's declared value lies from its region's float64 value on the same declared inputs (A's).
+pub fn fresh(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Option<(f64, f64)> {
+    let m = state.matched[v.index()].as_ref()?;
+    let own = state.own_declared[v.index()].as_ref()?;
+    let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 256);
+    let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 256);
+    let exact_b = oracle(judge.b, &behind_b, v, &|r| state.declared[r.index()].clone());
+    let exact_a = oracle(judge.a, &behind_a, m.a, &|r| judge.a.declared.get(r).cloned());
+    let from = |exact: Option<Tensor>, value: &Tensor| exact.and_then(|e| distance(&e, value)).unwrap_or(0.0);
+    Some((from(exact_a, judge.a.declared.get(m.a)?), from(exact_b, own)))
 }
 
 /// A region's float64 value on the declared values that enter it.
@@ -120,18 +116,21 @@ fn unit(judge: &Judge<'_, '_>, side: &Side<'_>) -> Unit {
     Unit::of(widest.unwrap_or(DType::F32))
 }
 
-fn half_ulp(side: &Side<'_>, value: &Tensor, unit: Unit, v: ValueId) -> Option<Tensor> {
-    if !value.dtype().is_float() || !side.is_constant(v) && unit.u <= Unit::F32.u {
-        return None;
+fn half_ulp(side: &Side<'_>, unit: Unit, v: ValueId) -> Option<Uncertainty> {
+    let declared = side.declared.get(v).filter(|t| t.dtype().is_float())?;
+    if !side.is_constant(v) {
+        return (unit.u > Unit::F32.u).then_some(Uncertainty::Relative(unit.u));
     }
-    let u = if side.is_constant(v) { Unit::of(side.declared.get(v)?.dtype()).u.max(unit.u) } else { unit.u };
-    let half = value.to_f64().ok()?.iter().map(|x| if x.is_finite() { u * x.abs() } else { 0.0 }).collect();
-    Tensor::from_vec(value.shape(), half).ok()
+    Uncertainty::stored(declared, Unit::of(declared.dtype()).u.max(unit.u))
 }
 
-/// Pairs whose declared difference rounding does not explain.
-pub fn faults(judge: &Judge<'_, '_>, state: &State) -> Vec<(Fault, ValueId)> {
+/// Pairs whose declared difference rounding does not explain, and what the comparison of every pair found.
+pub fn faults(
+    judge: &Judge<'_, '_>,
+    state: &State<'_, '_>,
+) -> (Vec<(Fault, ValueId)>, FxHashMap<ValueId, Declared>) {
     let mut out: Vec<(Fault, ValueId)> = Vec::new();
+    let mut compared = FxHashMap::default();
     for n in judge.b.graph().node_ids() {
         for v in judge.b.graph().node(n).writes() {
             if judge.b.is_constant(v) || state.narrowed[v.index()] && !judge.b.is_output(v) {
@@ -145,9 +144,10 @@ pub fn faults(judge: &Judge<'_, '_>, state: &State) -> Vec<(Fault, ValueId)> {
             if found.share > 1.0 {
                 out.push((fault(judge, state, v, &found), v));
             }
+            compared.insert(v, found);
         }
     }
-    out
+    (out, compared)
 }
 
 fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> Fault {
@@ -215,6 +215,7 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
         };
         Some((format!("{} kept in place of {d}", who.main), found.difference, after))
     });
+    let fresh = fresh(judge, state, v).unwrap_or_default();
     Fault {
         outputs_a: vec![m.a],
         outputs_b: nodes_b
@@ -228,7 +229,7 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
         summary,
         evidence: vec![format!(
             "in float64 the two sides agree here; on the same inputs A is {:.3e} and B {:.3e} away from it",
-            found.fresh_a, found.fresh_b
+            fresh.0, fresh.1
         )],
         proof,
         narrow: narrow.map(|(b, _)| b),

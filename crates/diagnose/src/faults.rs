@@ -39,11 +39,11 @@ pub struct Fault {
 }
 
 /// Every fault, in the order in which B meets them, with B's state once all are undone.
-pub fn find(
-    judge: &Judge<'_, '_>,
+pub fn find<'s, 'g>(
+    judge: &Judge<'s, 'g>,
     inputs: &[(ValueId, ValueId)],
     outputs: &[(ValueId, ValueId)],
-) -> (Vec<Fault>, State, Vec<(ValueId, ValueId)>) {
+) -> (Vec<Fault>, State<'s, 'g>, Vec<(ValueId, ValueId)>) {
     let mut changes = Changes::default();
     let mut state = State::execute(judge, inputs, &changes);
     let mut faults: Vec<Fault> = Vec::new();
@@ -72,9 +72,9 @@ pub fn find(
 }
 
 /// Names the cause of one fault and records in `changes` what undoes it.
-fn explain(
-    judge: &Judge<'_, '_>,
-    state: &mut State,
+fn explain<'s, 'g>(
+    judge: &Judge<'s, 'g>,
+    state: &mut State<'s, 'g>,
     hypothesis: &Hypothesis,
     changes: &mut Changes,
 ) -> Fault {

@@ -28,6 +28,22 @@ pub struct Options<'a> {
     pub allowed: &'a [DType],
     /// Called with what is being done and how far it is, in [0, 1]; false stops the comparison.
     pub progress: Option<&'a Progress<'a>>,
+    /// What of the report is wanted besides verdict, culprits and the distance of each pair.
+    pub detail: Detail,
+}
+
+/// Parts of a report that cost time and that not every form of it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detail {
+    /// The four parts of each pair's difference: each region evaluated once more, in float64 on declared values.
+    pub budgets: bool,
+    /// Every value of both sides with a summary of what it holds.
+    pub listing: bool,
+}
+
+impl Detail {
+    /// All of it.
+    pub const FULL: Self = Self { budgets: true, listing: true };
 }
 
 /// Why no report could be made.
@@ -63,15 +79,18 @@ pub fn diff(
         .collect();
     let fed_b: FxHashMap<ValueId, Tensor> =
         bound.iter().filter_map(|&(vb, va)| Some((vb, fed_a.get(&va)?.clone()))).collect();
-    let run = |source: &Source<'_>, graph, fed, from: f64, what: &str| {
-        let report = |i: usize, n: usize| {
-            options.progress.is_none_or(|p| p(what, from + 0.15 * i as f64 / n.max(1) as f64))
-        };
-        Side::new(graph, fed, Some(&report))
-            .map_err(|e| DiffError::Run { side: source.path.to_owned(), source: e })
+    let step = |what: &'static str, from: f64, to: f64| {
+        move |i: usize, n: usize| {
+            options.progress.is_none_or(|p| p(what, from + (to - from) * i as f64 / n.max(1) as f64))
+        }
     };
-    let side_a = run(&a, a.graph, &fed_a, 0.0, "running A")?;
-    let side_b = run(&b, b.graph, &fed_b, 0.3, "running B")?;
+    let failed = |source: &Source<'_>| {
+        let side = source.path.to_owned();
+        |source| DiffError::Run { side, source }
+    };
+    let side_a = Side::new(a.graph, &fed_a, Some(&step("running A", 0.0, 0.15))).map_err(failed(&a))?;
+    let side_b = Side::beside(&side_a, b.graph, &fed_b, &bound, Some(&step("running B", 0.15, 0.3)))
+        .map_err(failed(&b))?;
     if let Some(progress) = options.progress {
         progress("aligning", 0.6);
     }
@@ -84,8 +103,11 @@ pub fn diff(
     } else {
         faults::find(&judge, &bound, &outputs)
     };
-    let mut narrow = if assemble::not_a_number(&side_a, &outputs).is_some() {
-        Vec::new()
+    if let Some(error) = side_a.shadow.take_failure() {
+        return Err(failed(&a)(error));
+    }
+    let (mut narrow, compared) = if assemble::not_a_number(&side_a, &outputs).is_some() {
+        Default::default()
     } else {
         declared::faults(&judge, &state)
     };
@@ -94,7 +116,8 @@ pub fn diff(
     if let Some(progress) = options.progress {
         progress("reporting", 0.9);
     }
-    let mut report = assemble::report(&judge, &state, &a, &b, found, &outputs, &culprit_values);
+    let mut report =
+        assemble::report(&judge, &state, &a, &b, found, &outputs, &culprit_values, &compared, options.detail);
     if unpaired > 0 {
         report.warnings.push(Warning {
             class: "degenerate".into(),

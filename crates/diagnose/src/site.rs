@@ -14,7 +14,7 @@ pub struct Site<'x, 's, 'g> {
     /// Both sides.
     pub judge: &'x Judge<'s, 'g>,
     /// B's execution, with A's values put in up to here.
-    pub state: &'x State,
+    pub state: &'x State<'s, 'g>,
     /// The value of B that should hold A's `candidate`.
     pub point: ValueId,
     /// The value of A that belongs there.
@@ -35,7 +35,7 @@ impl<'x, 's, 'g> Site<'x, 's, 'g> {
     /// The site that ends at `point` and `candidate`.
     pub fn new(
         judge: &'x Judge<'s, 'g>,
-        state: &'x State,
+        state: &'x State<'s, 'g>,
         point: ValueId,
         candidate: ValueId,
         relation: Relation,

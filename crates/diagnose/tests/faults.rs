@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use isotrace_diagnose::{Options, Source, diff};
+use isotrace_diagnose::{Detail, Options, Source, diff};
 use isotrace_graph::{Attribute, Attributes, Dim, Graph, Node, TensorType, Value, ValueId};
 use isotrace_report::{Report, Verdict};
 use isotrace_tensor::{DType, Tensor};
@@ -125,7 +125,13 @@ fn compare(a: Net, b: Net) -> Report {
     let (a, b) = (a.finish(&["x"]), b.finish(&["x"]));
     let inputs = FxHashMap::from_iter([("x".to_owned(), numbers(&[2, 6, 8], 99))]);
     let source = |path, graph| Source { path, graph };
-    diff(source("a", &a), source("b", &b), &inputs, Options { allowed: &[], progress: None }).unwrap()
+    diff(
+        source("a", &a),
+        source("b", &b),
+        &inputs,
+        Options { allowed: &[], progress: None, detail: Detail::FULL },
+    )
+    .unwrap()
 }
 
 /// Puts a call between a value and its readers.
@@ -293,8 +299,13 @@ fn inputs_of_one_type_and_shape_are_never_bound_by_their_order() {
     let (a, b) = (two("left", "right"), two("first", "second"));
     let inputs = FxHashMap::from_iter(["left", "right"].map(|n| (n.to_owned(), numbers(&[2, 6, 8], 5))));
     let source = |path, graph| Source { path, graph };
-    let report =
-        diff(source("a", &a), source("b", &b), &inputs, Options { allowed: &[], progress: None }).unwrap();
+    let report = diff(
+        source("a", &a),
+        source("b", &b),
+        &inputs,
+        Options { allowed: &[], progress: None, detail: Detail::FULL },
+    )
+    .unwrap();
     assert_eq!(report.verdict, Verdict::Invalid);
     assert_eq!(report.warnings[0].class, "misbound_inputs");
 }

@@ -123,6 +123,11 @@ pub fn sum(output: &Tensor, magnitude: &[f64], terms: f64, unit: Unit) -> Result
     Ok(Budget { unit: at(1.0), allowed: at(4.0) })
 }
 
+/// As [`sum`], for a magnitude held in f32 or f64.
+pub fn sum_of(output: &Tensor, magnitude: &Tensor, terms: f64, unit: Unit) -> Result {
+    sum(output, &magnitude.to_f64()?, terms, unit)
+}
+
 /// As [`sum`], each element with its own number of terms: running sums.
 pub fn running_sum(output: &Tensor, magnitude: &[f64], terms: &[f64], unit: Unit) -> Result {
     let y = output.to_f64()?;

@@ -1,3 +1,5 @@
+use std::cell::OnceCell;
+
 use isotrace_tensor::{DType, Tensor};
 
 use crate::OpError;
@@ -48,12 +50,14 @@ pub struct Call<'a> {
     pub precision: Precision,
     /// The node's bodies.
     pub bodies: &'a dyn Bodies,
+    /// Where [`Operator::magnitude`](crate::Operator::magnitude) on these inputs is kept once it is known.
+    pub magnitude: Option<&'a OnceCell<Tensor>>,
 }
 
 impl<'a> Call<'a> {
     /// A call without bodies in declared precision.
     pub fn new(inputs: &'a [Option<&'a Tensor>]) -> Self {
-        Self { inputs, outputs: 1, precision: Precision::Declared, bodies: &NoBodies }
+        Self { inputs, outputs: 1, precision: Precision::Declared, bodies: &NoBodies, magnitude: None }
     }
 
     /// Optional input `index`.
@@ -71,6 +75,6 @@ impl<'a> Call<'a> {
     where
         'a: 'b,
     {
-        Call { inputs, ..*self }
+        Call { inputs, magnitude: None, ..*self }
     }
 }

@@ -19,6 +19,7 @@ pub mod dispatch;
 mod error;
 mod float;
 pub mod flow;
+mod magnitude;
 pub mod math;
 pub mod moves;
 pub mod nchwc;
@@ -70,6 +71,13 @@ pub trait Operator: Send + Sync + std::fmt::Debug {
     /// How a small change of the inputs reaches the outputs.
     fn flow(&self) -> Flow {
         Flow::General
+    }
+
+    /// For a sum of products: the sum of the products' absolute values, shaped as the output, and as [`run`](Self::run)
+    /// on the absolute values of the inputs would give it. `None` for other operators.
+    fn magnitude(&self, call: &Call<'_>) -> Result<Option<Tensor>, OpError> {
+        let _ = call;
+        Ok(None)
     }
 
     /// How far output `index` may lie from its exact value when computed at unit roundoff `unit`, element by

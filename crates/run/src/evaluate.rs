@@ -27,7 +27,7 @@ pub fn evaluate(op: &dyn Operator, what: &Evaluation<'_>) -> Result<Vec<Tensor>,
 }
 
 fn call<'a>(what: &Evaluation<'a>, inputs: &'a [Option<&'a Tensor>]) -> Call<'a> {
-    Call { inputs, outputs: what.outputs, precision: what.precision, bodies: what.bodies }
+    Call { inputs, outputs: what.outputs, precision: what.precision, bodies: what.bodies, magnitude: None }
 }
 
 fn is_half(dtype: DType) -> bool {

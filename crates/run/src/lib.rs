@@ -4,9 +4,9 @@
 //! operator, which is what alignment and diagnosis do when they put other values in. Both follow the same policy:
 //!
 //! * Half types are widened to f32 for the kernel and rounded once at its output.
-//! * In [`Precision::Float64`](isotrace_ops::Precision) every float is f64. Where a declared run is given as the
-//!   one being shadowed, decisions (casts to integer, comparisons, rounding, top-k) are taken from it, because
-//!   they belong to the declared precision: int(log(n/8)/log(16)*8) lands on an integer in f32 and just below it
+//! * In [`Precision::Float64`](isotrace_ops::Precision) every float is f64. Where the outputs of the declared call
+//!   are given ([`Evaluation::decided`]), decisions (casts to integer, comparisons, rounding, top-k) are taken from
+//!   it, because they belong to the declared precision: int(log(n/8)/log(16)*8) lands on an integer in f32 and just below it
 //!   in f64, and the other bucket is no better answer.
 
 mod error;
@@ -15,4 +15,4 @@ mod plan;
 
 pub use error::RunError;
 pub use evaluate::{Evaluation, evaluate};
-pub use plan::{Keep, Options, Plan, Run};
+pub use plan::{Keep, Known, Options, Plan, Run};

@@ -1,3 +1,5 @@
+use std::cell::OnceCell;
+
 use isotrace_graph::{Graph, Node, NodeId, ValueId};
 use isotrace_ops::budget::{Budget, Unit};
 use isotrace_ops::{Bodies, Call, OpError, Operator, Precision};
@@ -31,15 +33,18 @@ pub struct Options<'a> {
     pub precision: Precision,
     /// What to keep.
     pub keep: Keep,
-    /// The declared run that a float64 run shadows; it kept all values.
-    pub shadow_of: Option<&'a Run>,
     /// Called before each node with its place and the number of nodes; false stops the run.
     pub progress: Option<&'a (dyn Fn(usize, usize) -> bool + Sync)>,
+    /// Asked before each node with the values so far: its outputs, where they are known without computing them.
+    pub known: Option<&'a Known<'a>>,
 }
+
+/// See [`Options::known`].
+pub type Known<'a> = dyn Fn(NodeId, &[Option<Tensor>]) -> Option<Vec<Option<Tensor>>> + 'a;
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { precision: Precision::Declared, keep: Keep::All, shadow_of: None, progress: None }
+        Self { precision: Precision::Declared, keep: Keep::All, progress: None, known: None }
     }
 }
 
@@ -120,7 +125,8 @@ impl<'g> Plan<'g> {
         })
     }
 
-    /// What rounding at unit roundoff `unit` may do to output `index` of a node. `lookup` yields f64 values.
+    /// What rounding at unit roundoff `unit` may do to output `index` of a node, `output` in f64. The node's
+    /// [`magnitude`](Operator::magnitude) on these values is taken from `magnitude`, or left there.
     pub fn budget(
         &self,
         id: NodeId,
@@ -128,15 +134,35 @@ impl<'g> Plan<'g> {
         index: usize,
         output: &Tensor,
         unit: Unit,
+        magnitude: &OnceCell<Tensor>,
     ) -> Result<Budget, RunError> {
+        let budget = |inputs: &[Option<&Tensor>]| {
+            let bodies = self.bodies(id, lookup, Precision::Float64);
+            let call = Call { magnitude: Some(magnitude), ..self.call(id, inputs, &bodies) };
+            self.op(id).budget(&call, index, output, unit)
+        };
+        // Where the magnitude is known it is all that is needed of the inputs: weights are not widened for it.
+        match self.magnitude(id, lookup, magnitude)? {
+            Some(_) => self.with_inputs(id, lookup, budget),
+            None => self.with_inputs(id, &wide(lookup), budget),
+        }
+    }
+
+    /// The sum of absolute products that a node's output is, where it is such a sum.
+    pub fn magnitude(
+        &self,
+        id: NodeId,
+        lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+        magnitude: &OnceCell<Tensor>,
+    ) -> Result<Option<Tensor>, RunError> {
         self.with_inputs(id, lookup, |inputs| {
             let bodies = self.bodies(id, lookup, Precision::Float64);
-            self.op(id).budget(&self.call(id, inputs, &bodies), index, output, unit)
+            self.op(id).magnitude(&Call { magnitude: Some(magnitude), ..self.call(id, inputs, &bodies) })
         })
     }
 
     /// The change of a node's outputs that changes of its inputs by up to `errors` bring about, to first order.
-    /// `lookup` yields f64 values; `outputs` are the node's f64 results on them.
+    /// `outputs` are the node's f64 results on them.
     pub fn propagate(
         &self,
         id: NodeId,
@@ -144,14 +170,15 @@ impl<'g> Plan<'g> {
         outputs: &[Tensor],
         errors: &[Option<Tensor>],
     ) -> Result<Vec<Tensor>, RunError> {
-        self.with_inputs(id, lookup, |inputs| {
+        self.with_inputs(id, &wide(lookup), |inputs| {
             let bodies = self.bodies(id, lookup, Precision::Float64);
             self.op(id).propagate(&self.call(id, inputs, &bodies), outputs, errors)
         })
     }
 
     fn call<'a>(&self, id: NodeId, inputs: &'a [Option<&'a Tensor>], bodies: &'a dyn Bodies) -> Call<'a> {
-        Call { inputs, outputs: self.graph.node(id).outputs.len(), precision: Precision::Float64, bodies }
+        let outputs = self.graph.node(id).outputs.len();
+        Call { inputs, outputs, precision: Precision::Float64, bodies, magnitude: None }
     }
 
     fn bodies<'a>(
@@ -225,14 +252,18 @@ impl<'g> Plan<'g> {
             if options.progress.is_some_and(|report| !report(i, self.graph.nodes.len())) {
                 return Err(RunError::Interrupted);
             }
-            let decided: Option<Vec<Option<Tensor>>> = options
-                .shadow_of
-                .map(|run| node.outputs.iter().map(|v| v.and_then(|v| run.get(v).cloned())).collect());
-            let lookup = |v: ValueId| values[v.index()].clone();
-            let outputs = self.evaluate(NodeId(i as u32), &lookup, options.precision, decided.as_deref())?;
+            let id = NodeId(i as u32);
+            let outputs = match options.known.and_then(|known| known(id, &values)) {
+                Some(outputs) => outputs,
+                None => {
+                    let lookup = |v: ValueId| values[v.index()].clone();
+                    let outputs = self.evaluate(id, &lookup, options.precision, None)?;
+                    outputs.into_iter().map(Some).collect()
+                }
+            };
             for (id, tensor) in node.outputs.iter().zip(outputs) {
                 if let Some(id) = id {
-                    values[id.index()] = Some(tensor);
+                    values[id.index()] = tensor;
                 }
             }
             if let Some(uses) = &mut uses {
@@ -267,6 +298,11 @@ fn bodies_of(node: &Node) -> impl Iterator<Item = (&str, &Graph)> {
         isotrace_graph::Attribute::Graph(g) => Some((name.as_str(), g.as_ref())),
         _ => None,
     })
+}
+
+/// Values in f64, as bounds are computed from.
+fn wide(lookup: &dyn Fn(ValueId) -> Option<Tensor>) -> impl Fn(ValueId) -> Option<Tensor> {
+    |v| lookup(v).map(|t| widen(&t, Precision::Float64))
 }
 
 fn widen(tensor: &Tensor, precision: Precision) -> Tensor {

@@ -187,8 +187,11 @@ impl Tensor {
         self.dtype == other.dtype
             && self.shape == other.shape
             && match (&self.data, &other.data) {
-                (Data::Bytes(a), Data::Bytes(b)) => a == b,
-                (Data::Strings(a), Data::Strings(b)) => a == b,
+                // Clones share their elements; nothing need be read to know that they are equal.
+                (Data::Bytes(a), Data::Bytes(b)) => {
+                    a.len() == b.len() && (std::ptr::eq(a.as_ptr(), b.as_ptr()) || a == b)
+                }
+                (Data::Strings(a), Data::Strings(b)) => Arc::ptr_eq(a, b) || a == b,
                 _ => false,
             }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use isotrace_diagnose::{Options, Source};
+use isotrace_diagnose::{Detail, Options, Source};
 use isotrace_inputs::{Bound, InputError, Request, bind};
 use isotrace_report::{Both, Input, Report, Side, Verdict, Warning, json, sbs, text};
 use isotrace_tensor::DType;
@@ -44,10 +44,11 @@ fn report(args: &args::Diff) -> anyhow::Result<Report> {
     let sides = [Source { path: &paths[0], graph: &a }, Source { path: &paths[1], graph: &b }];
     let given = load::given(&args.inputs)?;
     let progress = Progress::new();
+    let detail = Detail { budgets: args.json.is_some(), listing: args.format == Format::Sbs };
     let mut weakest: Option<Report> = None;
     for seed in (args.inputs.seed..).take(args.trials as usize) {
         let request = Request { seed, ..load::request(&args.inputs, given.as_ref()) };
-        let report = once(&sides, &request, &args.allow, &progress)?;
+        let report = once(&sides, &request, &args.allow, &progress, detail)?;
         if weakest.as_ref().is_none_or(|w| strength(report.verdict) > strength(w.verdict)) {
             weakest = Some(report);
         }
@@ -76,6 +77,7 @@ fn once(
     request: &Request<'_>,
     allow: &[Narrow],
     progress: &Progress,
+    detail: Detail,
 ) -> anyhow::Result<Report> {
     let bound = match bind(a.graph, b.graph, request) {
         Ok(bound) => bound,
@@ -93,7 +95,7 @@ fn once(
         progress.show(step, (share * 100.0) as usize, 100);
         true
     };
-    let options = Options { allowed: &allowed, progress: Some(&show) };
+    let options = Options { allowed: &allowed, progress: Some(&show), detail };
     let inputs: FxHashMap<_, _> =
         bound.a.iter().map(|(&id, t)| (a.graph.value(id).name.clone(), t.clone())).collect();
     let mut report = isotrace_diagnose::diff(*a, *b, &inputs, options)?;

@@ -134,7 +134,7 @@ mod tests {
     fn in_float64_constants_are_wide() {
         let operator =
             crate::build(&node("Constant", 13, &[("value_float", Attribute::Float(0.1))])).unwrap();
-        let call = Call { inputs: &[], outputs: 1, precision: Precision::Float64, bodies: &NoBodies };
+        let call = Call { precision: Precision::Float64, ..Call::new(&[]) };
         let out = operator.run(&call).unwrap();
         assert_eq!(out[0].dtype(), DType::F64);
         assert_eq!(out[0].as_slice::<f64>().unwrap(), [f64::from(0.1f32)]);

@@ -7,10 +7,10 @@
 use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
-use super::matmul::absolute;
 use crate::activation::Activation;
 use crate::budget::{self, Budget, Unit};
 use crate::convolve::{Finish, Sizes, convolve};
+use crate::magnitude::magnitude;
 use crate::window::Settings;
 use crate::{Call, Float, Flow, OpError, Operator, attributes, flow, for_float};
 
@@ -95,20 +95,25 @@ impl Operator for Conv {
         Flow::Linear
     }
 
+    fn magnitude(&self, call: &Call<'_>) -> Result<Option<Tensor>, OpError> {
+        match self.activation {
+            Activation::Identity => magnitude(call, |c| Ok(self.run(c)?.remove(0))).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         let (x, w) = (call.need(0, "X")?, call.need(1, "W")?);
         let sizes = Sizes::new(x.shape(), w.shape(), self.groups, &self.settings)?;
         let extra = usize::from(call.get(2).is_some()) + usize::from(call.get(3).is_some());
         let terms = (sizes.terms() + extra) as f64;
-        let (b, z) = (call.get(2).map(absolute).transpose()?, call.get(3).map(absolute).transpose()?);
         let linear = self.linear();
-        let magnitude = linear.compute::<f64>(&absolute(x)?, &absolute(w)?, b.as_ref(), z.as_ref())?;
-        let magnitude = magnitude.to_f64()?;
+        let magnitude = magnitude(call, |c| Ok(linear.run(c)?.remove(0)))?;
         if self.activation == Activation::Identity {
-            return budget::sum(output, &magnitude, terms, unit);
+            return budget::sum_of(output, &magnitude, terms, unit);
         }
         let before = linear.run(call)?.remove(0);
-        let budget = budget::sum(&before, &magnitude, terms, unit)?;
+        let budget = budget::sum_of(&before, &magnitude, terms, unit)?;
         Ok(self.activation.budget(budget, &before.to_f64()?, unit))
     }
 

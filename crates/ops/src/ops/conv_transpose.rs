@@ -8,9 +8,9 @@ use isotrace_tensor::{Tensor, element_count};
 use rayon::prelude::*;
 
 use super::conv::groups;
-use super::matmul::absolute;
 use crate::budget::{self, Budget, Unit};
 use crate::convolve::row_start;
+use crate::magnitude::magnitude;
 use crate::product::{Matrix, product};
 use crate::room::zeros;
 use crate::window::{AutoPad, Settings, Window, sizes};
@@ -204,10 +204,13 @@ impl Operator for ConvTranspose {
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         let (x, w) = (call.need(0, "X")?, call.need(1, "W")?);
         let plan = self.plan(x.shape(), w.shape())?;
-        let b = call.get(2).map(absolute).transpose()?;
-        let magnitude = self.compute::<f64>(&absolute(x)?, &absolute(w)?, b.as_ref())?;
         let terms = plan.channels / self.groups * plan.window.taps() + 1;
-        budget::sum(output, &magnitude.to_f64()?, terms as f64, unit)
+        let magnitude = magnitude(call, |c| Ok(self.run(c)?.remove(0)))?;
+        budget::sum_of(output, &magnitude, terms as f64, unit)
+    }
+
+    fn magnitude(&self, call: &Call<'_>) -> Result<Option<Tensor>, OpError> {
+        magnitude(call, |c| Ok(self.run(c)?.remove(0))).map(Some)
     }
 }
 

@@ -7,8 +7,9 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, View};
 
-use super::matmul::{absolute, matmul};
+use super::matmul::matmul;
 use crate::budget::{self, Budget, Unit};
+use crate::magnitude::magnitude;
 use crate::{Call, Float, Flow, OpError, Operator, attributes, for_float};
 
 #[derive(Debug, Clone, Copy)]
@@ -40,23 +41,34 @@ pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
 }
 
 impl Turn {
-    fn apply<'a, T: Copy + Send + Sync>(self, x: &View<'a, T>) -> View<'a, T> {
-        let rank = x.shape().len();
-        if rank < 2 {
-            return x.clone();
-        }
+    /// The axes of the operand in the order in which they are multiplied.
+    fn order(self, rank: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..rank).collect();
+        if rank < 2 {
+            return order;
+        }
         if self.batch {
             order[..rank - 1].rotate_left(1);
         }
         if self.matrix {
             order.swap(rank - 2, rank - 1);
         }
-        x.permute(&order)
+        order
+    }
+
+    fn apply<'a, T: Copy + Send + Sync>(self, x: &View<'a, T>) -> View<'a, T> {
+        x.permute(&self.order(x.shape().len()))
     }
 }
 
 impl FusedMatMul {
+    fn sizes(&self, call: &Call<'_>) -> Result<Tensor, OpError> {
+        magnitude(call, |c| {
+            let (a, b) = (c.need(0, "A")?, c.need(1, "B")?);
+            for_float!(a.dtype(), "A", T => self.compute::<T>(a, b, self.alpha.abs()))
+        })
+    }
+
     fn compute<T: Float>(&self, a: &Tensor, b: &Tensor, alpha: f64) -> Result<Tensor, OpError> {
         let (a, b) = (self.a.apply(&a.view::<T>()?), self.b.apply(&b.view::<T>()?));
         let (shape, mut data) = matmul(&a, &b)?;
@@ -81,10 +93,13 @@ impl Operator for FusedMatMul {
     }
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
-        let (a, b) = (absolute(call.need(0, "A")?)?, absolute(call.need(1, "B")?)?);
-        let terms = self.a.apply(&a.view::<f64>()?).shape().last().copied().unwrap_or(1) as f64;
-        let magnitude = self.compute::<f64>(&a, &b, self.alpha.abs())?;
-        budget::sum(output, &magnitude.to_f64()?, terms, unit)
+        let shape = call.need(0, "A")?.shape();
+        let terms = self.a.order(shape.len()).last().map_or(1, |&axis| shape[axis]);
+        budget::sum_of(output, &self.sizes(call)?, terms as f64, unit)
+    }
+
+    fn magnitude(&self, call: &Call<'_>) -> Result<Option<Tensor>, OpError> {
+        self.sizes(call).map(Some)
     }
 }
 

@@ -7,9 +7,10 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{DType, Tensor, View};
 
-use super::matmul::{absolute, matmul_whole};
+use super::matmul::matmul_whole;
 use crate::activation::Activation;
 use crate::budget::{self, Budget, Unit};
+use crate::magnitude::magnitude;
 use crate::product::{Matrix, product};
 use crate::room::zeros;
 use crate::{Call, Float, Flow, OpError, Operator, attributes, flow, for_float};
@@ -55,13 +56,9 @@ impl Gemm {
         Self { alpha: sign(self.alpha), beta: sign(self.beta), activation: Activation::Identity, ..self }
     }
 
-    fn magnitude(self, call: &Call<'_>) -> Result<(Vec<f64>, f64), OpError> {
-        let (a, b) = (absolute(call.need(0, "A")?)?, absolute(call.need(1, "B")?)?);
-        let c = call.get(2).map(absolute).transpose()?;
-        let c = c.as_ref().map(Tensor::view).transpose()?;
-        let terms = a.shape().get(usize::from(!self.trans_a)).copied().unwrap_or(1);
-        let (_, magnitude) = gemm(&a.view::<f64>()?, &b.view::<f64>()?, c.as_ref(), self.linear(true))?;
-        Ok((magnitude, (terms + usize::from(c.is_some())) as f64))
+    fn sizes(self, call: &Call<'_>) -> Result<Tensor, OpError> {
+        let absolute = self.linear(true);
+        magnitude(call, |c| Ok(absolute.run(c)?.remove(0)))
     }
 }
 
@@ -178,16 +175,25 @@ impl Operator for Gemm {
         Flow::Linear
     }
 
+    fn magnitude(&self, call: &Call<'_>) -> Result<Option<Tensor>, OpError> {
+        if self.activation != Activation::Identity || !call.need(0, "A")?.dtype().is_float() {
+            return Ok(None);
+        }
+        self.sizes(call).map(Some)
+    }
+
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if !output.dtype().is_float() {
             return Ok(Budget::exact(output.len()));
         }
-        let (magnitude, terms) = self.magnitude(call)?;
+        let terms = call.need(0, "A")?.shape().get(usize::from(!self.trans_a)).copied().unwrap_or(1);
+        let terms = (terms + usize::from(call.get(2).is_some())) as f64;
+        let magnitude = self.sizes(call)?;
         if self.activation == Activation::Identity {
-            return budget::sum(output, &magnitude, terms, unit);
+            return budget::sum_of(output, &magnitude, terms, unit);
         }
         let before = self.linear(false).run(call)?.remove(0);
-        let budget = budget::sum(&before, &magnitude, terms, unit)?;
+        let budget = budget::sum_of(&before, &magnitude, terms, unit)?;
         Ok(self.activation.budget(budget, &before.to_f64()?, unit))
     }
 

@@ -7,6 +7,7 @@ use isotrace_tensor::{DType, Odometer, Tensor, View, broadcast_shapes, element_c
 use rayon::prelude::*;
 
 use crate::budget::{self, Budget, Unit};
+use crate::magnitude::magnitude;
 use crate::product::{Matrix, product};
 use crate::room::zeros;
 use crate::{Call, Float, Flow, OpError, Operator, for_float};
@@ -43,11 +44,15 @@ impl Operator for MatMul {
         if !output.dtype().is_float() {
             return Ok(Budget::exact(output.len()));
         }
-        let (a, b) = (call.need(0, "A")?, call.need(1, "B")?);
-        let terms = a.shape().last().copied().unwrap_or(1) as f64;
-        let (a, b) = (absolute(a)?, absolute(b)?);
-        let (_, magnitude) = matmul(&a.view::<f64>()?, &b.view::<f64>()?)?;
-        budget::sum(output, &magnitude, terms, unit)
+        let terms = call.need(0, "A")?.shape().last().copied().unwrap_or(1) as f64;
+        budget::sum_of(output, &magnitude(call, |c| Ok(self.run(c)?.remove(0)))?, terms, unit)
+    }
+
+    fn magnitude(&self, call: &Call<'_>) -> Result<Option<Tensor>, OpError> {
+        if !call.need(0, "A")?.dtype().is_float() {
+            return Ok(None);
+        }
+        magnitude(call, |c| Ok(self.run(c)?.remove(0))).map(Some)
     }
 }
 
