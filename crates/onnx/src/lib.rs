@@ -24,7 +24,7 @@ mod visit;
 mod wire;
 
 pub use error::OnnxError;
-pub use file::{file_bytes, replace_file};
+pub use file::{MappedFile, file_bytes, replace_file};
 pub use generated::onnx as proto;
 pub use model::Model;
 pub use packing::{pack, per_byte, unpack};

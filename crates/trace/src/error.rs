@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use isotrace_onnx::OnnxError;
 use isotrace_tensor::{DType, TensorError};
 
+use crate::Kind;
+
 /// What can go wrong when tensors are read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -66,6 +68,16 @@ pub enum TraceError {
     Duplicate {
         /// The name.
         name: String,
+    },
+    /// A name that is not there.
+    #[error("no tensor {name:?} in this {kind} of {count}; `isotrace stats` lists the names")]
+    NoTensor {
+        /// The name asked for.
+        name: String,
+        /// What was searched.
+        kind: Kind,
+        /// How many tensors it has.
+        count: usize,
     },
     /// A tensor that the format to write cannot hold.
     #[error("{format} cannot hold tensor {name:?} of {dtype}{why}; write {instead} instead")]

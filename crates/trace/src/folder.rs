@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use isotrace_onnx::{file_bytes, read_tensor_pb};
 use isotrace_tensor::Tensor;
 
+use crate::source::{Entry, Info};
 use crate::{TraceError, npy};
 
-/// Reads every `.pb` and `.npy` file directly in the folder, `input_2` before `input_10`.
+/// Every `.pb` and `.npy` file directly in the folder, `input_2` before `input_10`.
 ///
 /// A `.pb` is named as it names itself, or, where it does not, as its file; a `.npy` as its file.
-pub fn read(folder: &Path) -> Result<Vec<(String, Tensor)>, TraceError> {
+pub fn entries(folder: &Path) -> Result<Vec<Entry>, TraceError> {
     let io = |cause| TraceError::Io { action: "list", path: folder.into(), cause };
     let mut files: Vec<(String, PathBuf)> = vec![];
     for entry in std::fs::read_dir(folder).map_err(io)? {
@@ -28,7 +29,21 @@ pub fn read(folder: &Path) -> Result<Vec<(String, Tensor)>, TraceError> {
         });
     }
     files.sort_by(|(a, x), (b, y)| natural(a).cmp(&natural(b)).then_with(|| x.cmp(y)));
-    files.into_iter().map(|(stem, path)| read_one(&stem, &path)).collect()
+    files.into_iter().map(|(stem, path)| entry(&stem, path)).collect()
+}
+
+/// A file of a folder, opened again when its tensor is asked for: a folder may hold more files than a process may
+/// have open.
+fn entry(stem: &str, path: PathBuf) -> Result<Entry, TraceError> {
+    if path.extension().is_some_and(|e| e == "pb") {
+        // Its name is inside the message, so it is decoded to be listed, and again to be read.
+        let (name, tensor) = read_one(stem, &path)?;
+        let info = Info::of(tensor.dtype(), tensor.shape());
+        let stem = stem.to_owned();
+        return Ok(Entry::new(name, Some(info), move || Ok(read_one(&stem, &path)?.1)));
+    }
+    let stem = stem.to_owned();
+    Ok(Entry::new(decode(&stem), None, move || Ok(read_one(&stem, &path)?.1)))
 }
 
 pub fn read_one(stem: &str, path: &Path) -> Result<(String, Tensor), TraceError> {

@@ -1,7 +1,7 @@
 //! Tensors in other people's files: `.npy`, `.npz`, `.safetensors`, ONNX `.pb`, and folders of them.
 //!
-//! [`read_tensors`] tells the format by content, maps the file, and shares its bytes wherever they lie aligned and in
-//! C order. [`write_tensors`] writes to a temporary name beside the target and renames, so that nobody ever sees half
+//! [`open`] tells the format by content and gives a [`Source`]: names at once, each tensor when it is asked for, its
+//! bytes shared with the mapped file wherever they lie aligned and in C order. [`read_tensors`] gives all of them. [`write_tensors`] writes to a temporary name beside the target and renames, so that nobody ever sees half
 //! a file. Nothing in any file is executed: pickles are refused, whatever they claim to hold.
 
 mod error;
@@ -11,8 +11,10 @@ mod npy;
 mod npz;
 mod read;
 mod safe;
+mod source;
 mod write;
 
 pub use error::TraceError;
-pub use read::read_tensors;
+pub use read::{open, read_tensors};
+pub use source::{Info, Kind, Source};
 pub use write::{Format, write_tensors, write_tensors_as};

@@ -1,33 +1,60 @@
 //! `.npy`: one array.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use isotrace_onnx::MappedFile;
 use isotrace_tensor::{DType, Tensor, element_count};
 
+use crate::source::{Entry, Info};
 use crate::{TraceError, header};
+
+/// The one array of a file.
+pub fn entry(name: &str, file: &Arc<MappedFile>, bytes: &Bytes) -> Result<Entry, TraceError> {
+    let info = info(name, bytes)?;
+    let (file, kept) = (Arc::clone(file), name.to_owned());
+    Ok(Entry::new(name, Some(info), move || read(&kept, &file.whole()?)))
+}
+
+/// Type and shape, from the header alone; the length of the data is checked with it.
+pub fn info(name: &str, bytes: &Bytes) -> Result<Info, TraceError> {
+    let header = header::parse(bytes)?;
+    let kind = check(name, &header, bytes.len() - header.length)?;
+    let dtype = match kind {
+        Kind::Plain { dtype, .. } => dtype,
+        Kind::Unicode { .. } | Kind::Text { .. } => DType::String,
+    };
+    Ok(Info::of(dtype, &header.shape))
+}
+
+/// What the elements are; how many bytes they take is checked against the bytes that are there.
+fn check(name: &str, header: &header::Header, found: usize) -> Result<Kind, TraceError> {
+    let refuse = |remedy| TraceError::ElementType { name: name.into(), found: header.descr.clone(), remedy };
+    let kind = kind(&header.descr).map_err(refuse)?;
+    let count =
+        element_count(&header.shape).map_err(|cause| TraceError::Tensor { name: name.into(), cause })?;
+    let needed = count.checked_mul(kind.width()).filter(|&n| n == found);
+    let problem = || {
+        format!(
+            "array {name:?} of {} {:?} needs {count} elements of {} bytes, found {found} bytes",
+            header.descr,
+            header.shape,
+            kind.width(),
+        )
+    };
+    match needed {
+        Some(_) => Ok(kind),
+        None => Err(TraceError::Damaged { format: ".npy", problem: problem() }),
+    }
+}
 
 /// Reads an array, sharing the bytes where they are little-endian, aligned and in C order.
 pub fn read(name: &str, bytes: &Bytes) -> Result<Tensor, TraceError> {
     let header = header::parse(bytes)?;
     let data = bytes.slice(header.length..);
     let refuse = |remedy| TraceError::ElementType { name: name.into(), found: header.descr.clone(), remedy };
-    let kind = kind(&header.descr).map_err(refuse)?;
-    let count =
-        element_count(&header.shape).map_err(|cause| TraceError::Tensor { name: name.into(), cause })?;
-    let needed = count.checked_mul(kind.width()).filter(|&n| n == data.len());
-    if needed.is_none() {
-        return Err(TraceError::Damaged {
-            format: ".npy",
-            problem: format!(
-                "array {name:?} of {} {:?} needs {count} elements of {} bytes, found {} bytes",
-                header.descr,
-                header.shape,
-                kind.width(),
-                data.len()
-            ),
-        });
-    }
+    let kind = check(name, &header, data.len())?;
     // Fortran order is C order of the axes reversed.
     let stored: Vec<usize> = if header.fortran_order {
         header.shape.iter().rev().copied().collect()

@@ -4,11 +4,15 @@
 //! more than the archive says it does, and all of them together no more than [`most_inflated`].
 
 use std::io::{self, Cursor, Read, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use flate2::bufread::DeflateDecoder;
+use isotrace_onnx::MappedFile;
 use isotrace_tensor::Tensor;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
+use crate::source::Entry;
 use crate::{TraceError, npy};
 
 /// Most bytes that an archive may inflate to: 100 times its size, and 4 GiB for small ones. Arrays of numbers never
@@ -21,7 +25,8 @@ fn damaged(problem: impl std::fmt::Display) -> TraceError {
     TraceError::Damaged { format: ".npz", problem: problem.to_string() }
 }
 
-pub fn read(bytes: &Bytes) -> Result<Vec<(String, Tensor)>, TraceError> {
+/// The arrays, in the order of the directory; a deflated one is inflated each time it is asked for.
+pub fn entries(file: &Arc<MappedFile>, bytes: &Bytes) -> Result<Vec<Entry>, TraceError> {
     let mut archive = ZipArchive::new(Cursor::new(bytes.clone())).map_err(damaged)?;
     if listed(bytes).is_some_and(|count| count != archive.len() as u64) {
         return Err(damaged("its directory lists a name twice, or more entries than there are"));
@@ -62,7 +67,14 @@ pub fn read(bytes: &Bytes) -> Result<Vec<(String, Tensor)>, TraceError> {
             return Err(damaged(format!("entry {name:?} is stored but has two sizes")));
         }
         inflated = inflated.saturating_add(if stored { 0 } else { entry.size() });
-        entries.push((array.to_owned(), stored.then_some(start as usize..end as usize)));
+        entries.push(Piece {
+            name: array.to_owned(),
+            stored,
+            start,
+            length: end - start,
+            size: entry.size(),
+            crc: entry.crc32(),
+        });
     }
     if inflated > most_inflated(bytes.len()) {
         let problem = format!("{} bytes of archive claim to inflate to {inflated}", bytes.len());
@@ -72,21 +84,57 @@ pub fn read(bytes: &Bytes) -> Result<Vec<(String, Tensor)>, TraceError> {
     if stretches.windows(2).any(|w| w[0].1 > w[1].0) {
         return Err(TraceError::Bomb { problem: "entries share their compressed bytes".into() });
     }
-    let mut tensors = Vec::with_capacity(entries.len());
-    for (index, (name, stored)) in entries.into_iter().enumerate() {
-        let mut entry = archive.by_index(index).map_err(damaged)?;
-        let data = match stored {
-            Some(range) => {
-                // Read to its end for its checksum; what is kept is the file's own bytes.
-                io::copy(&mut entry, &mut io::sink()).map_err(|e| damaged(format!("entry {name:?}: {e}")))?;
-                bytes.slice(range)
-            }
-            None => inflate(&name, &mut entry)?,
+    let mut arrays = Vec::with_capacity(entries.len());
+    for piece in entries {
+        let info = if piece.stored {
+            let (start, end) = (piece.start as usize, (piece.start + piece.length) as usize);
+            Some(npy::info(&piece.name, &bytes.slice(start..end))?)
+        } else {
+            None
         };
-        let tensor = npy::read(&name, &data)?;
-        tensors.push((name, tensor));
+        let file = Arc::clone(file);
+        arrays
+            .push(Entry::new(piece.name.clone(), info, move || npy::read(&piece.name, &piece.bytes(&file)?)));
     }
-    Ok(tensors)
+    Ok(arrays)
+}
+
+/// One entry of the archive.
+struct Piece {
+    name: String,
+    stored: bool,
+    start: u64,
+    /// Bytes in the archive.
+    length: u64,
+    /// Bytes of the array.
+    size: u64,
+    crc: u32,
+}
+
+impl Piece {
+    /// The array's bytes, checked against their checksum.
+    fn bytes(&self, file: &MappedFile) -> Result<Bytes, TraceError> {
+        let stretch = file.stretch(self.start, self.length)?;
+        let data = if self.stored { stretch } else { self.inflate(&stretch)? };
+        if crc32fast::hash(&data) == self.crc {
+            return Ok(data);
+        }
+        Err(damaged(format!("entry {:?}: its checksum does not fit its bytes", self.name)))
+    }
+
+    fn inflate(&self, deflated: &[u8]) -> Result<Bytes, TraceError> {
+        // Room grows with what really comes, not with what is claimed; the one byte more betrays a false claim.
+        let mut data = Vec::with_capacity(self.size.min(1 << 20) as usize);
+        DeflateDecoder::new(deflated)
+            .take(self.size.saturating_add(1))
+            .read_to_end(&mut data)
+            .map_err(|e| damaged(format!("entry {:?}: {e}", self.name)))?;
+        if data.len() as u64 != self.size {
+            let problem = format!("entry {:?} claims {} bytes and has {}", self.name, self.size, data.len());
+            return Err(damaged(problem));
+        }
+        Ok(data.into())
+    }
 }
 
 /// How many entries the archive's last record claims. The reader keeps one of those that share a name and says
@@ -103,20 +151,6 @@ fn listed(bytes: &[u8]) -> Option<u64> {
     let at = locator.strip_prefix(b"PK\x06\x07")?.get(4..)?.first_chunk()?;
     let wide = bytes.get(usize::try_from(u64::from_le_bytes(*at)).ok()?..)?;
     Some(u64::from_le_bytes(*wide.get(32..)?.first_chunk()?))
-}
-
-fn inflate<R: Read>(name: &str, entry: &mut zip::read::ZipFile<'_, R>) -> Result<Bytes, TraceError> {
-    let size = entry.size();
-    // Room grows with what really comes, not with what is claimed; the one byte more betrays a false claim.
-    let mut data = Vec::with_capacity(size.min(1 << 20) as usize);
-    entry
-        .take(size.saturating_add(1))
-        .read_to_end(&mut data)
-        .map_err(|e| damaged(format!("entry {name:?}: {e}")))?;
-    if data.len() as u64 != size {
-        return Err(damaged(format!("entry {name:?} claims {size} bytes and has {}", data.len())));
-    }
-    Ok(data.into())
 }
 
 /// Writes an archive of stored arrays: what is compared is read more often than written.

@@ -1,45 +1,54 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use isotrace_onnx::{OnnxError, file_bytes};
+use isotrace_onnx::{MappedFile, OnnxError};
 use isotrace_tensor::Tensor;
-use rustc_hash::FxHashSet;
 
-use crate::{TraceError, folder, npy, npz, safe};
+use crate::source::{Entry, Kind, Opened};
+use crate::{Source, TraceError, folder, npy, npz, safe};
 
-/// Reads every tensor of a file or folder, with its name, in the file's order.
+/// Opens a file or folder of tensors; their elements are read when they are asked for.
 ///
 /// The format is told by the content: `.npz`, `.npy` (named as its file), `.safetensors`, one ONNX `TensorProto`
-/// (`.pb`), or a folder of `.pb` and `.npy` files in the order of the numbers in their names. Files are mapped, and
-/// tensors share their bytes wherever alignment, byte order and compression allow.
-pub fn read_tensors(path: impl AsRef<Path>) -> Result<Vec<(String, Tensor)>, TraceError> {
+/// (`.pb`), or a folder of `.pb` and `.npy` files in the order of the numbers in their names. Tensors share the mapped
+/// bytes wherever alignment, byte order and compression allow.
+pub fn open(path: impl AsRef<Path>) -> Result<Source, TraceError> {
     let path = path.as_ref();
-    let tensors = read(path).map_err(|e| e.in_file(path))?;
-    let mut seen = FxHashSet::default();
-    if let Some((name, _)) = tensors.iter().find(|(name, _)| !seen.insert(name)) {
-        return Err(TraceError::Duplicate { name: name.clone() }.in_file(path));
-    }
-    Ok(tensors)
+    Source::new(path, opened(path).map_err(|e| e.in_file(path))?)
 }
 
-fn read(path: &Path) -> Result<Vec<(String, Tensor)>, TraceError> {
+/// Reads every tensor of a file or folder ([`open`]), with its name, in the file's order.
+pub fn read_tensors(path: impl AsRef<Path>) -> Result<Vec<(String, Tensor)>, TraceError> {
+    open(path)?.read_all()
+}
+
+fn opened(path: &Path) -> Result<Opened, TraceError> {
     if path.is_dir() {
-        return folder::read(path);
+        return Ok(Opened::new(Kind::Folder, folder::entries(path)?));
     }
     let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
-    let bytes = file_bytes(path)?;
+    let file = Arc::new(MappedFile::open(path)?);
+    let (kind, entries) = from_file(path, &stem, &file)?;
+    Ok(Opened { file: Some(file), ..Opened::new(kind, entries) })
+}
+
+fn from_file(path: &Path, stem: &str, file: &Arc<MappedFile>) -> Result<(Kind, Vec<Entry>), TraceError> {
+    // Only the pages that are looked at are read.
+    let bytes = file.whole()?;
     if bytes.starts_with(b"\x93NUMPY") {
-        return Ok(vec![(stem.clone(), npy::read(&stem, &bytes)?)]);
+        return Ok((Kind::Npy, vec![npy::entry(stem, file, &bytes)?]));
     }
     if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
-        return npz::read(&bytes);
+        return Ok((Kind::Npz, npz::entries(file, &bytes)?));
     }
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
     if extension == "safetensors" || is_safetensors(&bytes) {
-        return safe::read(&bytes);
+        return Ok((Kind::Safetensors, safe::entries(file, &bytes)?));
     }
     if extension == "pb" {
-        return Ok(vec![folder::read_one(&stem, path)?]);
+        let (name, tensor) = folder::read_one(stem, path)?;
+        return Ok((Kind::Pb, vec![Entry::ready(name, tensor)]));
     }
     Err(unknown(extension, &bytes))
 }

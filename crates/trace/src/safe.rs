@@ -1,14 +1,16 @@
 //! `.safetensors`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use isotrace_onnx::{pack, per_byte, unpack};
+use isotrace_onnx::{MappedFile, pack, per_byte, unpack};
 use isotrace_tensor::{DType, Tensor};
-use safetensors::tensor::{SafeTensors, TensorView, View, serialize_to_file};
+use safetensors::tensor::{SafeTensors, TensorInfo, View, serialize_to_file};
 use safetensors::{Dtype, SafeTensorError};
 
 use crate::TraceError;
+use crate::source::{Entry, Info};
 
 fn damaged(problem: impl std::fmt::Display) -> TraceError {
     TraceError::Damaged { format: ".safetensors", problem: problem.to_string() }
@@ -66,33 +68,40 @@ fn stored(dtype: DType) -> Option<Dtype> {
     })
 }
 
-/// Reads all tensors, in the order in which their data lie, sharing the bytes.
-pub fn read(bytes: &Bytes) -> Result<Vec<(String, Tensor)>, TraceError> {
-    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
-    let mut views = file.tensors();
-    views.sort_by(|(a, x), (b, y)| (x.data().as_ptr(), a).cmp(&(y.data().as_ptr(), b)));
-    views.into_iter().map(|(name, view)| Ok((tensor(&name, bytes, &view)?, name))).map(swap).collect()
+/// All tensors, in the order in which their data lie, sharing the bytes.
+pub fn entries(file: &Arc<MappedFile>, bytes: &Bytes) -> Result<Vec<Entry>, TraceError> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let mut tensors: Vec<(String, &TensorInfo)> = metadata.tensors().into_iter().collect();
+    tensors.sort_by(|(a, x), (b, y)| (x.data_offsets, a).cmp(&(y.data_offsets, b)));
+    let data = 8 + header as u64;
+    tensors.into_iter().map(|(name, info)| entry(name, file, info, data)).collect()
 }
 
-fn swap(pair: Result<(Tensor, String), TraceError>) -> Result<(String, Tensor), TraceError> {
-    pair.map(|(tensor, name)| (name, tensor))
-}
-
-fn tensor(name: &str, bytes: &Bytes, view: &TensorView<'_>) -> Result<Tensor, TraceError> {
-    let dtype = dtype(view.dtype()).ok_or_else(|| TraceError::ElementType {
-        name: name.into(),
-        found: format!("{:?}", view.dtype()),
+fn entry(name: String, file: &Arc<MappedFile>, info: &TensorInfo, data: u64) -> Result<Entry, TraceError> {
+    let dtype = dtype(info.dtype).ok_or_else(|| TraceError::ElementType {
+        name: name.clone(),
+        found: format!("{:?}", info.dtype),
         remedy: "no operator works on it; save it as a type that ONNX has",
     })?;
+    let (file, kept, shape) = (Arc::clone(file), name.clone(), info.shape.clone());
+    let (start, end) = info.data_offsets;
+    // The reader of the header has checked that the offsets follow each other and end with the file.
+    Ok(Entry::new(name, Some(Info::of(dtype, &shape)), move || {
+        tensor(&kept, dtype, &shape, &file.stretch(data + start as u64, (end - start) as u64)?)
+    }))
+}
+
+/// A tensor over the bytes that hold it in a file.
+pub fn tensor(name: &str, dtype: DType, shape: &[usize], data: &Bytes) -> Result<Tensor, TraceError> {
     let built = if per_byte(dtype) > 1 {
         // The reader has checked that the packed bytes fill the shape.
-        let count = view.data().len() * per_byte(dtype);
-        Tensor::from_pods(dtype, view.shape(), unpack(dtype, view.data().iter().copied(), count))
-    } else if dtype == DType::Bool && view.data().iter().any(|&b| b > 1) {
-        let truths = view.data().iter().map(|&b| u8::from(b != 0)).collect();
-        Tensor::from_pods::<u8>(dtype, view.shape(), truths)
+        let count = data.len() * per_byte(dtype);
+        Tensor::from_pods(dtype, shape, unpack(dtype, data.iter().copied(), count))
+    } else if dtype == DType::Bool && data.iter().any(|&b| b > 1) {
+        let truths = data.iter().map(|&b| u8::from(b != 0)).collect();
+        Tensor::from_pods::<u8>(dtype, shape, truths)
     } else {
-        Tensor::from_bytes(dtype, view.shape(), bytes.slice_ref(view.data()))
+        Tensor::from_bytes(dtype, shape, data.clone())
     };
     built.map_err(|cause| TraceError::Tensor { name: name.into(), cause })
 }

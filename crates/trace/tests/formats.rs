@@ -334,3 +334,35 @@ fn other_files_are_named_with_a_remedy() {
     assert!(read_tensors(folder.path().join("empty")).unwrap_err().to_string().contains("without"));
     assert!(read_tensors(folder.path().join("none")).is_err());
 }
+
+/// Enough values that each has a map of its own.
+const MANY: usize = 40_000;
+
+#[test]
+fn a_source_lists_everything_and_reads_one_tensor_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors = vec![
+        ("b".to_owned(), Tensor::from_vec(&[MANY], vec![1.5f32; MANY]).unwrap()),
+        ("a/w".to_owned(), Tensor::from_vec(&[3], vec![1i64, 2, 3]).unwrap()),
+    ];
+    for file in ["t.npz", "t.safetensors", "folder"] {
+        let path = folder.path().join(file);
+        write_tensors(&path, &tensors).unwrap();
+        let source = isotrace_trace::open(&path).unwrap();
+        let mut names: Vec<&str> = source.names().collect();
+        names.sort_unstable();
+        assert_eq!((source.len(), names), (2, vec!["a/w", "b"]), "{file}");
+        for (name, tensor) in &tensors {
+            let info = source.info(name).unwrap();
+            assert_eq!((info.dtype, info.shape.as_slice()), (tensor.dtype(), tensor.shape()), "{file}");
+            assert!(source.get(name).unwrap().bit_eq(tensor) && source.contains(name), "{file}");
+        }
+        assert!(source.iter().all(|(name, tensor)| tensor.unwrap().bit_eq(&source.get(name).unwrap())));
+        let error = source.get("c").unwrap_err().to_string();
+        assert!(error.contains(file) && error.contains("no tensor \"c\""), "{error}");
+        // A tensor outlives its source.
+        let kept = source.get("b").unwrap();
+        drop(source);
+        assert!(kept.bit_eq(&tensors[0].1));
+    }
+}
