@@ -104,7 +104,7 @@ impl Uncertainty {
         let exact = |x: f64| !x.is_finite() || x == x.trunc();
         let values = constant.to_f64().ok()?;
         let mut sampled = values.iter().step_by((values.len() / SAMPLED).max(1)).filter(|x| **x != 0.0);
-        if values.len() >= SAMPLED && sampled.all(|x| !exact(*x)) && values.iter().all(|x| x.is_finite()) {
+        if sampled.all(|x| !exact(*x)) && values.iter().all(|x| x.is_finite()) {
             return Some(Self::Relative(u));
         }
         let half: Vec<f64> = values.iter().map(|&x| if exact(x) { 0.0 } else { u * x.abs() }).collect();

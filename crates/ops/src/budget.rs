@@ -10,8 +10,10 @@
 //! Notation: y the exact output, K the number of terms, AB the product of absolute values |A||B|.
 
 use isotrace_tensor::{DType, Tensor};
+use rayon::prelude::*;
 
 use crate::OpError;
+use crate::broadcast::GRAIN;
 
 /// The precision a budget is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -118,7 +120,8 @@ pub fn sum(output: &Tensor, magnitude: &[f64], terms: f64, unit: Unit) -> Result
     let y = output.to_f64()?;
     let at = |c: f64| {
         let inner = c * terms.sqrt() * unit.u;
-        y.iter().zip(magnitude).map(|(y, ab)| unit.u * y.abs() + inner * ab + terms * unit.eta).collect()
+        let one = |(y, ab): (&f64, &f64)| unit.u * y.abs() + inner * ab + terms * unit.eta;
+        y.par_iter().zip(magnitude).with_min_len(GRAIN).map(one).collect()
     };
     Ok(Budget { unit: at(1.0), allowed: at(4.0) })
 }

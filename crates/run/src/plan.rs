@@ -253,13 +253,12 @@ impl<'g> Plan<'g> {
                 return Err(RunError::Interrupted);
             }
             let id = NodeId(i as u32);
-            let outputs = match options.known.and_then(|known| known(id, &values)) {
-                Some(outputs) => outputs,
-                None => {
-                    let lookup = |v: ValueId| values[v.index()].clone();
-                    let outputs = self.evaluate(id, &lookup, options.precision, None)?;
-                    outputs.into_iter().map(Some).collect()
-                }
+            let outputs = if let Some(known) = options.known.and_then(|known| known(id, &values)) {
+                known
+            } else {
+                let lookup = |v: ValueId| values[v.index()].clone();
+                let outputs = self.evaluate(id, &lookup, options.precision, None)?;
+                outputs.into_iter().map(Some).collect()
             };
             for (id, tensor) in node.outputs.iter().zip(outputs) {
                 if let Some(id) = id {

@@ -6,6 +6,7 @@
 //! integers by dropping high bits. Text is parsed and printed as ONNX Cast does.
 
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use crate::element::{
     Bool, C64, C128, F4E2M1, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, I2, I4, U2, U4,
@@ -47,21 +48,10 @@ impl Tensor {
         let ints = |values: &mut dyn Iterator<Item = i128>| from_ints(shape, to, rounding, values);
         match from {
             // The two conversions every run makes by the million, without a call per element.
-            D::F32 if to == D::F64 => Tensor::from_vec(
-                shape,
-                self.as_slice::<f32>()?.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(),
-            ),
-            D::F64 if to == D::F32 => {
-                Tensor::from_vec(shape, self.as_slice::<f64>()?.iter().map(|&x| x as f32).collect::<Vec<_>>())
-            }
-            D::F16 if to == D::F32 => Tensor::from_vec(
-                shape,
-                self.as_slice::<f16>()?.iter().map(|x| x.to_f32()).collect::<Vec<_>>(),
-            ),
-            D::F32 if to == D::F16 => Tensor::from_vec(
-                shape,
-                self.as_slice::<f32>()?.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(),
-            ),
+            D::F32 if to == D::F64 => Tensor::from_vec(shape, each(self.as_slice()?, |x: f32| f64::from(x))),
+            D::F64 if to == D::F32 => Tensor::from_vec(shape, each(self.as_slice()?, |x: f64| x as f32)),
+            D::F16 if to == D::F32 => Tensor::from_vec(shape, each(self.as_slice()?, |x: f16| x.to_f32())),
+            D::F32 if to == D::F16 => Tensor::from_vec(shape, each(self.as_slice()?, f16::from_f32)),
             D::F64 => floats(&mut self.as_slice::<f64>()?.iter().copied()),
             D::F32 => floats(&mut self.as_slice::<f32>()?.iter().map(|&x| f64::from(x))),
             D::F16 => floats(&mut self.as_slice::<f16>()?.iter().map(|x| x.to_f64())),
@@ -96,6 +86,16 @@ impl Tensor {
             D::C64 | D::C128 => Err(refuse()),
             D::String => from_strings(self.as_strings()?, shape, to, rounding).ok_or_else(refuse)?,
         }
+    }
+}
+
+/// `f` of every element, on all threads where there are many.
+pub(crate) fn each<S: Copy + Sync, T: Send>(values: &[S], f: impl Fn(S) -> T + Sync) -> Vec<T> {
+    const MANY: usize = 1 << 16;
+    if values.len() < MANY {
+        values.iter().map(|&x| f(x)).collect()
+    } else {
+        values.par_iter().with_min_len(MANY / 4).map(|&x| f(x)).collect()
     }
 }
 

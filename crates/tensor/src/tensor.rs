@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::convert::each;
 use crate::{DType, Element, TensorError, View, element_count, permute};
 
 /// A dense tensor in C order. Immutable; clones share the elements.
@@ -203,7 +204,7 @@ impl Tensor {
         match self.dtype {
             DType::F64 => Ok(Cow::Borrowed(self.as_slice()?)),
             // The type of nearly every call, without the second copy.
-            DType::F32 => Ok(Cow::Owned(self.as_slice::<f32>()?.iter().map(|&x| f64::from(x)).collect())),
+            DType::F32 => Ok(Cow::Owned(each(self.as_slice()?, |x: f32| f64::from(x)))),
             _ => Ok(Cow::Owned(self.cast(DType::F64)?.as_slice::<f64>()?.to_vec())),
         }
     }

@@ -5,6 +5,7 @@
 
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, View};
+use rayon::prelude::*;
 
 use crate::broadcast::{zip, zip3};
 use crate::budget::{self, Budget, Unit};
@@ -182,31 +183,58 @@ impl Operator for BatchNorm {
             return Ok(Budget { unit: back(found.unit)?, allowed: back(found.allowed)? });
         }
         let factors = p.factors(self.epsilon);
-        let terms = data.iter().enumerate().map(|(i, x)| {
-            let c = i / inner % channels.max(1);
-            factors[c].abs() * (x.abs() + p.mean[c].abs()) + p.bias[c].abs()
+        let terms = data.chunks(inner).enumerate().flat_map(|(plane, x)| {
+            let c = plane % channels.max(1);
+            let (f, fixed) = (factors[c].abs(), factors[c].abs() * p.mean[c].abs() + p.bias[c].abs());
+            x.iter().map(move |x| f * x.abs() + fixed)
         });
         budget::batch_norm(output, terms, unit)
     }
 
-    /// In inference, and with exact parameters, |dy| <= |factor| e.
+    /// In inference, with f = scale / sqrt(var + epsilon), the total differential:
+    /// |dy| <= |f| dx + |x - mean| (dscale / sqrt(var + epsilon) + |f| dvar / 2 (var + epsilon)) + |f| dmean + dB.
     fn propagate(
         &self,
         call: &Call<'_>,
         outputs: &[Tensor],
         errors: &[Option<Tensor>],
     ) -> Result<Vec<Tensor>, OpError> {
-        match errors.first().and_then(Option::as_ref) {
-            Some(e) if !self.training(call) && errors[1..].iter().all(Option::is_none) => {
-                let channels = channels(e)?;
-                let factors = Parameters::<f64>::read(call, channels)?.factors(self.epsilon);
-                let e = e.cast(isotrace_tensor::DType::F64)?;
-                let wide = along_channels(channels, e.rank());
-                let (shape, d) = zip(&e.view::<f64>()?, &View::new(&factors, &wide), |e, f| e * f.abs())?;
-                Ok(vec![Tensor::from_vec(&shape, d)?])
-            }
-            _ => flow::propagate(self.flow(), &|c| self.run(c), call, outputs, errors),
+        if self.training(call) {
+            return flow::propagate(self.flow(), &|c| self.run(c), call, outputs, errors);
         }
+        let x = call.need(0, "X")?;
+        let channels = channels(x)?;
+        let p = Parameters::<f64>::read(call, channels)?;
+        let of = |i: usize| -> Result<Vec<f64>, OpError> {
+            match errors.get(i).and_then(Option::as_ref) {
+                Some(e) => Ok(e.to_f64()?.into_owned()),
+                None => Ok(vec![0.0; channels]),
+            }
+        };
+        let (scale, bias, mean, variance) = (of(1)?, of(2)?, of(3)?, of(4)?);
+        let spread: Vec<f64> = p.variance.iter().map(|v| v + f64::from(self.epsilon)).collect();
+        let factors: Vec<f64> = p.factors(self.epsilon).iter().map(|f| f.abs()).collect();
+        let slopes: Vec<f64> = (0..channels)
+            .map(|c| scale[c] / spread[c].sqrt() + factors[c] * variance[c] / (2.0 * spread[c]))
+            .collect();
+        let fixed: Vec<f64> = (0..channels).map(|c| factors[c] * mean[c] + bias[c]).collect();
+        let inner: usize = x.shape().iter().skip(2).product::<usize>().max(1);
+        let values = x.to_f64()?;
+        let entering = errors.first().and_then(Option::as_ref).map(Tensor::to_f64).transpose()?;
+        let mut moved = vec![0.0; values.len()];
+        moved.par_chunks_mut(inner).enumerate().for_each(|(plane, moved)| {
+            let c = plane % channels.max(1);
+            let at = plane * inner..plane * inner + moved.len();
+            for (d, x) in moved.iter_mut().zip(&values[at.clone()]) {
+                *d = (x - p.mean[c]).abs() * slopes[c] + fixed[c];
+            }
+            if let Some(e) = &entering {
+                for (d, e) in moved.iter_mut().zip(&e[at]) {
+                    *d += factors[c] * e;
+                }
+            }
+        });
+        Ok(vec![Tensor::from_vec(x.shape(), moved)?])
     }
 }
 
