@@ -140,7 +140,7 @@ fn is_rearrangement(op: &str) -> bool {
 /// The elements' bits in flat order, without the shape.
 fn hash(tensor: &Tensor) -> u64 {
     let mut hasher = FxHasher::default();
-    hasher.write(tensor.bytes());
+    hasher.write(tensor.raw_bytes());
     hasher.write_usize(tensor.len());
     hasher.finish()
 }
@@ -149,7 +149,7 @@ fn hash(tensor: &Tensor) -> u64 {
 fn sample(tensor: &Tensor) -> u64 {
     const PIECES: usize = 32;
     const PIECE: usize = 8;
-    let bytes = tensor.bytes();
+    let bytes = tensor.raw_bytes();
     let mut hasher = FxHasher::default();
     hasher.write(format!("{}{:?}", tensor.dtype(), tensor.shape()).as_bytes());
     for i in 0..PIECES {

@@ -201,7 +201,8 @@ impl<'s, 'g> Judge<'s, 'g> {
             return None;
         }
         if Kind::of(value.dtype()) == Kind::Other {
-            let same = theirs.bytes() == value.bytes() && theirs.as_strings().ok() == value.as_strings().ok();
+            let same = theirs.raw_bytes() == value.raw_bytes()
+                && theirs.as_strings().ok() == value.as_strings().ok();
             return same.then_some((Relation::Reshaped, Evidence::Bits));
         }
         let (x, y) = (theirs.to_f64().ok()?, value.to_f64().ok()?);

@@ -197,6 +197,10 @@ fn few_distinct(values: impl Iterator<Item = f64>) -> bool {
             None if seen.len() < 5 => seen.push((x, 1)),
             None => {}
         }
+        // Nothing that follows can make one of them stand nearly everywhere.
+        if seen.len() == 5 && seen.iter().all(|&(_, count)| count + FEW / 2 <= looked_at) {
+            return false;
+        }
     }
     seen.len() < 5 || seen.iter().any(|&(_, count)| count + FEW / 2 > looked_at)
 }

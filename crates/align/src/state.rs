@@ -281,7 +281,15 @@ impl<'s, 'g> State<'s, 'g> {
     ) -> (Option<Vec<Tensor>>, Option<Vec<Tensor>>) {
         let declared = |v: ValueId| self.declared[v.index()].clone();
         let shadow = |v: ValueId| self.operand(v);
-        compute(judge.b, id, patch, &declared, &shadow)
+        // On the bits of B's free run it does what it did there.
+        let node = judge.b.graph().node(id);
+        let free = |v: ValueId| matches!((&self.declared[v.index()], judge.b.declared.get(v)), (Some(x), Some(y)) if x.bit_eq(y));
+        let known = if patch.is_none() && node.reads().all(free) {
+            node.outputs.iter().map(|v| v.and_then(|v| judge.b.declared.get(v).cloned())).collect()
+        } else {
+            None
+        };
+        compute(judge.b, id, patch, &declared, &shadow, known)
     }
 }
 
@@ -295,13 +303,14 @@ pub(crate) struct Saved {
     narrowed: bool,
 }
 
-/// A node's outputs in float64 and in declared precision on given values.
+/// A node's outputs in float64 and in declared precision on given values; the latter may be `known`.
 pub fn compute(
     side: &Side<'_>,
     id: NodeId,
     patch: Option<&Patch>,
     declared: &dyn Fn(ValueId) -> Option<Tensor>,
     shadow: &dyn Fn(ValueId) -> Option<Tensor>,
+    known: Option<Vec<Tensor>>,
 ) -> (Option<Vec<Tensor>>, Option<Vec<Tensor>>) {
     if let Some(patch) = patch {
         let low = patch.evaluate(Precision::Declared, declared, None);
@@ -310,7 +319,9 @@ pub fn compute(
     }
     let node = side.graph().node(id);
     let present = |lookup: &dyn Fn(ValueId) -> Option<Tensor>| node.reads().all(|v| lookup(v).is_some());
-    let low = if present(declared) {
+    let low = if known.is_some() {
+        known
+    } else if present(declared) {
         side.plan.evaluate(id, declared, Precision::Declared, None).ok()
     } else {
         None

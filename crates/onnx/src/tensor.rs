@@ -334,7 +334,7 @@ struct Owner(Tensor);
 
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
-        self.0.bytes()
+        self.0.raw_bytes()
     }
 }
 
@@ -350,7 +350,7 @@ pub fn tensor_to_proto(name: &str, tensor: &Tensor) -> TensorProto {
     if let Ok(strings) = tensor.as_strings() {
         proto.string_data = strings.iter().map(|s| Bytes::copy_from_slice(s.as_bytes())).collect();
     } else if per_byte(dtype) > 1 {
-        proto.raw_data = Some(pack(dtype, tensor.bytes()).into());
+        proto.raw_data = Some(pack(dtype, tensor.raw_bytes()).into());
     } else {
         proto.raw_data = Some(Bytes::from_owner(Owner(tensor.clone())));
     }

@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -17,7 +17,15 @@ pub struct Tensor {
 #[derive(Clone)]
 enum Data {
     Bytes(Bytes),
+    Loose(Arc<Loose>),
     Strings(Arc<[String]>),
+}
+
+/// Bytes of a file that do not lie as their elements want to. They are copied to where they do when they are first read
+/// as numbers; weights that are only compared never are.
+struct Loose {
+    bytes: Bytes,
+    aligned: OnceLock<Bytes>,
 }
 
 /// Lets a typed vector be the owner behind [`Bytes`] without copying it.
@@ -52,8 +60,12 @@ impl Tensor {
         }
         // Mapped files promise no alignment; 16 covers every element type.
         let aligned = bytes.as_ptr().align_offset(size.min(16)) == 0;
-        let bytes = if aligned { bytes } else { aligned_copy(&bytes) };
-        Ok(Self { dtype, shape: shape.to_vec(), data: Data::Bytes(bytes) })
+        let data = if aligned {
+            Data::Bytes(bytes)
+        } else {
+            Data::Loose(Arc::new(Loose { bytes, aligned: OnceLock::new() }))
+        };
+        Ok(Self { dtype, shape: shape.to_vec(), data })
     }
 
     /// Takes over elements known only by their width, as kernels that move them without reading do.
@@ -102,8 +114,8 @@ impl Tensor {
     /// Number of elements.
     pub fn len(&self) -> usize {
         match &self.data {
-            Data::Bytes(bytes) => bytes.len() / self.dtype.size(),
             Data::Strings(strings) => strings.len(),
+            _ => self.raw_bytes().len() / self.dtype.size(),
         }
     }
 
@@ -114,8 +126,8 @@ impl Tensor {
 
     /// The elements in C order, if they are of type `T`.
     pub fn as_slice<T: Element>(&self) -> Result<&[T], TensorError> {
-        match &self.data {
-            Data::Bytes(bytes) if self.dtype == T::DTYPE => Ok(bytemuck::cast_slice(bytes)),
+        match self.aligned() {
+            Some(bytes) if self.dtype == T::DTYPE => Ok(bytemuck::cast_slice(bytes)),
             _ => Err(TensorError::DType { found: self.dtype, expected: T::DTYPE }),
         }
     }
@@ -124,7 +136,7 @@ impl Tensor {
     pub fn as_strings(&self) -> Result<&[String], TensorError> {
         match &self.data {
             Data::Strings(strings) => Ok(strings),
-            Data::Bytes(_) => Err(TensorError::DType { found: self.dtype, expected: DType::String }),
+            _ => Err(TensorError::DType { found: self.dtype, expected: DType::String }),
         }
     }
 
@@ -133,11 +145,26 @@ impl Tensor {
         Ok(View::new(self.as_slice()?, &self.shape))
     }
 
-    /// The elements as little-endian bytes (empty for text).
+    /// The elements as little-endian bytes (empty for text), where each can be read in place.
     pub fn bytes(&self) -> &[u8] {
+        self.aligned().map_or(&[], |bytes| bytes)
+    }
+
+    /// The elements as little-endian bytes (empty for text), wherever they lie: to be compared, hashed or written.
+    pub fn raw_bytes(&self) -> &[u8] {
         match &self.data {
             Data::Bytes(bytes) => bytes,
+            Data::Loose(loose) => &loose.bytes,
             Data::Strings(_) => &[],
+        }
+    }
+
+    /// The bytes where their elements can be read in place; `None` for text.
+    fn aligned(&self) -> Option<&Bytes> {
+        match &self.data {
+            Data::Bytes(bytes) => Some(bytes),
+            Data::Loose(loose) => Some(loose.aligned.get_or_init(|| aligned_copy(&loose.bytes))),
+            Data::Strings(_) => None,
         }
     }
 
@@ -149,8 +176,8 @@ impl Tensor {
 
     /// The same bits read as another type of as many bytes, without copying where their alignment allows.
     pub fn bit_cast(&self, dtype: DType) -> Result<Self, TensorError> {
-        match &self.data {
-            Data::Bytes(bytes) if self.dtype.size() == dtype.size() => {
+        match self.aligned() {
+            Some(bytes) if self.dtype.size() == dtype.size() => {
                 Self::from_bytes(dtype, &self.shape, bytes.clone())
             }
             _ => Err(TensorError::Convert { from: self.dtype, to: dtype }),
@@ -164,21 +191,20 @@ impl Tensor {
         if perm.iter().filter(|&&p| self.shape[p] != 1).is_sorted() {
             return self.reshape(&shape);
         }
-        let data = match &self.data {
-            Data::Strings(s) => {
-                // Strings are not `Copy`: permute their positions.
-                let order: Vec<usize> = (0..s.len()).collect();
-                let moved = View::new(&order, &self.shape).permute(perm).to_vec();
-                return Self::from_strings(&shape, moved.into_iter().map(|i| s[i].clone()).collect());
-            }
-            Data::Bytes(bytes) => match self.dtype.size() {
-                1 => pod_permute::<u8>(bytes, &self.shape, perm),
-                2 => pod_permute::<u16>(bytes, &self.shape, perm),
-                4 => pod_permute::<u32>(bytes, &self.shape, perm),
-                8 if self.dtype == DType::C64 => pod_permute::<[f32; 2]>(bytes, &self.shape, perm),
-                8 => pod_permute::<u64>(bytes, &self.shape, perm),
-                _ => pod_permute::<[f64; 2]>(bytes, &self.shape, perm),
-            },
+        let Some(bytes) = self.aligned() else {
+            // Strings are not `Copy`: permute their positions.
+            let s = self.as_strings()?;
+            let order: Vec<usize> = (0..s.len()).collect();
+            let moved = View::new(&order, &self.shape).permute(perm).to_vec();
+            return Self::from_strings(&shape, moved.into_iter().map(|i| s[i].clone()).collect());
+        };
+        let data = match self.dtype.size() {
+            1 => pod_permute::<u8>(bytes, &self.shape, perm),
+            2 => pod_permute::<u16>(bytes, &self.shape, perm),
+            4 => pod_permute::<u32>(bytes, &self.shape, perm),
+            8 if self.dtype == DType::C64 => pod_permute::<[f32; 2]>(bytes, &self.shape, perm),
+            8 => pod_permute::<u64>(bytes, &self.shape, perm),
+            _ => pod_permute::<[f64; 2]>(bytes, &self.shape, perm),
         };
         Ok(Self { dtype: self.dtype, shape, data: Data::Bytes(data) })
     }
@@ -188,12 +214,13 @@ impl Tensor {
         self.dtype == other.dtype
             && self.shape == other.shape
             && match (&self.data, &other.data) {
-                // Clones share their elements; nothing need be read to know that they are equal.
-                (Data::Bytes(a), Data::Bytes(b)) => {
-                    a.len() == b.len() && (std::ptr::eq(a.as_ptr(), b.as_ptr()) || a == b)
-                }
                 (Data::Strings(a), Data::Strings(b)) => Arc::ptr_eq(a, b) || a == b,
-                _ => false,
+                (Data::Strings(_), _) | (_, Data::Strings(_)) => false,
+                _ => {
+                    let (a, b) = (self.raw_bytes(), other.raw_bytes());
+                    // Clones share their elements; nothing need be read to know that they are equal.
+                    std::ptr::eq(a, b) || a == b
+                }
             }
     }
 

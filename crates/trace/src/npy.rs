@@ -237,5 +237,5 @@ pub fn write<'t>(
         | DType::F4E2M1 => return Err(refuse("", "a .safetensors file")),
         DType::I4 | DType::I2 | DType::U4 | DType::U2 => return Err(refuse("", "a folder of .pb files")),
     };
-    Ok((header::write(descr, tensor.shape()), Cow::Borrowed(tensor.bytes())))
+    Ok((header::write(descr, tensor.shape()), Cow::Borrowed(tensor.raw_bytes())))
 }

@@ -150,9 +150,9 @@ pub fn write(path: &std::path::Path, tensors: &[(String, Tensor)]) -> Result<(),
             return Err(refuse(" with an odd number of elements", "a folder of .pb files"));
         }
         let data = if per > 1 {
-            Cow::Owned(pack(tensor.dtype(), tensor.bytes()))
+            Cow::Owned(pack(tensor.dtype(), tensor.raw_bytes()))
         } else {
-            Cow::Borrowed(tensor.bytes())
+            Cow::Borrowed(tensor.raw_bytes())
         };
         views.push((name, Stored { dtype, shape: tensor.shape(), data }));
     }

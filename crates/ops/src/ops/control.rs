@@ -123,7 +123,7 @@ pub(super) fn stack(
 
 /// Bytes that tensors hold.
 pub(super) fn held(tensors: &[Tensor]) -> usize {
-    tensors.iter().map(|t| t.bytes().len().max(t.len())).fold(0, usize::saturating_add)
+    tensors.iter().map(|t| t.raw_bytes().len().max(t.len())).fold(0, usize::saturating_add)
 }
 
 pub(super) fn check_held(bytes: usize, what: &str) -> Result<(), OpError> {
