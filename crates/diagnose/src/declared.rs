@@ -121,7 +121,8 @@ fn half_ulp(side: &Side<'_>, unit: Unit, v: ValueId) -> Option<Uncertainty> {
     if !side.is_constant(v) {
         return (unit.u > Unit::F32.u).then_some(Uncertainty::Relative(unit.u));
     }
-    Uncertainty::stored(declared, Unit::of(declared.dtype()).u.max(unit.u))
+    // Stored more narrowly than the side computes, it is a narrowing and no excuse for one.
+    Uncertainty::stored(declared, Unit::of(declared.dtype()).u.min(unit.u))
 }
 
 /// Pairs whose declared difference rounding does not explain, and what the comparison of every pair found.
