@@ -125,14 +125,16 @@ impl Uncertainty {
     }
 }
 
+type Place = Rc<OnceCell<Tensor>>;
+
 /// Magnitudes of a side's nodes with the inputs that they belong to, so that several bounds over one node share them.
 #[derive(Default)]
 pub struct Magnitudes {
-    known: RefCell<FxHashMap<NodeId, (Vec<Option<Tensor>>, Rc<OnceCell<Tensor>>)>>,
+    known: RefCell<FxHashMap<NodeId, (Vec<Option<Tensor>>, Place)>>,
 }
 
 impl Magnitudes {
-    fn place(&self, id: NodeId, inputs: Vec<Option<Tensor>>) -> Rc<OnceCell<Tensor>> {
+    fn place(&self, id: NodeId, inputs: Vec<Option<Tensor>>) -> Place {
         let mut known = self.known.borrow_mut();
         let same = |(x, y): (&Option<Tensor>, &Option<Tensor>)| match (x, y) {
             (Some(x), Some(y)) => std::ptr::eq(x.raw_bytes(), y.raw_bytes()),
@@ -141,7 +143,7 @@ impl Magnitudes {
         match known.get(&id) {
             Some((theirs, place)) if theirs.iter().zip(&inputs).all(same) => Rc::clone(place),
             _ => {
-                let place = Rc::<OnceCell<Tensor>>::default();
+                let place = Place::default();
                 known.insert(id, (inputs, Rc::clone(&place)));
                 place
             }

@@ -53,6 +53,7 @@ impl<'g> Shadow<'g> {
     }
 
     /// As [`get`](Self::get), as a place.
+    #[expect(clippy::ref_option, reason = "what `Index` hands out")]
     pub(crate) fn slot(&self, v: ValueId) -> &Option<Tensor> {
         self.get(v);
         self.values[v.index()].get().unwrap_or(&None)

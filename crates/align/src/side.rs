@@ -46,6 +46,22 @@ impl<'g> Side<'g> {
         Self::run(graph, inputs, progress, None)
     }
 
+    /// A network that somebody else ran: nodes whose outputs were recorded are not run again.
+    pub fn recorded(
+        graph: &'g Graph,
+        inputs: &FxHashMap<ValueId, Tensor>,
+        recorded: &FxHashMap<ValueId, Tensor>,
+        progress: Option<&Progress<'_>>,
+    ) -> Result<Self, RunError> {
+        let known = |id: NodeId, _: &[Option<Tensor>]| {
+            let node = graph.node(id);
+            node.writes()
+                .all(|v| recorded.contains_key(&v))
+                .then(|| node.outputs.iter().map(|v| recorded.get(&(*v)?).cloned()).collect())
+        };
+        Self::run(graph, inputs, progress, Some(&known))
+    }
+
     /// Runs a network in declared precision beside `a`, from which the outputs of twin nodes are taken. `bound`
     /// pairs inputs with those of `a` that are fed the same tensors.
     pub fn beside(

@@ -23,6 +23,8 @@ pub struct Source<'g> {
     pub path: &'g str,
     /// The graph.
     pub graph: &'g Graph,
+    /// Where somebody else ran it: what that run computed, by value of the graph. What is missing is evaluated here.
+    pub recorded: Option<&'g FxHashMap<ValueId, Tensor>>,
 }
 
 impl Source<'_> {

@@ -6,6 +6,7 @@ mod causes;
 mod declared;
 mod faults;
 mod pool;
+mod recorded;
 mod role;
 mod site;
 
@@ -88,9 +89,20 @@ pub fn diff(
         let side = source.path.to_owned();
         |source| DiffError::Run { side, source }
     };
-    let side_a = Side::new(a.graph, &fed_a, Some(&step("running A", 0.0, 0.15))).map_err(failed(&a))?;
-    let side_b = Side::beside(&side_a, b.graph, &fed_b, &bound, Some(&step("running B", 0.15, 0.3)))
-        .map_err(failed(&b))?;
+    let told = step("running A", 0.0, 0.15);
+    let side_a = match a.recorded {
+        Some(recorded) => Side::recorded(a.graph, &fed_a, recorded, Some(&told)),
+        None => Side::new(a.graph, &fed_a, Some(&told)),
+    }
+    .map_err(failed(&a))?;
+    let told = step("running B", 0.15, 0.3);
+    let side_b = match (a.recorded, b.recorded) {
+        (_, Some(recorded)) => Side::recorded(b.graph, &fed_b, recorded, Some(&told)),
+        // Other kernels than ours made A's values; B's have to come from ours.
+        (Some(_), None) => Side::new(b.graph, &fed_b, Some(&told)),
+        (None, None) => Side::beside(&side_a, b.graph, &fed_b, &bound, Some(&told)),
+    }
+    .map_err(failed(&b))?;
     if let Some(progress) = options.progress {
         progress("aligning", 0.6);
     }
@@ -111,6 +123,12 @@ pub fn diff(
     } else {
         declared::faults(&judge, &state)
     };
+    if let Some(recorded) = a.recorded {
+        found.extend(recorded::faults(&side_a, recorded, true).into_iter().map(|(f, _)| f));
+    }
+    if let Some(recorded) = b.recorded {
+        narrow.extend(recorded::faults(&side_b, recorded, false));
+    }
     let culprit_values: Vec<ValueId> = narrow.iter().map(|(_, v)| *v).collect();
     found.extend(narrow.drain(..).map(|(f, _)| f));
     if let Some(progress) = options.progress {

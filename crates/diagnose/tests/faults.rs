@@ -124,7 +124,7 @@ fn block() -> Net {
 fn compare(a: Net, b: Net) -> Report {
     let (a, b) = (a.finish(&["x"]), b.finish(&["x"]));
     let inputs = FxHashMap::from_iter([("x".to_owned(), numbers(&[2, 6, 8], 99))]);
-    let source = |path, graph| Source { path, graph };
+    let source = |path, graph| Source { path, graph, recorded: None };
     diff(
         source("a", &a),
         source("b", &b),
@@ -298,7 +298,7 @@ fn inputs_of_one_type_and_shape_are_never_bound_by_their_order() {
     };
     let (a, b) = (two("left", "right"), two("first", "second"));
     let inputs = FxHashMap::from_iter(["left", "right"].map(|n| (n.to_owned(), numbers(&[2, 6, 8], 5))));
-    let source = |path, graph| Source { path, graph };
+    let source = |path, graph| Source { path, graph, recorded: None };
     let report = diff(
         source("a", &a),
         source("b", &b),
@@ -308,4 +308,83 @@ fn inputs_of_one_type_and_shape_are_never_bound_by_their_order() {
     .unwrap();
     assert_eq!(report.verdict, Verdict::Invalid);
     assert_eq!(report.warnings[0].class, "misbound_inputs");
+}
+
+/// What A's run computes, by value, as a recorder of somebody else's run would hand it over.
+fn recording(graph: &Graph, inputs: &FxHashMap<String, Tensor>) -> FxHashMap<ValueId, Tensor> {
+    let fed = graph.inputs.iter().map(|&v| (v, inputs[&graph.value(v).name].clone())).collect();
+    let run = isotrace_run::Plan::new(graph).unwrap().run(&fed, &isotrace_run::Options::default()).unwrap();
+    graph.nodes.iter().flat_map(Node::writes).map(|v| (v, run.get(v).unwrap().clone())).collect()
+}
+
+#[test]
+fn a_recorded_run_is_held_against_its_own_graph() {
+    let net = block();
+    let graph = net.clone().finish(&["x"]);
+    let inputs = FxHashMap::from_iter([("x".to_owned(), numbers(&[2, 6, 8], 99))]);
+    let right = recording(&graph, &inputs);
+    let edited = |output: &str, edit: &dyn Fn(f64) -> f64| {
+        let v = net.names[output];
+        let edited = right[&v].to_f64().unwrap().iter().map(|&x| edit(x) as f32).collect();
+        // Nothing else was recorded: what follows is computed from it.
+        FxHashMap::from_iter([(v, Tensor::from_vec(right[&v].shape(), edited).unwrap())])
+    };
+    let last_bit = edited("wide", &|x| x * (1.0 + 1e-7));
+    let wrong = edited("wide", &|x| x + 1e-3);
+    // (A's run, B's run, verdict, side, class)
+    let cases = [
+        (Some(&right), Some(&right), Verdict::Identical, None),
+        (None, Some(&right), Verdict::Identical, None),
+        (None, Some(&last_bit), Verdict::Equivalent, None),
+        (Some(&last_bit), None, Verdict::Equivalent, None),
+        (None, Some(&wrong), Verdict::Divergent, Some(("b", "unknown"))),
+        (Some(&wrong), None, Verdict::Divergent, Some(("a", "reference"))),
+    ];
+    for (i, (a, b, verdict, culprit)) in cases.into_iter().enumerate() {
+        let source = |path, recorded| Source { path, graph: &graph, recorded };
+        let options = Options { allowed: &[], progress: None, detail: Detail::FULL };
+        let report = diff(source("a", a), source("b", b), &inputs, options).unwrap();
+        assert_eq!(report.verdict, verdict, "case {i}: {}", report.reason);
+        if let Some((side, class)) = culprit {
+            let found = &report.culprits[0];
+            let region = if side == "a" { &found.a } else { &found.b };
+            assert_eq!(
+                (region.outputs.as_slice(), found.cause.class.as_str()),
+                (&["wide".to_owned()][..], class)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_product_on_rounded_inputs_is_known_by_its_format() {
+    let net = block();
+    let graph = net.clone().finish(&["x"]);
+    let inputs = FxHashMap::from_iter([("x".to_owned(), numbers(&[2, 6, 8], 99))]);
+    let recorded = recording(&graph, &inputs);
+    let mut narrowed = net.clone();
+    let tf32 = |t: &Tensor| {
+        let cut = |x: &f32| f32::from_bits((x.to_bits() + 0x0fff + (x.to_bits() >> 13 & 1)) & !0x1fff);
+        Tensor::from_vec(t.shape(), t.as_slice::<f32>().unwrap().iter().map(cut).collect()).unwrap()
+    };
+    let (normed, w1, wide) = (narrowed.value("normed"), narrowed.value("w1"), narrowed.value("wide"));
+    let product = isotrace_run::Plan::new(&graph).unwrap();
+    let node = graph.node_ids().find(|&n| graph.node(n).outputs[0] == Some(wide)).unwrap();
+    let lookup = |v: ValueId| {
+        let t = if v == normed { &recorded[&v] } else { graph.value(w1).constant.as_ref().unwrap() };
+        Some(tf32(t))
+    };
+    let rounded = product.evaluate(node, &lookup, isotrace_ops::Precision::Declared, None).unwrap().remove(0);
+    let values = FxHashMap::from_iter([(wide, rounded)]);
+    let source = |path, recorded| Source { path, graph: &graph, recorded };
+    let options = Options { allowed: &[], progress: None, detail: Detail::FULL };
+    let report = diff(source("a", None), source("b", Some(&values)), &inputs, options).unwrap();
+    let cause = &report.culprits[0].cause;
+    assert_eq!(
+        (cause.class.as_str(), cause.summary.contains("tf32")),
+        ("precision", true),
+        "{}",
+        cause.summary
+    );
+    assert!(cause.counterfactual.as_ref().is_some_and(|c| c.after < c.before / 16.0));
 }

@@ -41,7 +41,10 @@ pub fn run(args: &args::Diff, console: Console) -> anyhow::Result<u8> {
 fn report(args: &args::Diff) -> anyhow::Result<Report> {
     let (a, b) = (load::graph(&args.a)?, load::graph(&args.b)?);
     let paths = [&args.a, &args.b].map(|p| p.display().to_string());
-    let sides = [Source { path: &paths[0], graph: &a }, Source { path: &paths[1], graph: &b }];
+    let sides = [
+        Source { path: &paths[0], graph: &a, recorded: None },
+        Source { path: &paths[1], graph: &b, recorded: None },
+    ];
     let given = load::given(&args.inputs)?;
     let progress = Progress::new();
     let detail = Detail { budgets: args.json.is_some(), listing: args.format == Format::Sbs };
