@@ -99,6 +99,53 @@ pub enum TraceError {
         /// The folder.
         path: PathBuf,
     },
+    /// No room is left to write.
+    #[error(
+        "cannot write {}: {cause}; make room or write elsewhere (what was finished before is whole)",
+        path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Nothing may be written there.
+    #[error("cannot write {}: {cause}; name a folder that you may write to", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A trace to which somebody else is writing.
+    #[error("{} is being written by another program; wait for it to end, or name another folder", path.display())]
+    Busy {
+        /// The log.
+        path: PathBuf,
+    },
+    /// A trace whose writer has failed before.
+    #[error("writing the trace {} has failed before; nothing more is written to it", path.display())]
+    Stopped {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A trace by a later version.
+    #[error("the trace is of schema {found:?}, expected {expected:?}; read it with a newer isotrace")]
+    Schema {
+        /// What its header says.
+        found: String,
+        /// What this version reads.
+        expected: &'static str,
+    },
+    /// A value of a trace whose elements are not there.
+    #[error("the trace has no elements of {name:?}: {why}")]
+    NoData {
+        /// The value.
+        name: String,
+        /// Why not.
+        why: String,
+    },
     /// A tensor could not be built.
     #[error("tensor {name:?}: {cause}")]
     Tensor {
@@ -113,7 +160,13 @@ impl TraceError {
     pub(crate) fn in_file(self, file: &Path) -> Self {
         match self {
             // These name their path already.
-            e @ (Self::In { .. } | Self::Io { .. } | Self::Occupied { .. }) => e,
+            e @ (Self::In { .. }
+            | Self::Io { .. }
+            | Self::Full { .. }
+            | Self::ReadOnly { .. }
+            | Self::Busy { .. }
+            | Self::Stopped { .. }
+            | Self::Occupied { .. }) => e,
             Self::Onnx(e @ (OnnxError::In { .. } | OnnxError::Io { .. } | OnnxError::NotAFile { .. })) => {
                 Self::Onnx(e)
             }

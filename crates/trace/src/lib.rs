@@ -12,9 +12,11 @@ mod npz;
 mod read;
 mod safe;
 mod source;
+pub mod trace;
 mod write;
 
 pub use error::TraceError;
 pub use read::{open, read_tensors};
 pub use source::{Info, Kind, Source};
+pub use trace::{Trace, Writer};
 pub use write::{Format, write_tensors, write_tensors_as};

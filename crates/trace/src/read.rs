@@ -6,13 +6,13 @@ use isotrace_onnx::{MappedFile, OnnxError};
 use isotrace_tensor::Tensor;
 
 use crate::source::{Entry, Kind, Opened};
-use crate::{Source, TraceError, folder, npy, npz, safe};
+use crate::{Source, TraceError, folder, npy, npz, safe, trace};
 
 /// Opens a file or folder of tensors; their elements are read when they are asked for.
 ///
 /// The format is told by the content: `.npz`, `.npy` (named as its file), `.safetensors`, one ONNX `TensorProto`
-/// (`.pb`), or a folder of `.pb` and `.npy` files in the order of the numbers in their names. Tensors share the mapped
-/// bytes wherever alignment, byte order and compression allow.
+/// (`.pb`), a folder of `.pb` and `.npy` files in the order of the numbers in their names, or a trace. Tensors share
+/// the mapped bytes wherever alignment, byte order and compression allow.
 pub fn open(path: impl AsRef<Path>) -> Result<Source, TraceError> {
     let path = path.as_ref();
     Source::new(path, opened(path).map_err(|e| e.in_file(path))?)
@@ -25,6 +25,9 @@ pub fn read_tensors(path: impl AsRef<Path>) -> Result<Vec<(String, Tensor)>, Tra
 
 fn opened(path: &Path) -> Result<Opened, TraceError> {
     if path.is_dir() {
+        if path.join(trace::LOG).exists() {
+            return trace::opened(path);
+        }
         return Ok(Opened::new(Kind::Folder, folder::entries(path)?));
     }
     let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());

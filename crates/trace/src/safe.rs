@@ -1,18 +1,20 @@
 //! `.safetensors`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use isotrace_onnx::{MappedFile, pack, per_byte, unpack};
-use isotrace_tensor::{DType, Tensor};
-use safetensors::tensor::{SafeTensors, TensorInfo, View, serialize_to_file};
-use safetensors::{Dtype, SafeTensorError};
+use isotrace_tensor::{DType, Tensor, element_count};
+use safetensors::Dtype;
+use safetensors::tensor::{SafeTensors, TensorInfo};
 
 use crate::TraceError;
 use crate::source::{Entry, Info};
 
-fn damaged(problem: impl std::fmt::Display) -> TraceError {
+pub fn damaged(problem: impl std::fmt::Display) -> TraceError {
     TraceError::Damaged { format: ".safetensors", problem: problem.to_string() }
 }
 
@@ -42,7 +44,8 @@ fn dtype(stored: Dtype) -> Option<DType> {
     })
 }
 
-fn stored(dtype: DType) -> Option<Dtype> {
+/// The type of the format for an element type.
+pub fn stored(dtype: DType) -> Option<Dtype> {
     Some(match dtype {
         DType::Bool => Dtype::BOOL,
         DType::F4E2M1 => Dtype::F4,
@@ -106,58 +109,77 @@ pub fn tensor(name: &str, dtype: DType, shape: &[usize], data: &Bytes) -> Result
     built.map_err(|cause| TraceError::Tensor { name: name.into(), cause })
 }
 
-struct Stored<'t> {
-    dtype: Dtype,
-    shape: &'t [usize],
-    data: Cow<'t, [u8]>,
+/// A tensor to be written: what the header says of it.
+pub struct Piece {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Size of its data.
+    pub bytes: u64,
 }
 
-impl View for &Stored<'_> {
-    fn dtype(&self) -> Dtype {
-        self.dtype
+/// What comes before the data, and the order in which the data follow: the widest types first, so that each tensor lies
+/// aligned without gaps, which the format forbids.
+pub fn header(pieces: &[Piece], metadata: &[(&str, &str)]) -> io::Result<(Vec<u8>, Vec<usize>)> {
+    let mut order: Vec<usize> = (0..pieces.len()).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(pieces[at].dtype.bitsize()));
+    let quoted = |text: &str| serde_json::to_string(text);
+    let mut entries = Vec::with_capacity(pieces.len() + 1);
+    if !metadata.is_empty() {
+        let map: BTreeMap<_, _> = metadata.iter().copied().collect();
+        entries.push(format!("\"__metadata__\":{}", serde_json::to_string(&map)?));
     }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
+    let mut start = 0u64;
+    for &at in &order {
+        let piece = &pieces[at];
+        let end = start + piece.bytes;
+        entries.push(format!(
+            "{}:{{\"dtype\":{},\"shape\":{},\"data_offsets\":[{start},{end}]}}",
+            quoted(&piece.name)?,
+            serde_json::to_string(&piece.dtype)?,
+            serde_json::to_string(&piece.shape)?,
+        ));
+        start = end;
     }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.data)
-    }
-
-    fn data_len(&self) -> usize {
-        self.data.len()
-    }
+    let mut json = format!("{{{}}}", entries.join(",")).into_bytes();
+    // The data start at a multiple of 64, as wide as vectors are.
+    json.resize((json.len() + 8).next_multiple_of(64) - 8, b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.append(&mut json);
+    Ok((header, order))
 }
 
-/// Writes a file; the caller gives a path that nobody else sees yet.
-pub fn write(path: &std::path::Path, tensors: &[(String, Tensor)]) -> Result<(), TraceError> {
-    let mut views = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let refuse = |why, instead| TraceError::Inexpressible {
-            format: "a .safetensors file",
-            name: name.clone(),
-            dtype: tensor.dtype(),
-            why,
-            instead,
-        };
-        let dtype = stored(tensor.dtype()).ok_or_else(|| match tensor.dtype() {
-            DType::C128 | DType::String => refuse("", "an .npz file"),
-            _ => refuse("", "a folder of .pb files"),
-        })?;
-        let per = per_byte(tensor.dtype());
-        if !tensor.len().is_multiple_of(per) {
-            return Err(refuse(" with an odd number of elements", "a folder of .pb files"));
-        }
-        let data = if per > 1 {
-            Cow::Owned(pack(tensor.dtype(), tensor.raw_bytes()))
-        } else {
-            Cow::Borrowed(tensor.raw_bytes())
-        };
-        views.push((name, Stored { dtype, shape: tensor.shape(), data }));
+/// What a tensor will be in a file, if the format can hold it.
+pub fn piece(name: &str, info: &Info) -> Result<Piece, TraceError> {
+    let refuse = |why, instead| TraceError::Inexpressible {
+        format: "a .safetensors file",
+        name: name.into(),
+        dtype: info.dtype,
+        why,
+        instead,
+    };
+    let dtype = stored(info.dtype).ok_or_else(|| match info.dtype {
+        DType::C128 | DType::String => refuse("", "an .npz file"),
+        _ => refuse("", "a folder of .pb files"),
+    })?;
+    if name == "__metadata__" {
+        return Err(refuse(" (the format keeps this name for itself)", "an .npz file"));
     }
-    serialize_to_file(views.iter().map(|(n, v)| (n.as_str(), v)), None, path).map_err(|e| match e {
-        SafeTensorError::IoError(cause) => TraceError::Io { action: "write", path: path.into(), cause },
-        e => damaged(e),
-    })
+    let count =
+        element_count(&info.shape).map_err(|cause| TraceError::Tensor { name: name.into(), cause })?;
+    let per = per_byte(info.dtype);
+    if !count.is_multiple_of(per) {
+        return Err(refuse(" with an odd number of elements", "a folder of .pb files"));
+    }
+    let bytes = (count / per * info.dtype.size()) as u64;
+    Ok(Piece { name: name.into(), dtype, shape: info.shape.clone(), bytes })
+}
+
+/// The bytes of a tensor in a file.
+pub fn content(tensor: &Tensor) -> Cow<'_, [u8]> {
+    if per_byte(tensor.dtype()) > 1 {
+        Cow::Owned(pack(tensor.dtype(), tensor.bytes()))
+    } else {
+        Cow::Borrowed(tensor.bytes())
+    }
 }

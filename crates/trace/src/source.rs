@@ -8,7 +8,7 @@ use isotrace_onnx::MappedFile;
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
-use crate::TraceError;
+use crate::{Trace, TraceError};
 
 /// What kind of file or folder tensors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub enum Kind {
     Pb,
     /// A folder of `.pb` and `.npy` files.
     Folder,
+    /// A recording ([`Trace`]).
+    Trace,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             Self::Safetensors => ".safetensors file",
             Self::Pb => "ONNX tensor file",
             Self::Folder => "folder of tensor files",
+            Self::Trace => "trace",
         }
     }
 }
@@ -95,11 +98,13 @@ pub(crate) struct Opened {
     pub file: Option<Arc<MappedFile>>,
     /// What a user should know: what is missing, what was left aside.
     pub notes: Vec<String>,
+    /// The recording, where it is one.
+    pub trace: Option<Arc<Trace>>,
 }
 
 impl Opened {
     pub fn new(kind: Kind, entries: Vec<Entry>) -> Self {
-        Self { kind, entries, file: None, notes: vec![] }
+        Self { kind, entries, file: None, notes: vec![], trace: None }
     }
 }
 
@@ -115,11 +120,12 @@ pub struct Source {
     index: FxHashMap<String, usize>,
     file: Option<Arc<MappedFile>>,
     notes: Vec<String>,
+    trace: Option<Arc<Trace>>,
 }
 
 impl Source {
     pub(crate) fn new(path: &Path, opened: Opened) -> Result<Self, TraceError> {
-        let Opened { kind, entries, file, notes } = opened;
+        let Opened { kind, entries, file, notes, trace } = opened;
         let mut index = FxHashMap::default();
         index.reserve(entries.len());
         for (at, entry) in entries.iter().enumerate() {
@@ -127,7 +133,7 @@ impl Source {
                 return Err(TraceError::Duplicate { name: entry.name.clone() }.in_file(path));
             }
         }
-        Ok(Self { path: path.to_path_buf(), kind, entries, index, file, notes })
+        Ok(Self { path: path.to_path_buf(), kind, entries, index, file, notes, trace })
     }
 
     /// The path it was opened with.
@@ -163,6 +169,11 @@ impl Source {
     /// What a user should know about this source: what a killed recorder did not finish, what was left aside.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The recording with its graph, where the source is one.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.as_deref()
     }
 
     /// Type and shape of a tensor, without its elements where the format tells them.

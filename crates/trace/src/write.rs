@@ -5,6 +5,7 @@ use isotrace_onnx::{OnnxError, replace_file, write_tensor_pb};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashSet;
 
+use crate::source::Info;
 use crate::{TraceError, folder, npy, npz, safe};
 
 /// A format to write.
@@ -72,10 +73,16 @@ fn npz_file(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), TraceError>
 }
 
 fn safetensors_file(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), TraceError> {
-    let folder = temporary(path)?;
-    let file = folder.path().join("tensors");
-    safe::write(&file, tensors)?;
-    std::fs::rename(&file, path).map_err(|cause| TraceError::Io { action: "write", path: path.into(), cause })
+    let pieces: Vec<safe::Piece> = tensors
+        .iter()
+        .map(|(name, tensor)| safe::piece(name, &Info::of(tensor.dtype(), tensor.shape())))
+        .collect::<Result<_, _>>()?;
+    replace_file(path, |file| {
+        let (header, order) = safe::header(&pieces, &[])?;
+        file.write_all(&header)?;
+        order.into_iter().try_for_each(|at| file.write_all(&safe::content(&tensors[at].1)))
+    })?;
+    Ok(())
 }
 
 /// A folder beside the target, on the same file system, that goes away with whatever is left in it.
