@@ -127,10 +127,15 @@ impl Uncertainty {
 
 type Place = Rc<OnceCell<Tensor>>;
 
+struct Known {
+    inputs: Vec<Option<Tensor>>,
+    place: Place,
+}
+
 /// Magnitudes of a side's nodes with the inputs that they belong to, so that several bounds over one node share them.
 #[derive(Default)]
 pub struct Magnitudes {
-    known: RefCell<FxHashMap<NodeId, (Vec<Option<Tensor>>, Place)>>,
+    known: RefCell<FxHashMap<NodeId, Known>>,
 }
 
 impl Magnitudes {
@@ -141,10 +146,10 @@ impl Magnitudes {
             (x, y) => x.is_none() && y.is_none(),
         };
         match known.get(&id) {
-            Some((theirs, place)) if theirs.iter().zip(&inputs).all(same) => Rc::clone(place),
+            Some(k) if k.inputs.iter().zip(&inputs).all(same) => Rc::clone(&k.place),
             _ => {
                 let place = Place::default();
-                known.insert(id, (inputs, Rc::clone(&place)));
+                known.insert(id, Known { inputs, place: Rc::clone(&place) });
                 place
             }
         }

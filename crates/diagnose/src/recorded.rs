@@ -47,7 +47,7 @@ fn excess(side: &Side<'_>, id: NodeId, index: usize, output: &Tensor) -> Option<
     let lookup = |v: ValueId| side.declared.get(v).cloned();
     let exact = evaluate(side, id, &lookup)?.into_iter().nth(index)?;
     let wide = |v: ValueId| {
-        lookup(v).and_then(|t| t.dtype().is_float().then(|| t.cast(DType::F64).ok()).unwrap_or(Some(t)))
+        lookup(v).and_then(|t| if t.dtype().is_float() { t.cast(DType::F64).ok() } else { Some(t) })
     };
     let unit = Unit::of(output.dtype());
     let mut allowed = side.plan.budget(id, &wide, index, &exact, unit, &OnceCell::new()).ok()?.allowed;

@@ -86,8 +86,8 @@ mod tests {
     use isotrace_tensor::DType;
 
     use super::*;
+    use crate::Precision;
     use crate::testing::{first, ints, node, run, tensor};
-    use crate::{NoBodies, Precision};
 
     #[test]
     fn every_form_of_a_constant() {
