@@ -179,6 +179,10 @@ impl<'s, 'g> State<'s, 'g> {
             let found = Match { a, relation: Relation::Same, evidence: Evidence::Bits, degenerate: false };
             state.set(judge, b, found, None, declared);
         }
+        // What only B is given has no partner.
+        for &v in graph.inputs.iter().filter(|&v| !inputs.iter().any(|(b, _)| b == v)) {
+            state.put(v, judge.b.shadow.get(v).cloned(), judge.b.declared.get(v).cloned());
+        }
         for v in graph.value_ids().filter(|&v| graph.value(v).constant.is_some()) {
             let declared = judge.b.declared.get(v).cloned();
             let found = changes.substitutions.get(&v).cloned();

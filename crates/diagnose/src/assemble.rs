@@ -12,7 +12,6 @@ use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
 use crate::Detail;
-use crate::bind::Ambiguous;
 use crate::declared::{self, Declared};
 use crate::faults::Fault;
 
@@ -37,23 +36,6 @@ impl Source<'_> {
             values: self.graph.values.len() - constants,
         }
     }
-}
-
-/// Inputs that cannot be told apart support no conclusion.
-pub fn ambiguous(a: &Source<'_>, b: &Source<'_>, which: &Ambiguous) -> Report {
-    let reason = format!(
-        "inputs {} of B could each be any of {} of A: they share type and shape, and neither names nor what is \
-         computed from them tells them apart; rename them alike",
-        which.b.join(", "),
-        which.a.join(", ")
-    );
-    let mut report = Report::new(Verdict::Invalid, reason.clone(), a.side(), b.side());
-    report.warnings.push(Warning {
-        class: "misbound_inputs".into(),
-        summary: reason,
-        place: which.b.clone(),
-    });
-    report
 }
 
 /// The whole report.

@@ -1,17 +1,17 @@
 //! From two graphs and their inputs to a report: budgets, culprits, causes.
 
 mod assemble;
-mod bind;
 mod causes;
 mod declared;
 mod faults;
+mod outputs;
 mod pool;
 mod recorded;
 mod role;
 mod site;
 
 use isotrace_align::{Changes, Index, Judge, Side, State};
-use isotrace_graph::{Graph, ValueId};
+use isotrace_graph::ValueId;
 use isotrace_report::{Report, Verdict, Warning};
 use isotrace_run::RunError;
 use isotrace_tensor::{DType, Tensor};
@@ -60,26 +60,26 @@ pub enum DiffError {
     },
 }
 
-#[expect(clippy::implicit_hasher, reason = "one hasher throughout")]
-/// Holds B against A on `inputs`, given by A's input names.
+/// What both sides are run on.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// A's inputs.
+    pub a: &'a FxHashMap<ValueId, Tensor>,
+    /// B's inputs.
+    pub b: &'a FxHashMap<ValueId, Tensor>,
+    /// Inputs of A and of B that play the same part and hold the same numbers.
+    pub pairs: &'a [(ValueId, ValueId)],
+}
+
+/// Holds B against A.
 pub fn diff(
     a: Source<'_>,
     b: Source<'_>,
-    inputs: &FxHashMap<String, Tensor>,
+    inputs: Inputs<'_>,
     options: Options<'_>,
 ) -> Result<Report, DiffError> {
-    let bound = match bind::inputs(a.graph, b.graph) {
-        Ok(bound) => bound,
-        Err(ambiguous) => return Ok(assemble::ambiguous(&a, &b, &ambiguous)),
-    };
-    let fed_a: FxHashMap<ValueId, Tensor> = a
-        .graph
-        .inputs
-        .iter()
-        .filter_map(|&v| Some((v, inputs.get(&a.graph.value(v).name)?.clone())))
-        .collect();
-    let fed_b: FxHashMap<ValueId, Tensor> =
-        bound.iter().filter_map(|&(vb, va)| Some((vb, fed_a.get(&va)?.clone()))).collect();
+    let (fed_a, fed_b) = (inputs.a, inputs.b);
+    let bound: Vec<(ValueId, ValueId)> = inputs.pairs.iter().map(|&(a, b)| (b, a)).collect();
     let step = |what: &'static str, from: f64, to: f64| {
         move |i: usize, n: usize| {
             options.progress.is_none_or(|p| p(what, from + (to - from) * i as f64 / n.max(1) as f64))
@@ -91,16 +91,16 @@ pub fn diff(
     };
     let told = step("running A", 0.0, 0.15);
     let side_a = match a.recorded {
-        Some(recorded) => Side::recorded(a.graph, &fed_a, recorded, Some(&told)),
-        None => Side::new(a.graph, &fed_a, Some(&told)),
+        Some(recorded) => Side::recorded(a.graph, fed_a, recorded, Some(&told)),
+        None => Side::new(a.graph, fed_a, Some(&told)),
     }
     .map_err(failed(&a))?;
     let told = step("running B", 0.15, 0.3);
     let side_b = match (a.recorded, b.recorded) {
-        (_, Some(recorded)) => Side::recorded(b.graph, &fed_b, recorded, Some(&told)),
+        (_, Some(recorded)) => Side::recorded(b.graph, fed_b, recorded, Some(&told)),
         // Other kernels than ours made A's values; B's have to come from ours.
-        (Some(_), None) => Side::new(b.graph, &fed_b, Some(&told)),
-        (None, None) => Side::beside(&side_a, b.graph, &fed_b, &bound, Some(&told)),
+        (Some(_), None) => Side::new(b.graph, fed_b, Some(&told)),
+        (None, None) => Side::beside(&side_a, b.graph, fed_b, &bound, Some(&told)),
     }
     .map_err(failed(&b))?;
     if let Some(progress) = options.progress {
@@ -108,7 +108,7 @@ pub fn diff(
     }
     let index = Index::new(&side_a);
     let judge = Judge::new(&side_a, &side_b, &index, options.allowed);
-    let (outputs, unpaired) = bind::outputs(a.graph, b.graph);
+    let (outputs, unpaired) = outputs::pair(a.graph, b.graph);
     // Against a reference that is not a number nothing can be found: the search would blame B for it.
     let (mut found, state, left) = if assemble::not_a_number(&side_a, &outputs).is_some() {
         (Vec::new(), State::execute(&judge, &bound, &Changes::default()), Vec::new())
@@ -147,9 +147,4 @@ pub fn diff(
         report.verdict = Verdict::Inconclusive;
     }
     Ok(report)
-}
-
-/// The names of a graph's inputs.
-pub fn input_names(graph: &Graph) -> Vec<&str> {
-    graph.inputs.iter().map(|&v| graph.value(v).name.as_str()).collect()
 }

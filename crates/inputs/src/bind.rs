@@ -50,6 +50,8 @@ pub struct Bound {
     pub a: FxHashMap<ValueId, Tensor>,
     /// B's.
     pub b: FxHashMap<ValueId, Tensor>,
+    /// Inputs of A and of B that play the same part.
+    pub pairs: Vec<(ValueId, ValueId)>,
     /// What was fed, in the order of A's inputs, then B's own.
     pub fed: Vec<Fed>,
 }
@@ -111,7 +113,8 @@ fn bind_sides(graphs: &[&Graph], request: &Request<'_>) -> Result<Bound, InputEr
         }
     }
     dims.choose();
-    let mut bound = Bound::default();
+    let pairs = slots.iter().filter_map(|slot| Some((slot.ids[0]?, slot.ids[1]?))).collect();
+    let mut bound = Bound { pairs, ..Bound::default() };
     for (slot, classes) in slots.iter().zip(&classes) {
         fill(&mut bound, &sides, slot, classes, &dims, request)?;
     }

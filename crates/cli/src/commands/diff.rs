@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use isotrace_diagnose::{Detail, Options, Source};
+use isotrace_diagnose::{Detail, Inputs, Options, Source};
 use isotrace_inputs::{Bound, InputError, Request, bind};
 use isotrace_report::{Both, Input, Report, Side, Verdict, Warning, json, sbs, text};
 use isotrace_tensor::DType;
-use rustc_hash::FxHashMap;
 
 use crate::args::{self, Format, Narrow};
 use crate::console::{self, Console};
@@ -99,9 +98,8 @@ fn once(
         true
     };
     let options = Options { allowed: &allowed, progress: Some(&show), detail };
-    let inputs: FxHashMap<_, _> =
-        bound.a.iter().map(|(&id, t)| (a.graph.value(id).name.clone(), t.clone())).collect();
-    let mut report = isotrace_diagnose::diff(*a, *b, &inputs, options)?;
+    let inputs = Inputs { a: &bound.a, b: &bound.b, pairs: &bound.pairs };
+    let mut report = isotrace_diagnose::diff(*a, *b, inputs, options)?;
     report.inputs = told(&bound);
     report.seed = request.given.is_none().then_some(request.seed);
     Ok(report)
