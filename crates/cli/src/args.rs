@@ -43,6 +43,9 @@ pub enum Command {
     /// Run one model
     #[command(after_help = RUN)]
     Run(Run),
+    /// Write the tensors of a file, folder or trace in another format
+    #[command(after_help = CONVERT)]
+    Convert(Convert),
     /// List the supported operators
     Ops {
         /// As JSON
@@ -120,6 +123,52 @@ pub struct Run {
     /// `f32` computes in the types the model declares, `f64` every float in 64 bits
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     pub precision: Precision,
+}
+
+const CONVERT: &str = "\
+Examples:
+  isotrace convert weights.npz weights.safetensors
+  isotrace convert recording/ values.npz --only logits,loss
+  isotrace convert values.safetensors arrays --to npy      a folder with a .npy file for each
+  isotrace convert half.safetensors full.npz --widen       bf16 as f32, which .npz can hold
+
+Nothing is left half written: OUT is replaced when all of it is there.";
+
+/// Write tensors in another format.
+#[derive(Debug, Args)]
+pub struct Convert {
+    /// A file or folder of tensors, or a trace
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// Where to write: a file is replaced, a folder must be new or empty
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// The format to write; by default what the ending of OUT says
+    #[arg(long, value_name = "FORMAT")]
+    pub to: Option<Target>,
+    /// Only these tensors, with commas between them
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Write floats narrower than f32 as f32, which holds each of their values exactly
+    #[arg(long)]
+    pub widen: bool,
+}
+
+/// A format to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// One .safetensors file
+    Safetensors,
+    /// One .npz archive
+    Npz,
+    /// A .npy file, or a folder with one for each tensor
+    Npy,
+    /// An ONNX TensorProto, or a folder with one for each tensor
+    Pb,
+    /// A trace
+    Trace,
+    /// A trace of statistics and signatures without the elements
+    Digest,
 }
 
 /// The inputs of a run.

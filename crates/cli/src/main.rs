@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let done = std::panic::catch_unwind(|| match &cli.command {
         Command::Diff(diff) => commands::diff::run(diff, console),
         Command::Run(run) => commands::run::run(run, console),
+        Command::Convert(convert) => commands::convert::run(convert, console),
         Command::Ops { json } => commands::ops::run(*json, console),
         Command::Completions { shell } => commands::completions::run(*shell),
     });

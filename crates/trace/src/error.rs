@@ -118,6 +118,19 @@ pub enum TraceError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A format for one tensor was given another number of them.
+    #[error(
+        "{format} holds one tensor, not {count}; choose one with --only, or write an .npz or .safetensors file"
+    )]
+    NotOne {
+        /// The format.
+        format: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// The user stopped it.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     /// A trace to which somebody else is writing.
     #[error("{} is being written by another program; wait for it to end, or name another folder", path.display())]
     Busy {
@@ -166,6 +179,7 @@ impl TraceError {
             | Self::ReadOnly { .. }
             | Self::Busy { .. }
             | Self::Stopped { .. }
+            | Self::Interrupted
             | Self::Occupied { .. }) => e,
             Self::Onnx(e @ (OnnxError::In { .. } | OnnxError::Io { .. } | OnnxError::NotAFile { .. })) => {
                 Self::Onnx(e)

@@ -19,4 +19,4 @@ pub use error::TraceError;
 pub use read::{open, read_tensors};
 pub use source::{Info, Kind, Source};
 pub use trace::{Trace, Writer};
-pub use write::{Format, write_tensors, write_tensors_as};
+pub use write::{Format, Selection, Tensors, write_tensors, write_tensors_as};

@@ -4,15 +4,17 @@
 //! more than the archive says it does, and all of them together no more than [`most_inflated`].
 
 use std::io::{self, Cursor, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::bufread::DeflateDecoder;
 use isotrace_onnx::MappedFile;
-use isotrace_tensor::Tensor;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use crate::source::Entry;
+use crate::trace::write_error;
+use crate::write::{Tensors, write_all};
 use crate::{TraceError, npy};
 
 /// Most bytes that an archive may inflate to: 100 times its size, and 4 GiB for small ones. Arrays of numbers never
@@ -154,28 +156,26 @@ fn listed(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Writes an archive of stored arrays: what is compared is read more often than written.
-pub fn write(
+pub fn write<T: Tensors + ?Sized>(
+    path: &Path,
     file: &mut (impl Write + io::Seek),
-    tensors: &[(String, Tensor)],
-) -> Result<io::Result<()>, TraceError> {
-    let mut pieces = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        pieces.push((name, npy::write("an .npz file", name, tensor)?));
+    tensors: &T,
+) -> Result<(), TraceError> {
+    // The archive's own errors are the system's: it is given nothing that it could refuse.
+    let io = |cause: zip::result::ZipError| write_error("write", path, cause.into());
+    let mut archive = ZipWriter::new(file);
+    for at in 0..tensors.count() {
+        let tensor = tensors.get(at)?;
+        let (head, data) = npy::write("an .npz file", tensors.name(at), &tensor)?;
+        let options = zip::write::SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            // One time for all, so that the same tensors make the same file.
+            .last_modified_time(zip::DateTime::default())
+            .large_file(data.len() as u64 + head.len() as u64 >= u64::from(u32::MAX))
+            .with_alignment(64);
+        archive.start_file(format!("{}.npy", tensors.name(at)), options).map_err(io)?;
+        write_all(path, &mut archive, &[&head, &data])?;
     }
-    let write = || -> io::Result<()> {
-        let mut archive = ZipWriter::new(file);
-        for (name, (head, data)) in &pieces {
-            let options = zip::write::SimpleFileOptions::default()
-                .compression_method(CompressionMethod::Stored)
-                // One time for all, so that the same tensors make the same file.
-                .last_modified_time(zip::DateTime::default())
-                .large_file(data.len() as u64 + head.len() as u64 >= u64::from(u32::MAX))
-                .with_alignment(64);
-            archive.start_file(format!("{name}.npy"), options)?;
-            archive.write_all(head)?;
-            archive.write_all(data)?;
-        }
-        archive.finish()?.flush()
-    };
-    Ok(write())
+    archive.finish().map_err(io)?;
+    Ok(())
 }

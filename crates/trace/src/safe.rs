@@ -178,8 +178,8 @@ pub fn piece(name: &str, info: &Info) -> Result<Piece, TraceError> {
 /// The bytes of a tensor in a file.
 pub fn content(tensor: &Tensor) -> Cow<'_, [u8]> {
     if per_byte(tensor.dtype()) > 1 {
-        Cow::Owned(pack(tensor.dtype(), tensor.bytes()))
+        Cow::Owned(pack(tensor.dtype(), tensor.raw_bytes()))
     } else {
-        Cow::Borrowed(tensor.bytes())
+        Cow::Borrowed(tensor.raw_bytes())
     }
 }

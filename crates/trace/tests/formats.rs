@@ -76,7 +76,7 @@ fn every_format_gives_back_what_it_took_or_names_one_that_can() {
                     }
                 })
                 .collect();
-            write_tensors_as(&path, format, &fits).unwrap();
+            write_tensors_as(&path, format, fits.as_slice()).unwrap();
             assert!(same(&read_tensors(&path).unwrap(), &fits), "{format:?}");
             fits.len()
         })

@@ -87,7 +87,7 @@ impl Digest {
 fn sha256(tensor: &Tensor) -> String {
     let hash = match tensor.as_strings() {
         Ok(texts) => Sha256::digest(serde_json::to_vec(texts).unwrap_or_default()),
-        Err(_) => Sha256::digest(tensor.bytes()),
+        Err(_) => Sha256::digest(tensor.raw_bytes()),
     };
     hash.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
 }

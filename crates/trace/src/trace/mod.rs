@@ -16,6 +16,7 @@ mod writer;
 pub use digest::Digest;
 pub use number::Number;
 pub use reader::{LOG, Missing, Trace};
+pub(crate) use writer::write_error;
 pub use writer::{Options, Writer};
 
 use std::path::Path;

@@ -85,7 +85,7 @@ fn fill(path: &Path, waiting: &[Waiting]) -> io::Result<u64> {
 fn content(tensor: &Tensor) -> Cow<'_, [u8]> {
     match tensor.as_strings() {
         Ok(texts) => Cow::Owned(serde_json::to_vec(texts).unwrap_or_default()),
-        Err(_) => Cow::Borrowed(tensor.bytes()),
+        Err(_) => Cow::Borrowed(tensor.raw_bytes()),
     }
 }
 

@@ -191,7 +191,7 @@ impl Writer {
     /// Adds the bytes that several values share, as they were after `version` writes.
     pub fn storage(&mut self, id: u64, version: u64, bytes: &Tensor) -> Result<(), TraceError> {
         let place = self.place(&format!("storage {id}.{version}"), bytes.clone());
-        let record = Storage { id, version, bytes: bytes.bytes().len() as u64, data: Some(place) };
+        let record = Storage { id, version, bytes: bytes.raw_bytes().len() as u64, data: Some(place) };
         self.append_record(&Record::Storage(record))?;
         self.flush_when_full()
     }
@@ -268,7 +268,7 @@ impl Writer {
             key = format!("{name}#{count}");
         }
         self.keys.insert(key.clone(), 1);
-        self.waiting_bytes += tensor.bytes().len() as u64;
+        self.waiting_bytes += tensor.raw_bytes().len() as u64;
         self.waiting.push(Waiting { key: key.clone(), tensor });
         Place { shard: self.next_shard, key }
     }
