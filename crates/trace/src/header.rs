@@ -8,7 +8,7 @@ use crate::TraceError;
 const LONGEST: usize = 1 << 20;
 
 /// What a header says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The type as the file spells it, `<f4`.
     pub descr: String,

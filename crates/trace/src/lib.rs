@@ -4,14 +4,19 @@
 //! bytes shared with the mapped file wherever they lie aligned and in C order. [`read_tensors`] gives all of them. [`write_tensors`] writes to a temporary name beside the target and renames, so that nobody ever sees half
 //! a file. Nothing in any file is executed: pickles are refused, whatever they claim to hold.
 
+mod archive;
 mod error;
 mod folder;
 mod header;
 mod npy;
 mod npz;
+mod paddle;
+mod pickle;
 mod read;
 mod safe;
 mod source;
+mod strided;
+mod torch;
 pub mod trace;
 mod write;
 

@@ -20,7 +20,12 @@ pub fn entry(name: &str, file: &Arc<MappedFile>, bytes: &Bytes) -> Result<Entry,
 /// Type and shape, from the header alone; the length of the data is checked with it.
 pub fn info(name: &str, bytes: &Bytes) -> Result<Info, TraceError> {
     let header = header::parse(bytes)?;
-    let kind = check(name, &header, bytes.len() - header.length)?;
+    info_of(name, &header, bytes.len() - header.length)
+}
+
+/// Type and shape of an array of `found` bytes.
+pub fn info_of(name: &str, header: &header::Header, found: usize) -> Result<Info, TraceError> {
+    let kind = check(name, header, found)?;
     let dtype = match kind {
         Kind::Plain { dtype, .. } => dtype,
         Kind::Unicode { .. } | Kind::Text { .. } => DType::String,
@@ -52,9 +57,13 @@ fn check(name: &str, header: &header::Header, found: usize) -> Result<Kind, Trac
 /// Reads an array, sharing the bytes where they are little-endian, aligned and in C order.
 pub fn read(name: &str, bytes: &Bytes) -> Result<Tensor, TraceError> {
     let header = header::parse(bytes)?;
-    let data = bytes.slice(header.length..);
+    build(name, &header, &bytes.slice(header.length..))
+}
+
+/// An array from its description and its bytes.
+pub fn build(name: &str, header: &header::Header, data: &Bytes) -> Result<Tensor, TraceError> {
     let refuse = |remedy| TraceError::ElementType { name: name.into(), found: header.descr.clone(), remedy };
-    let kind = check(name, &header, data.len())?;
+    let kind = check(name, header, data.len())?;
     // Fortran order is C order of the axes reversed.
     let stored: Vec<usize> = if header.fortran_order {
         header.shape.iter().rev().copied().collect()
@@ -63,7 +72,7 @@ pub fn read(name: &str, bytes: &Bytes) -> Result<Tensor, TraceError> {
     };
     let built = match kind {
         Kind::Plain { dtype, part, swapped } => {
-            let data = if swapped { swap(&data, part) } else { data };
+            let data = if swapped { swap(data, part) } else { data.clone() };
             let data = if dtype == DType::Bool && data.iter().any(|&b| b > 1) {
                 data.iter().map(|&b| u8::from(b != 0)).collect()
             } else {
@@ -72,7 +81,7 @@ pub fn read(name: &str, bytes: &Bytes) -> Result<Tensor, TraceError> {
             Tensor::from_bytes(dtype, &stored, data)
         }
         Kind::Unicode { characters, swapped } => {
-            let texts = texts(&data, 4 * characters, |element| {
+            let texts = texts(data, 4 * characters, |element| {
                 let code =
                     |c: &[u8; 4]| if swapped { u32::from_be_bytes(*c) } else { u32::from_le_bytes(*c) };
                 let (codes, _) = element.as_chunks::<4>();
@@ -85,7 +94,7 @@ pub fn read(name: &str, bytes: &Bytes) -> Result<Tensor, TraceError> {
             )
         }
         Kind::Text { bytes } => {
-            let texts = texts(&data, bytes, |element| {
+            let texts = texts(data, bytes, |element| {
                 let end = element.iter().rposition(|&b| b != 0).map_or(0, |at| at + 1);
                 std::str::from_utf8(&element[..end]).ok().map(str::to_owned)
             });
@@ -174,7 +183,8 @@ fn kind(descr: &str) -> Result<Kind, &'static str> {
     Ok(Kind::Plain { dtype, part, swapped })
 }
 
-fn swap(data: &[u8], part: usize) -> Bytes {
+/// Bytes in the other order; `part` bytes have one.
+pub fn swap(data: &[u8], part: usize) -> Bytes {
     let mut data = data.to_vec();
     data.chunks_exact_mut(part).for_each(<[u8]>::reverse);
     data.into()

@@ -6,7 +6,7 @@ use isotrace_onnx::{MappedFile, OnnxError};
 use isotrace_tensor::Tensor;
 
 use crate::source::{Entry, Kind, Opened};
-use crate::{Source, TraceError, folder, npy, npz, safe, trace};
+use crate::{Source, TraceError, archive, folder, npy, npz, paddle, safe, torch, trace};
 
 /// Opens a file or folder of tensors; their elements are read when they are asked for.
 ///
@@ -32,26 +32,42 @@ fn opened(path: &Path) -> Result<Opened, TraceError> {
     }
     let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
     let file = Arc::new(MappedFile::open(path)?);
-    let (kind, entries) = from_file(path, &stem, &file)?;
-    Ok(Opened { file: Some(file), ..Opened::new(kind, entries) })
+    let (kind, (entries, notes)) = from_file(path, &stem, &file)?;
+    Ok(Opened { file: Some(file), notes, ..Opened::new(kind, entries) })
 }
 
-fn from_file(path: &Path, stem: &str, file: &Arc<MappedFile>) -> Result<(Kind, Vec<Entry>), TraceError> {
+/// Tensors, and notes on what was left aside.
+pub type Contents = (Vec<Entry>, Vec<String>);
+
+fn from_file(path: &Path, stem: &str, file: &Arc<MappedFile>) -> Result<(Kind, Contents), TraceError> {
+    let all = |entries| (entries, vec![]);
     // Only the pages that are looked at are read.
     let bytes = file.whole()?;
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
     if bytes.starts_with(b"\x93NUMPY") {
-        return Ok((Kind::Npy, vec![npy::entry(stem, file, &bytes)?]));
+        return Ok((Kind::Npy, all(vec![npy::entry(stem, file, &bytes)?])));
     }
     if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
-        return Ok((Kind::Npz, npz::entries(file, &bytes)?));
+        let looks_like_torch = matches!(extension, "pt" | "pth" | "bin" | "ckpt");
+        let pieces = archive::pieces(if looks_like_torch { "PyTorch" } else { ".npz" }, &bytes)?;
+        return match torch::folder(&pieces) {
+            Some(folder) => Ok((Kind::PyTorch, torch::zipped(stem, &folder, file, pieces)?)),
+            None => Ok((Kind::Npz, all(npz::entries(file, &bytes, pieces)?))),
+        };
     }
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
     if extension == "safetensors" || is_safetensors(&bytes) {
-        return Ok((Kind::Safetensors, safe::entries(file, &bytes)?));
+        return Ok((Kind::Safetensors, all(safe::entries(file, &bytes)?)));
+    }
+    if torch::is_legacy(&bytes) {
+        return Ok((Kind::PyTorch, torch::legacy(stem, file, &bytes)?));
+    }
+    let pickled = matches!(extension, "pdparams" | "pdopt" | "pdtensor" | "pkl" | "pickle");
+    if pickled || bytes.starts_with(b"\x80") && bytes.get(1).is_some_and(|&p| (2..=5).contains(&p)) {
+        return paddle::contents(stem, extension, file, &bytes);
     }
     if extension == "pb" {
         let (name, tensor) = folder::read_one(stem, path)?;
-        return Ok((Kind::Pb, vec![Entry::ready(name, tensor)]));
+        return Ok((Kind::Pb, all(vec![Entry::ready(name, tensor)])));
     }
     Err(unknown(extension, &bytes))
 }
@@ -65,9 +81,8 @@ fn is_safetensors(bytes: &Bytes) -> bool {
 fn unknown(extension: &str, bytes: &Bytes) -> TraceError {
     let (found, remedy) = match extension {
         "npz" | "npy" if bytes.is_empty() => ("an empty file", "the writer failed; write it again"),
-        "npz" | "npy" => ("something else under that name", "the file is damaged; write or copy it again"),
-        "pt" | "pth" | "bin" | "pkl" | "pickle" => {
-            ("a pickle, which is never opened", "save the tensors as .safetensors")
+        "npz" | "npy" | "pt" | "pth" => {
+            ("something else under that name", "the file is damaged; write or copy it again")
         }
         "onnx" => ("an ONNX model", "give it where a model is expected"),
         _ => {

@@ -26,6 +26,12 @@ pub enum Kind {
     Folder,
     /// A recording ([`Trace`]).
     Trace,
+    /// A checkpoint of PyTorch.
+    PyTorch,
+    /// A checkpoint of PaddlePaddle.
+    Paddle,
+    /// Another Python pickle.
+    Pickle,
 }
 
 impl Kind {
@@ -38,6 +44,9 @@ impl Kind {
             Self::Pb => "ONNX tensor file",
             Self::Folder => "folder of tensor files",
             Self::Trace => "trace",
+            Self::PyTorch => "PyTorch checkpoint",
+            Self::Paddle => "PaddlePaddle checkpoint",
+            Self::Pickle => "Python pickle",
         }
     }
 }
@@ -88,6 +97,21 @@ impl Entry {
         let info = Info::of(tensor.dtype(), tensor.shape());
         Self::new(name, Some(info), move || Ok(tensor.clone()))
     }
+}
+
+/// Tensors whose names came from joining the parts of a path: where two are the same, the later one gets a number.
+pub(crate) fn unique<T>(named: Vec<(String, T)>) -> impl Iterator<Item = (String, T)> {
+    let mut seen: FxHashMap<String, usize> = FxHashMap::default();
+    named.into_iter().map(move |(name, item)| {
+        let mut free = name.clone();
+        while seen.contains_key(&free) {
+            let count = seen.entry(name.clone()).or_insert(1);
+            *count += 1;
+            free = format!("{name}#{count}");
+        }
+        seen.insert(free.clone(), 1);
+        (free, item)
+    })
 }
 
 /// What a reader of a format hands over.

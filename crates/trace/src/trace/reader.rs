@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use isotrace_onnx::{MappedFile, file_bytes};
-use isotrace_tensor::{DType, Odometer, Tensor, element_count};
+use isotrace_tensor::{DType, Tensor, element_count};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::record::{
@@ -15,6 +15,7 @@ use super::record::{
 };
 use super::shard::{Contents, check_elements, damaged, file_name};
 use crate::TraceError;
+use crate::strided::Strided;
 
 /// The file of records.
 pub const LOG: &str = "trace.jsonl";
@@ -347,59 +348,15 @@ fn strided(
     shape: &[usize],
     bytes: &Bytes,
 ) -> Result<Tensor, TraceError> {
-    /// Bytes that a view may repeat: far more than networks do, far less than memory.
-    const MOST: usize = 1 << 32;
-    let outside = || {
-        damaged(format!(
-            "value {:?} reaches beyond its storage of {} bytes: {dtype} {shape:?}, strides {:?}, offset {}",
-            value.name,
-            bytes.len(),
-            value.strides,
-            view.offset
-        ))
+    let whole = |n: u64| {
+        usize::try_from(n).map_err(|_| damaged(format!("value {:?} has impossible strides", value.name)))
     };
-    let size = dtype.size();
-    if size == 0 {
-        return Err(damaged(format!("value {:?} is text in a storage", value.name)));
-    }
-    let count = element_count(shape).map_err(|_| outside())?;
-    let strides = match &value.strides {
-        None => isotrace_tensor::strides(shape),
-        Some(strides) if strides.len() == shape.len() => {
-            strides.iter().map(|&s| usize::try_from(s).map_err(|_| outside())).collect::<Result<_, _>>()?
-        }
-        Some(_) => return Err(outside()),
-    };
-    let first = usize::try_from(view.offset).ok().and_then(|o| o.checked_mul(size)).ok_or_else(outside)?;
-    let built = |data: Bytes| {
-        check_elements(&value.name, dtype, &data)?;
-        Tensor::from_bytes(dtype, shape, data)
-            .map_err(|cause| TraceError::Tensor { name: value.name.clone(), cause })
-    };
-    if count == 0 {
-        return built(Bytes::new());
-    }
-    let last =
-        shape.iter().zip(&strides).try_fold(0usize, |sum, (&d, &s)| sum.checked_add((d - 1).checked_mul(s)?));
-    let reach = last.and_then(|l| l.checked_add(1)?.checked_mul(size)?.checked_add(first));
-    if reach.is_none_or(|end| end > bytes.len()) {
-        return Err(outside());
-    }
-    let dense = isotrace_tensor::strides(shape);
-    if shape.iter().zip(strides.iter().zip(&dense)).all(|(&d, (s, t))| d == 1 || s == t) {
-        return built(bytes.slice(first..first + count * size));
-    }
-    if count * size > MOST && count * size > bytes.len() {
-        return Err(TraceError::Bomb {
-            problem: format!("value {:?} makes {} bytes of {}", value.name, count * size, bytes.len()),
-        });
-    }
-    let mut data = Vec::with_capacity(count * size);
-    for at in Odometer::new(shape, &strides) {
-        let start = first + at * size;
-        data.extend_from_slice(&bytes[start..start + size]);
-    }
-    built(data.into())
+    let strides = value.strides.as_ref().map(|s| s.iter().map(|&n| whole(n)).collect::<Result<_, _>>());
+    let view =
+        Strided { dtype, shape: shape.to_vec(), strides: strides.transpose()?, offset: whole(view.offset)? };
+    let tensor = view.dense(&value.name, &bytes.slice(view.span(&value.name, bytes.len())?))?;
+    check_elements(&value.name, dtype, tensor.raw_bytes())?;
+    Ok(tensor)
 }
 
 /// A name for each value, none of them twice.
