@@ -7,6 +7,7 @@
 mod archive;
 mod error;
 mod folder;
+mod gguf;
 mod header;
 mod npy;
 mod npz;

@@ -6,7 +6,7 @@ use isotrace_onnx::{MappedFile, OnnxError};
 use isotrace_tensor::Tensor;
 
 use crate::source::{Entry, Kind, Opened};
-use crate::{Source, TraceError, archive, folder, npy, npz, paddle, safe, torch, trace};
+use crate::{Source, TraceError, archive, folder, gguf, npy, npz, paddle, safe, torch, trace};
 
 /// Opens a file or folder of tensors; their elements are read when they are asked for.
 ///
@@ -57,6 +57,9 @@ fn from_file(path: &Path, stem: &str, file: &Arc<MappedFile>) -> Result<(Kind, C
     }
     if extension == "safetensors" || is_safetensors(&bytes) {
         return Ok((Kind::Safetensors, all(safe::entries(file, &bytes)?)));
+    }
+    if bytes.starts_with(b"GGUF") {
+        return Ok((Kind::Gguf, all(gguf::entries(file, &bytes)?)));
     }
     if torch::is_legacy(&bytes) {
         return Ok((Kind::PyTorch, torch::legacy(stem, file, &bytes)?));

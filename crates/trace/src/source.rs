@@ -32,6 +32,8 @@ pub enum Kind {
     Paddle,
     /// Another Python pickle.
     Pickle,
+    /// Weights of ggml.
+    Gguf,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Self::PyTorch => "PyTorch checkpoint",
             Self::Paddle => "PaddlePaddle checkpoint",
             Self::Pickle => "Python pickle",
+            Self::Gguf => "GGUF file",
         }
     }
 }
