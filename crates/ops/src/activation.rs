@@ -30,6 +30,8 @@ pub enum Activation {
     HardSigmoid(f64, f64),
     /// x, or alpha (e^x - 1) below 0.
     Elu(f64),
+    /// gamma x, or gamma alpha (e^x - 1) below 0.
+    Selu(f64, f64),
     /// x / (1 + |x|).
     Softsign,
     /// log(1 + e^x).
@@ -55,6 +57,7 @@ impl Activation {
             "scaledtanh" => Self::ScaledTanh(at(0, 1.0), at(1, 1.0)),
             "hardsigmoid" => Self::HardSigmoid(at(0, f64::from(0.2f32)), at(1, 0.5)),
             "elu" => Self::Elu(at(0, 1.0)),
+            "selu" => Self::Selu(at(0, f64::from(1.673_263_2_f32)), at(1, f64::from(1.050_701_f32))),
             "softsign" => Self::Softsign,
             "softplus" => Self::Softplus,
             "clip" => Self::Clip(at(0, f64::from(f32::MIN)), at(1, f64::from(f32::MAX))),
@@ -62,7 +65,7 @@ impl Activation {
             _ => {
                 return Err(OpError::Setting(format!(
                     "the activation {name:?} is unknown; known are Relu, Tanh, Sigmoid, Affine, LeakyRelu, \
-                     ThresholdedRelu, ScaledTanh, HardSigmoid, HardSwish, Elu, Softsign, Softplus, Clip"
+                     ThresholdedRelu, ScaledTanh, HardSigmoid, HardSwish, Elu, Selu, Softsign, Softplus, Clip"
                 )));
             }
         })
@@ -110,6 +113,7 @@ impl Activation {
                     x
                 }
             }
+            Self::Selu(a, g) => T::of(g) * Self::Elu(a).at(x),
             Self::Softsign => x / (one + x.abs()),
             // The larger part is taken out of the logarithm, so that e^x cannot overflow.
             Self::Softplus => relu(x) + (one + (-x.abs()).exp()).ln(),
@@ -154,6 +158,10 @@ impl Activation {
             }
             Self::Softsign => (2.0 * once, 2.0 * once),
             Self::Elu(a) => (once + u * a.abs(), 2.0 * (once + u * a.abs())),
+            Self::Selu(a, g) => {
+                let unit = 2.0 * once + u * (a * g).abs();
+                (unit, 2.0 * unit)
+            }
             Self::Sigmoid => (u * (y.abs() + 1.0), 4.0 * u * (y.abs() + 1.0)),
             Self::Tanh => (u * y.abs() + tiny, 8.0 * (u * y.abs() + tiny)),
             Self::ScaledTanh(a, _) => {
@@ -215,7 +223,7 @@ mod tests {
 
     #[test]
     fn values_as_a_table() {
-        let cases: [(&str, &[f32], f64, f64); 16] = [
+        let cases: [(&str, &[f32], f64, f64); 17] = [
             ("", &[], -3.0, -3.0),
             ("Relu", &[], -3.0, 0.0),
             ("relu", &[], 3.0, 3.0),
@@ -229,6 +237,7 @@ mod tests {
             ("HardSigmoid", &[0.25, 0.5], 1.0, 0.75),
             ("HardSigmoid", &[0.25, 0.5], 9.0, 1.0),
             ("Elu", &[1.0], -1.0, -0.632_120_558_828_557_7),
+            ("Selu", &[1.0, 2.0], -1.0, -1.264_241_117_657_115_4),
             ("Softsign", &[], -3.0, -0.75),
             ("Softplus", &[], 800.0, 800.0),
             ("Clip", &[-1.0, 6.0], 7.0, 6.0),

@@ -225,9 +225,14 @@ table! {
     ONNX "QuantizeLinear" 10 => ops::quantize::quantize;
 
     // com.microsoft and its kin: what ONNX Runtime's optimiser writes
+    MICROSOFT "Attention" 1 => ops::multi_head_attention::attention;
+    MICROSOFT "EmbedLayerNormalization" 1 => ops::embed_layer_norm::build;
     MICROSOFT "FusedConv" 1 => ops::conv::build_fused;
     MICROSOFT "FusedGemm" 1 => ops::gemm::build_fused;
     MICROSOFT "FusedMatMul" 1 => ops::fused_matmul::build;
+    MICROSOFT "GroupQueryAttention" 1 => ops::group_query_attention::build;
+    MICROSOFT "MatMulNBits" 1 => ops::matmul_nbits::build;
+    MICROSOFT "MultiHeadAttention" 1 => ops::multi_head_attention::multi_head;
     MICROSOFT "RotaryEmbedding" 1 => ops::rotary::build_contrib;
     MICROSOFT "TransposeMatMul" 1 => ops::fused_matmul::build;
     NCHWC "AveragePool" 1 => ops::pool::average;

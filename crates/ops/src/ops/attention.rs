@@ -87,8 +87,8 @@ fn headed<N: Number>(
     }
 }
 
-/// Shapes and elements of the four outputs.
-type Outputs<N> = Vec<(Vec<usize>, Vec<N>)>;
+/// Shapes and elements of the outputs.
+pub(crate) type Outputs<N> = Vec<(Vec<usize>, Vec<N>)>;
 
 impl Attention {
     fn compute<N: Number>(&self, call: &Call<'_>) -> Result<Outputs<N>, OpError> {

@@ -1,4 +1,5 @@
-//! ONNX's backend node tests, in declared precision and in float64.
+//! ONNX's backend node tests, and cases that ONNX Runtime wrote for com.microsoft's operators
+//! (`tests/runtime_cases.py`), in declared precision and in float64.
 //!
 //! `tests/onnx_node_tests.py OUT` writes the cases as files; `ISOTRACE_NODE_TESTS=OUT cargo test -p isotrace-run
 //! --test conformance` runs them, and without the variable says that it ran none. Each precision has a manifest of
@@ -26,10 +27,22 @@ const MODES: [(&str, Precision); 2] = [("declared", Precision::Declared), ("floa
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
+    // com.microsoft's operators: what ONNX Runtime made of them is kept beside this suite; all of it has to agree.
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runtime");
+    let mut trials: Vec<Trial> = vec![];
+    for (mode, precision) in MODES {
+        for name in case_names(&own) {
+            let folder = own.join(&name);
+            trials.push(Trial::test(format!("runtime::{mode}::{name}"), move || {
+                Ok(case::run(&folder, precision)?)
+            }));
+        }
+    }
     let Some(root) = std::env::var_os("ISOTRACE_NODE_TESTS").map(PathBuf::from) else {
         eprintln!("SKIPPED: set ISOTRACE_NODE_TESTS to the folder that tests/onnx_node_tests.py wrote");
         let skipped = Trial::test("ISOTRACE_NODE_TESTS is not set", || Ok(())).with_ignored_flag(true);
-        return libtest_mimic::run(&arguments, vec![skipped]).exit_code();
+        trials.push(skipped);
+        return libtest_mimic::run(&arguments, trials).exit_code();
     };
     let cases = case_names(&root);
     if std::env::var_os("ISOTRACE_CONFORMANCE_WRITE").is_some() {
@@ -38,7 +51,6 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let mut trials = vec![];
     for (mode, precision) in MODES {
         let manifest = Manifest::read(mode);
         eprintln!("{mode}: {} of {} cases are expected to pass", cases.len() - manifest.len(), cases.len());
