@@ -17,12 +17,19 @@
 //! A block without NaN and infinities, nearly every one, goes through loops without branches.
 
 mod accumulate;
+mod elements;
+mod isa;
+mod kernel;
 mod number;
 mod summary;
+mod sums;
 
 use isotrace_tensor::{DType, Tensor, bf16, f16};
 
-use accumulate::{Element, Sums};
+use elements::Element;
+use accumulate::Slices;
+use isa::Level;
+use sums::Sums;
 pub use summary::four_letters;
 
 /// How far B is from A. Distances are absolute values; no unit but that of the elements, unless said.
@@ -95,14 +102,23 @@ pub fn compare(a: &Tensor, b: &Tensor) -> Result<Metrics, CompareError> {
         return Err(CompareError::Types { a: da, b: db });
     }
     let sums = match (da, db) {
-        (DType::F64, DType::F64) => accumulate::slices::<f64>(slice(a), slice(b)),
-        (DType::F32, DType::F32) => accumulate::slices::<f32>(slice(a), slice(b)),
-        (DType::F16, DType::F16) => accumulate::slices::<f16>(slice(a), slice(b)),
-        (DType::BF16, DType::BF16) => accumulate::slices::<bf16>(slice(a), slice(b)),
+        (DType::F64, DType::F64) => floats::<f64>(a, b),
+        (DType::F32, DType::F32) => floats::<f32>(a, b),
+        (DType::F16, DType::F16) => floats::<f16>(a, b),
+        (DType::BF16, DType::BF16) => floats::<bf16>(a, b),
         _ => by_reader(a, b),
     };
     let ulps = da.is_float() && db.is_float();
     Ok(finish(&sums, a, b, ulps))
+}
+
+/// Two tensors of one float type with loops of its own.
+fn floats<T: Slices + isotrace_tensor::Element>(a: &Tensor, b: &Tensor) -> Sums {
+    let (x, y): (&[T], &[T]) = (slice(a), slice(b));
+    let sums = accumulate::slices(Level::best(), x, y);
+    elements::rescaled(sums, |scale| {
+        elements::over(x.len(), scale, |i| Element::reals(x[i].wide(), y[i].wide(), || 0))
+    })
 }
 
 fn slice<T: isotrace_tensor::Element>(tensor: &Tensor) -> &[T] {
@@ -112,16 +128,16 @@ fn slice<T: isotrace_tensor::Element>(tensor: &Tensor) -> &[T] {
 /// The pairs of types that no network spends its time on.
 fn by_reader(a: &Tensor, b: &Tensor) -> Sums {
     if let (Ok(a), Ok(b)) = (a.as_strings(), b.as_strings()) {
-        return accumulate::elements(a.len(), |i| Element::counted(a[i] != b[i]));
+        return elements::sums(a.len(), |i| Element::counted(a[i] != b[i]));
     }
     if let (Some(x), Some(y)) = (number::integers(a), number::integers(b)) {
-        return accumulate::elements(a.len(), |i| Element::integers(x(i), y(i)));
+        return elements::sums(a.len(), |i| Element::integers(x(i), y(i)));
     }
     let (x, y) = (number::reals(a), number::reals(b));
     let narrower = number::narrower(a.dtype(), b.dtype());
     let ulp = move |x: f64, y: f64| narrower.map_or(0, |dtype| number::ulps(dtype, x, y));
     let parts = if number::is_complex(a.dtype()) || number::is_complex(b.dtype()) { 2 } else { 1 };
-    accumulate::elements(a.len() * parts, |i| {
+    elements::sums(a.len() * parts, |i| {
         let (x, y) = (x(i / parts)[i % parts], y(i / parts)[i % parts]);
         Element::reals(x, y, || ulp(x, y))
     })
@@ -154,7 +170,7 @@ fn finish(sums: &Sums, a: &Tensor, b: &Tensor, ulps: bool) -> Metrics {
         rel_l2: or_nan(ratio(sums.sum_squares.sqrt(), norm_a)),
         cosine: or_nan(cosine),
         max_ulp: (ulps && !lost).then_some(sums.max_ulp),
-        argmax: sums.worst.map(|i| unravel(i, a.shape())),
+        argmax: sums.first_nan.or(sums.worst).map(|i| unravel(i, a.shape())),
         nan: sums.nan,
         inf: sums.inf,
         nan_against_number: sums.nan_against_number,

@@ -80,10 +80,10 @@ pub(crate) fn ulps(dtype: DType, x: f64, y: f64) -> u64 {
 /// Integers in the order of the floats of `dtype`, neighbours one apart, both zeros 0.
 fn order(dtype: DType, x: f64) -> i64 {
     match dtype {
-        DType::F64 => x.place(),
-        DType::F32 => (x as f32).place(),
-        DType::F16 => f16::from_f64(x).place(),
-        DType::BF16 => bf16::from_f64(x).place(),
+        DType::F64 => sign_magnitude(x.to_bits(), 64),
+        DType::F32 => sign_magnitude(u64::from((x as f32).to_bits()), 32),
+        DType::F16 => sign_magnitude(u64::from(f16::from_f64(x).to_bits()), 16),
+        DType::BF16 => sign_magnitude(u64::from(bf16::from_f64(x).to_bits()), 16),
         DType::F8E4M3FN => sign_magnitude(u64::from(F8E4M3FN::from_f64(x, true).0), 8),
         DType::F8E4M3FNUZ => sign_magnitude(u64::from(F8E4M3FNUZ::from_f64(x, true).0), 8),
         DType::F8E5M2 => sign_magnitude(u64::from(F8E5M2::from_f64(x, false).0), 8),
@@ -98,42 +98,4 @@ fn order(dtype: DType, x: f64) -> i64 {
 fn sign_magnitude(bits: u64, width: u32) -> i64 {
     let magnitude = (bits & ((1 << (width - 1)) - 1)) as i64;
     if bits >> (width - 1) & 1 == 1 { -magnitude } else { magnitude }
-}
-
-/// A float type with a fast path.
-pub(crate) trait Real: Copy + Sync {
-    /// The value.
-    fn wide(self) -> f64;
-    /// Its place among the floats: integers in their order, neighbours one apart, both zeros 0.
-    fn place(self) -> i64;
-    /// Neither NaN nor infinite.
-    fn finite(self) -> bool;
-}
-
-macro_rules! real {
-    ($($t:ty, $bits:expr, $wide:expr;)*) => { $(
-        impl Real for $t {
-            #[inline(always)]
-            fn wide(self) -> f64 {
-                $wide(self)
-            }
-
-            #[inline(always)]
-            fn place(self) -> i64 {
-                sign_magnitude(u64::from(self.to_bits()), $bits)
-            }
-
-            #[inline(always)]
-            fn finite(self) -> bool {
-                self.is_finite()
-            }
-        }
-    )* };
-}
-
-real! {
-    f64, 64, |x| x;
-    f32, 32, f64::from;
-    f16, 16, f16::to_f64;
-    bf16, 16, bf16::to_f64;
 }

@@ -1,0 +1,310 @@
+//! The loops over two slices of one float type.
+//!
+//! Elements are taken in tiles of 32 vectors (2 KiB a side): short enough that the processor fetches the next
+//! tile from memory while this one, in its first-level cache, goes through several loops; long enough that what
+//! happens once a tile costs nothing. The loops have no branches. What is rare is noticed in passing and looked at
+//! again, tile by tile:
+//!
+//! - Numbers that are none: pairs with NaN or infinity are counted one by one and replaced by a pair of zeros, which
+//!   leaves no trace in sums and maxima.
+//! - A new largest difference: only then its place is looked for. In random data the largest so far is exceeded a
+//!   number of times that grows with the logarithm of the length.
+//! - A new largest relative difference: only then quotients are computed.
+//! - Bits that agree throughout a tile: then there is only one norm to sum.
+
+mod moments;
+mod real;
+mod steps;
+mod word;
+
+use crate::isa::Isa;
+use crate::sums::Sums;
+
+pub(crate) use moments::{LANES, Moments, Number};
+use moments::below;
+pub(crate) use real::{Narrow, OnNumbers, Real};
+use steps::Steps;
+use word::Word;
+
+/// Vectors a tile.
+const VECTORS: usize = 32;
+
+/// Tiles between two additions of the lanes.
+const RUN: usize = 32;
+
+/// How many bytes ahead the processor is asked for memory: a tile.
+const AHEAD: usize = 2048;
+
+/// The largest tile, in elements.
+pub(crate) const LONGEST: usize = 1024;
+
+/// What two slices have come to so far. `L` words make a vector.
+#[repr(align(64))]
+pub(crate) struct Pass<T: Real<L>, const L: usize> {
+    steps: Steps<T::Word, L>,
+    moments: Moments,
+    largest: [[T::Word; L]; 2],
+    /// Counts and maxima.
+    sums: Sums,
+    /// Whether sums may be made in f32.
+    narrow: bool,
+    room: T::Room,
+    /// Tiles since the lanes were emptied.
+    tiles: usize,
+}
+
+/// Which place of the tensor a place of the slices is.
+pub(crate) trait Place: Fn(usize) -> usize {}
+
+impl<F: Fn(usize) -> usize> Place for F {}
+
+impl<T: Real<L>, const L: usize> Pass<T, L> {
+    /// Elements a tile.
+    pub const TILE: usize = VECTORS * L;
+
+    /// `narrow` allows sums of half types to be made in f32, a few elements at a time.
+    pub fn new(narrow: bool) -> Self {
+        Self {
+            steps: Steps::new(),
+            moments: Moments::new(),
+            largest: [[T::Word::ZERO; L]; 2],
+            sums: Sums::default(),
+            narrow: narrow && T::NARROW,
+            room: T::room(),
+            tiles: 0,
+        }
+    }
+
+    /// Takes in two slices of one length. `place` grows with its argument if `ordered`.
+    #[inline(always)]
+    pub fn feed<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], ordered: bool, place: impl Place) {
+        let whole = x.len() / Self::TILE * Self::TILE;
+        for at in (0..whole).step_by(Self::TILE) {
+            let end = at + Self::TILE;
+            self.tile(isa, &x[at..end], &y[at..end], ordered, |i| place(at + i));
+        }
+        if whole < x.len() {
+            // Zeros on both sides leave no trace.
+            let (mut a, mut b) = ([T::zeroed(); LONGEST], [T::zeroed(); LONGEST]);
+            a[..x.len() - whole].copy_from_slice(&x[whole..]);
+            b[..x.len() - whole].copy_from_slice(&y[whole..]);
+            self.tile(isa, &a[..Self::TILE], &b[..Self::TILE], ordered, |i| place(whole + i));
+        }
+    }
+
+    #[inline(always)]
+    fn tile<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], ordered: bool, place: impl Place) {
+        self.tiles += 1;
+        if self.tiles == RUN {
+            self.empty();
+        }
+        let bits = Bits::of(T::words(x), T::words(y));
+        if bits.exceed(T::INFINITY) {
+            self.with_specials(isa, x, y, ordered, place);
+        } else {
+            self.numbers(isa, x, y, &bits, ordered, place);
+        }
+    }
+
+    /// A tile without NaN and infinities.
+    #[inline(always)]
+    fn numbers<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], bits: &Bits<T::Word, L>, ordered: bool, place: impl Place) {
+        for (largest, tile) in self.largest.iter_mut().zip(&bits.largest) {
+            for l in 0..L {
+                largest[l] = largest[l].max(tile[l]);
+            }
+        }
+        let (same, opposite) = bits.differ();
+        if same {
+            return T::add_same(isa, &mut self.room, &mut self.moments, x);
+        }
+        let (a, b) = (T::words(x), T::words(y));
+        if opposite {
+            self.steps.count::<I>(a, b, #[inline(always)] |x, y| x.far(y));
+        } else {
+            self.steps.count::<I>(a, b, #[inline(always)] |x, y| x.near(y));
+        }
+        let max = [self.sums.max_abs, self.sums.max_rel];
+        let narrow = match (self.narrow, self.steps.max() < T::EXACT_STEPS) {
+            (false, _) => Narrow::No,
+            (true, false) => Narrow::Rounded,
+            (true, true) => Narrow::Exact,
+        };
+        let found = T::add(isa, &mut self.room, &mut self.moments, [x, y], max, narrow, |k| {
+            if k < VECTORS {
+                isa.prefetch(next(x, k));
+                isa.prefetch(next(y, k));
+            }
+        });
+        if found.steeper || found.larger {
+            if found.steeper {
+                let max = self.sums.max_rel;
+                self.sums.max_rel = T::with_numbers(&self.room, x, y, Steepest(max));
+            }
+            if found.larger {
+                let max = T::with_numbers(&self.room, x, y, Largest);
+                self.take_largest(max, x, y, ordered, place);
+            }
+        }
+    }
+
+    /// Finds the place of the largest difference of a tile, if it is a new one.
+    #[inline(always)]
+    fn take_largest(&mut self, max: f64, x: &[T], y: &[T], ordered: bool, place: impl Place) {
+        if max < self.sums.max_abs || max == 0.0 || ordered && max == self.sums.max_abs {
+            return;
+        }
+        let mut at = usize::MAX;
+        for (i, (x, y)) in x.iter().zip(y).enumerate() {
+            if (x.wide() - y.wide()).abs() == max {
+                at = at.min(place(i));
+                if ordered {
+                    break;
+                }
+            }
+        }
+        self.sums.difference(max, at);
+    }
+
+    /// A tile with NaN or infinities.
+    #[inline(never)]
+    fn with_specials<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], ordered: bool, place: impl Place) {
+        let (mut a, mut b) = ([T::zeroed(); LONGEST], [T::zeroed(); LONGEST]);
+        let (a, b) = (&mut a[..x.len()], &mut b[..x.len()]);
+        for (i, (&x, &y)) in x.iter().zip(y).enumerate() {
+            if x.finite() && y.finite() {
+                (a[i], b[i]) = (x, y);
+            } else {
+                let steps = T::words(&[x])[0].far(T::words(&[y])[0]).wide();
+                self.sums.special(x.wide(), y.wide(), steps, place(i));
+            }
+        }
+        let bits = Bits::of(T::words(a), T::words(b));
+        self.numbers(isa, a, b, &bits, ordered, place);
+    }
+
+    /// Takes the sums of the lanes over. Long sums of like numbers lose bits; sums of a few such sums do not.
+    #[inline(always)]
+    fn empty(&mut self) {
+        let [abs, squares, a, b, product] = self.moments.finish();
+        let sums = &mut self.sums;
+        sums.sum_abs += abs;
+        sums.sum_squares += squares;
+        sums.squares[0] += a;
+        sums.squares[1] += b;
+        sums.product += product;
+        self.moments = Moments::new();
+        self.tiles = 0;
+    }
+
+    /// Everything, with the sums of all lanes.
+    #[inline(always)]
+    pub fn finish(mut self) -> Sums {
+        self.empty();
+        let (max_ulp, at_least) = self.steps.finish();
+        let mut sums = self.sums;
+        sums.max_ulp = sums.max_ulp.max(max_ulp);
+        for (all, &here) in sums.at_least.iter_mut().zip(&at_least) {
+            *all += here;
+        }
+        sums.different += at_least[0];
+        for (largest, lanes) in sums.largest.iter_mut().zip(&self.largest) {
+            let word = lanes.iter().copied().max().unwrap_or(T::Word::ZERO);
+            *largest = largest.max(T::of_word(word).wide());
+        }
+        sums
+    }
+}
+
+/// The address of line `k` of the tile after this one, if there is one.
+#[inline(always)]
+fn next<T>(tile: &[T], k: usize) -> *const i8 {
+    tile.as_ptr().cast::<i8>().wrapping_add(AHEAD + 64 * k)
+}
+
+/// The largest difference of a tile of numbers.
+struct Largest;
+
+impl OnNumbers for Largest {
+    #[inline(always)]
+    fn run<N: Number>(self, x: &[N], y: &[N]) -> f64 {
+        let mut lanes = [0.0; LANES];
+        for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
+            for l in 0..LANES {
+                let d = (x[l].wide() - y[l].wide()).abs();
+                lanes[l] = if d > lanes[l] { d } else { lanes[l] };
+            }
+        }
+        lanes.into_iter().fold(0.0, f64::max)
+    }
+}
+
+/// The largest relative difference of a tile of numbers, and the largest before it.
+struct Steepest(f64);
+
+impl OnNumbers for Steepest {
+    #[inline(always)]
+    fn run<N: Number>(self, x: &[N], y: &[N]) -> f64 {
+        let mut max = self.0;
+        let slope = -below(max);
+        for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
+            let mut over = false;
+            for l in 0..LANES {
+                let (x, y) = (x[l].wide(), y[l].wide());
+                over |= slope.mul_add(x.abs(), (x - y).abs()) > 0.0;
+            }
+            if over {
+                for l in 0..LANES {
+                    let (x, y) = (x[l].wide(), y[l].wide());
+                    // 0/0 is NaN, which the comparison passes over: equal zeros are no distance apart.
+                    let rel = (x - y).abs() / x.abs();
+                    max = if rel > max { rel } else { max };
+                }
+            }
+        }
+        max
+    }
+}
+
+/// What the bits of a tile say before any number is computed.
+struct Bits<W, const L: usize> {
+    /// The bits in which the two differ anywhere in a lane.
+    differ: [W; L],
+    /// The largest magnitude of either side.
+    largest: [[W; L]; 2],
+}
+
+impl<W: Word, const L: usize> Bits<W, L> {
+    #[inline(always)]
+    fn of(x: &[W], y: &[W]) -> Self {
+        let (mut differ, mut a, mut b) = ([W::ZERO; L], [W::ZERO; L], [W::ZERO; L]);
+        for (x, y) in x.as_chunks::<L>().0.iter().zip(y.as_chunks::<L>().0) {
+            for l in 0..L {
+                differ[l] = differ[l] | (x[l] ^ y[l]);
+                a[l] = a[l].max(x[l] & W::MAGNITUDE);
+                b[l] = b[l].max(y[l] & W::MAGNITUDE);
+            }
+        }
+        Self { differ, largest: [a, b] }
+    }
+
+    /// Whether a magnitude reaches `limit`.
+    #[inline(always)]
+    fn exceed(&self, limit: W) -> bool {
+        let mut any = false;
+        for l in 0..L {
+            any |= self.largest[0][l].max(self.largest[1][l]) >= limit;
+        }
+        any
+    }
+
+    /// Whether all bits agree, and whether a pair may have opposite signs.
+    #[inline(always)]
+    fn differ(&self) -> (bool, bool) {
+        let mut any = W::ZERO;
+        for l in 0..L {
+            any = any | self.differ[l];
+        }
+        (any == W::ZERO, any > W::MAGNITUDE)
+    }
+}
