@@ -57,7 +57,7 @@ impl Isa for Portable {
 #[inline(always)]
 fn prefetch(sse: pulp::core_arch::x86::Sse, line: *const i8) {
     /// Into every level of the cache.
-    const T0: i32 = 3;
+    const T0: i32 = 2;
     sse._mm_prefetch::<T0>(line);
 }
 

@@ -33,7 +33,7 @@ const VECTORS: usize = 32;
 const RUN: usize = 32;
 
 /// How many bytes ahead the processor is asked for memory: a tile.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 4096;
 
 /// The largest tile, in elements.
 pub(crate) const LONGEST: usize = 1024;
@@ -98,7 +98,7 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
         if self.tiles == RUN {
             self.empty();
         }
-        let bits = Bits::of(T::words(x), T::words(y));
+        let bits = Bits::of(T::words(x), T::words(y), #[inline(always)] |k| ahead(isa, x, y, k));
         if bits.exceed(T::INFINITY) {
             self.with_specials(isa, x, y, ordered, place);
         } else {
@@ -119,10 +119,29 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
             return T::add_same(isa, &mut self.room, &mut self.moments, x);
         }
         let (a, b) = (T::words(x), T::words(y));
+        // A quarter of what comes next was asked for with the bits; a quarter with the steps, half with the sums.
+        const QUARTER: usize = VECTORS / 4;
+        // A macro, since what is inlined for certain must be written as an argument.
+        macro_rules! count {
+            ($distance:ident) => {
+                self.steps.count::<I>(
+                    a,
+                    b,
+                    #[inline(always)]
+                    |x, y| x.$distance(y),
+                    #[inline(always)]
+                    |part| {
+                        for k in 0..QUARTER / steps::PARTS {
+                            ahead(isa, x, y, QUARTER + part * QUARTER / steps::PARTS + k);
+                        }
+                    },
+                )
+            };
+        }
         if opposite {
-            self.steps.count::<I>(a, b, #[inline(always)] |x, y| x.far(y));
+            count!(far);
         } else {
-            self.steps.count::<I>(a, b, #[inline(always)] |x, y| x.near(y));
+            count!(near);
         }
         let max = [self.sums.max_abs, self.sums.max_rel];
         let narrow = match (self.narrow, self.steps.max() < T::EXACT_STEPS) {
@@ -130,12 +149,7 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
             (true, false) => Narrow::Rounded,
             (true, true) => Narrow::Exact,
         };
-        let found = T::add(isa, &mut self.room, &mut self.moments, [x, y], max, narrow, |k| {
-            if k < VECTORS {
-                isa.prefetch(next(x, k));
-                isa.prefetch(next(y, k));
-            }
-        });
+        let found = T::add(isa, &mut self.room, &mut self.moments, [x, y], max, narrow, #[inline(always)] |k| ahead(isa, x, y, 2 * QUARTER + k));
         if found.steeper || found.larger {
             if found.steeper {
                 let max = self.sums.max_rel;
@@ -179,7 +193,7 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
                 self.sums.special(x.wide(), y.wide(), steps, place(i));
             }
         }
-        let bits = Bits::of(T::words(a), T::words(b));
+        let bits = Bits::of(T::words(a), T::words(b), |_| ());
         self.numbers(isa, a, b, &bits, ordered, place);
     }
 
@@ -216,10 +230,12 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
     }
 }
 
-/// The address of line `k` of the tile after this one, if there is one.
+/// Asks for line `k` of what comes [`AHEAD`] of this tile on both sides, if there is such a thing.
 #[inline(always)]
-fn next<T>(tile: &[T], k: usize) -> *const i8 {
-    tile.as_ptr().cast::<i8>().wrapping_add(AHEAD + 64 * k)
+fn ahead<I: Isa, T>(isa: I, x: &[T], y: &[T], k: usize) {
+    for side in [x, y] {
+        isa.prefetch(side.as_ptr().cast::<i8>().wrapping_add(AHEAD + 64 * k));
+    }
 }
 
 /// The largest difference of a tile of numbers.
@@ -276,9 +292,12 @@ struct Bits<W, const L: usize> {
 
 impl<W: Word, const L: usize> Bits<W, L> {
     #[inline(always)]
-    fn of(x: &[W], y: &[W]) -> Self {
+    fn of(x: &[W], y: &[W], ahead: impl Fn(usize)) -> Self {
         let (mut differ, mut a, mut b) = ([W::ZERO; L], [W::ZERO; L], [W::ZERO; L]);
-        for (x, y) in x.as_chunks::<L>().0.iter().zip(y.as_chunks::<L>().0) {
+        for (k, (x, y)) in x.as_chunks::<L>().0.iter().zip(y.as_chunks::<L>().0).enumerate() {
+            if k % 4 == 0 {
+                ahead(k / 4);
+            }
             for l in 0..L {
                 differ[l] = differ[l] | (x[l] ^ y[l]);
                 a[l] = a[l].max(x[l] & W::MAGNITUDE);

@@ -63,8 +63,8 @@ impl Moments {
         Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
     }
 
-    /// A tile of numbers. `max` and `max_rel` are the largest differences so far; `ahead` is called now and then, to
-    /// ask for what comes next.
+    /// A tile of numbers. `max` and `max_rel` are the largest differences so far; `ahead` is called sixteen
+    /// times, with the number of the call, to ask for what comes next.
     #[inline(always)]
     pub fn add<T: Number>(
         &mut self,
@@ -77,7 +77,7 @@ impl Moments {
         let (mut larger, mut over) = ([max; LANES], [0.0; LANES]);
         let slope = -below(max_rel);
         for (k, (x, y)) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0).enumerate() {
-            ahead(k);
+            every(k, 32, &ahead);
             for l in 0..LANES {
                 let (x, y) = (x[l].wide(), y[l].wide());
                 let d = (x - y).abs();
@@ -110,7 +110,7 @@ impl Moments {
         let slope = -narrow_below(max_rel);
         let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
         for (k, (x, y)) in x.as_chunks::<NARROW>().0.iter().zip(y.as_chunks::<NARROW>().0).enumerate() {
-            ahead(k);
+            every(k, 32, &ahead);
             for l in 0..NARROW {
                 let d = (x[l] - y[l]).abs();
                 larger[l] = if d > larger[l] { d } else { larger[l] };
@@ -163,7 +163,7 @@ impl Moments {
             let zero = [0f32; NARROW];
             let (mut abs, mut squares, mut a, mut b, mut product) = (zero, zero, zero, zero, zero);
             for (k, (x, y)) in x.as_chunks::<NARROW>().0.iter().zip(y.as_chunks::<NARROW>().0).enumerate() {
-                ahead(run * RUN / NARROW + k);
+                every(run * RUN / NARROW + k, 64, &ahead);
                 for l in 0..NARROW {
                     let (x, y) = (x[l], y[l]);
                     let d = (x - y).abs();
@@ -222,6 +222,15 @@ impl Moments {
             let [a, b, c, d, e, f, g, h] = *lanes;
             ((a + b) + (c + d)) + ((e + f) + (g + h))
         })
+    }
+}
+
+/// Calls `ahead` 16 times in `steps` steps, with the number of the call.
+#[inline(always)]
+fn every(step: usize, steps: usize, ahead: &impl Fn(usize)) {
+    let apart = steps / 16;
+    if step % apart == 0 && step < steps {
+        ahead(step / apart);
     }
 }
 

@@ -16,6 +16,9 @@ use super::word::Word;
 const ROOM: usize = (1 << LEVELS) - 1;
 const LEVELS: usize = 10;
 
+/// Parts in which distances are taken.
+pub(crate) const PARTS: usize = 4;
+
 /// Counters of one type of float; `L` words make a vector.
 #[repr(C, align(64))]
 pub(crate) struct Steps<W, const L: usize> {
@@ -37,7 +40,8 @@ pub(crate) struct Steps<W, const L: usize> {
 #[inline(always)]
 fn add<W: Word>(a: &mut W, b: W, c: W) -> W {
     let half = *a ^ b;
-    let carry = (*a & b) | (half & c);
+    // Where a and b agree the carry is either of them, else it is c.
+    let carry = (half & c) | (!half & *a);
     *a = half ^ c;
     carry
 }
@@ -54,15 +58,21 @@ impl<W: Word, const L: usize> Steps<W, L> {
         }
     }
 
-    /// A tile of pairs; `distance` of each is counted.
+    /// A tile of pairs; `distance` of each is counted. `ahead` is called [`PARTS`] times, with the number of the call.
     #[inline(always)]
-    pub fn count<I: Isa>(&mut self, x: &[W], y: &[W], distance: impl Fn(W, W) -> W) {
+    pub fn count<I: Isa>(&mut self, x: &[W], y: &[W], distance: impl Fn(W, W) -> W, ahead: impl Fn(usize)) {
         // First a plain loop into a buffer, which is compiled to wide vectors more surely than what follows.
         let mut max = self.max;
-        for ((out, &x), &y) in self.buffer.as_flattened_mut().iter_mut().zip(x).zip(y) {
-            let steps = distance(x, y);
-            max = max.max(steps);
-            *out = steps.smear::<I>();
+        // In parts, because a loop that asks for memory ahead is not compiled to vectors.
+        for part in 0..PARTS {
+            ahead(part);
+            let from = part * VECTORS / PARTS;
+            let out = &mut self.buffer[from..from + VECTORS / PARTS];
+            for ((out, &x), &y) in out.as_flattened_mut().iter_mut().zip(&x[from * L..]).zip(&y[from * L..]) {
+                let steps = distance(x, y);
+                max = max.max(steps);
+                *out = steps.smear::<I>();
+            }
         }
         debug_assert_eq!(x.len(), VECTORS * L);
         let smeared = &self.buffer;

@@ -1,6 +1,6 @@
 //! The bits of a float as an integer, and distances between floats in steps.
 
-use std::ops::{BitAnd, BitOr, BitXor};
+use std::ops::{BitAnd, BitOr, BitXor, Not};
 
 use bytemuck::Pod;
 
@@ -8,7 +8,7 @@ use crate::isa::Isa;
 
 /// An unsigned integer that holds the bits of a float: sign, then magnitude.
 pub(crate) trait Word:
-    Pod + Ord + Send + Sync + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self>
+    Pod + Ord + Send + Sync + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self> + Not<Output = Self>
 {
     /// No bit.
     const ZERO: Self;
