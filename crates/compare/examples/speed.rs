@@ -21,14 +21,23 @@ fn two_streams(a: &[u8], b: &[u8]) -> u64 {
 }
 
 fn best(mut f: impl FnMut()) -> f64 {
-    (0..std::env::var("REPS").map_or(7, |s| s.parse().unwrap())).map(|_| { let t = Instant::now(); f(); t.elapsed().as_secs_f64() }).fold(f64::INFINITY, f64::min)
+    (0..std::env::var("REPS").map_or(7, |s| s.parse().unwrap()))
+        .map(|_| {
+            let t = Instant::now();
+            f();
+            t.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min)
 }
 
 fn main() {
     let mib: usize = std::env::args().nth(1).map_or(512, |s| s.parse().unwrap());
     let only = std::env::args().nth(2);
     let bytes = mib << 20;
-    let noise = |i: usize| { let h = (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15); ((h >> 40) as f64 / (1u64 << 24) as f64) - 0.5 };
+    let noise = |i: usize| {
+        let h = (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ((h >> 40) as f64 / (1u64 << 24) as f64) - 0.5
+    };
     let value = |i: usize| (noise(i) + noise(i.wrapping_mul(31) + 7) + noise(i ^ 0x5555_5555)) * 2.0;
     macro_rules! case {
         ($name:literal, $t:ty, $size:literal, $of:expr, $eps:expr) => {

@@ -3,6 +3,7 @@
 use isotrace_tensor::{bf16, f16};
 
 use crate::isa::{Isa, Job, Level};
+use crate::judge::FirstLook;
 use crate::kernel::{Pass, Real};
 use crate::sums::Sums;
 
@@ -12,12 +13,34 @@ const TILES: usize = 512;
 const FEW: usize = 1 << 16;
 
 /// One chunk of two slices.
-struct Chunk<'t, T> {
+pub(crate) struct Chunk<'t, T> {
     x: &'t [T],
     y: &'t [T],
     narrow: bool,
     /// The chunk's first place.
     from: usize,
+    /// A tolerance to judge by.
+    look: Option<&'t FirstLook>,
+}
+
+/// Elements that are judged at a time.
+const JUDGED: usize = 512;
+
+/// How many elements of a chunk are beyond the tolerance.
+#[inline(always)]
+fn judge<T: Copy>(look: &FirstLook, x: &[T], y: &[T], wide: impl Fn(T) -> f64) -> u64 {
+    let (mut a, mut b) = ([0.0; JUDGED], [0.0; JUDGED]);
+    let mut beyond = 0;
+    for (x, y) in x.chunks(JUDGED).zip(y.chunks(JUDGED)) {
+        for (to, &x) in a.iter_mut().zip(x) {
+            *to = wide(x);
+        }
+        for (to, &y) in b.iter_mut().zip(y) {
+            *to = wide(y);
+        }
+        beyond += look.beyond(&a[..x.len()], &b[..x.len()]);
+    }
+    beyond
 }
 
 macro_rules! chunk {
@@ -29,7 +52,19 @@ macro_rules! chunk {
             fn run<I: Isa>(self, isa: I) -> Sums {
                 let mut pass = Pass::<$t, $lanes>::new(self.narrow);
                 pass.feed(isa, self.x, self.y, true, |i| self.from + i);
-                pass.finish()
+                let mut sums = pass.finish();
+                if let Some(look) = self.look
+                    && !look.passes(&sums)
+                {
+                    sums.beyond = judge(
+                        look,
+                        self.x,
+                        self.y,
+                        #[inline(always)]
+                        |x| Real::<$lanes>::wide(x),
+                    );
+                }
+                sums
             }
         }
 
@@ -40,8 +75,8 @@ macro_rules! chunk {
                 Real::<$lanes>::wide(self)
             }
 
-            fn chunk(level: Level, x: &[Self], y: &[Self], narrow: bool, from: usize) -> Sums {
-                level.run(Chunk { x, y, narrow, from })
+            fn chunk(level: Level, chunk: Chunk<'_, Self>) -> Sums {
+                level.run(chunk)
             }
         }
     )* };
@@ -55,22 +90,23 @@ chunk! {
 }
 
 /// A float type with loops of its own, whatever the width of its vectors.
-pub(crate) trait Slices: Copy + Sync {
+pub(crate) trait Slices: Copy + Sync + 'static {
     /// Elements a chunk.
     const CHUNK: usize;
 
     /// As f64, exactly.
     fn wide(self) -> f64;
-    /// One chunk, which starts at place `from`.
-    fn chunk(level: Level, x: &[Self], y: &[Self], narrow: bool, from: usize) -> Sums;
+    /// One chunk.
+    fn chunk(level: Level, chunk: Chunk<'_, Self>) -> Sums;
 }
 
 /// Over two slices of one length.
-pub(crate) fn slices<T: Slices>(level: Level, x: &[T], y: &[T]) -> Sums {
+pub(crate) fn slices<T: Slices>(level: Level, x: &[T], y: &[T], look: Option<&FirstLook>) -> Sums {
     let narrow = x.len() >= FEW;
     tree(0, x.len().div_ceil(T::CHUNK), &|k| {
         let range = k * T::CHUNK..((k + 1) * T::CHUNK).min(x.len());
-        T::chunk(level, &x[range.clone()], &y[range.clone()], narrow, range.start)
+        let (x, y) = (&x[range.clone()], &y[range.clone()]);
+        T::chunk(level, Chunk { x, y, narrow, from: range.start, look })
     })
 }
 
@@ -84,5 +120,65 @@ pub(crate) fn tree(from: usize, to: usize, piece: &(impl Fn(usize) -> Sums + Syn
             let (one, other) = rayon::join(|| tree(from, middle, piece), || tree(middle, to, piece));
             one.and(&other)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of all sizes, with NaN, infinities, zeros of both signs, opposite signs and equal stretches.
+    fn pair(len: usize) -> (Vec<f64>, Vec<f64>) {
+        let mut state = 1u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut x = Vec::with_capacity(len);
+        let mut y = Vec::with_capacity(len);
+        for i in 0..len {
+            let unit = (next() >> 11) as f64 / (1u64 << 53) as f64 - 0.5;
+            let a = unit * [1e-7, 1e-3, 1.0, 300.0][i % 4];
+            let b = match next() % 64 {
+                0..=20 => a,
+                21 => -a,
+                22 => 0.0,
+                _ => a * (1.0 + 1e-3 * ((next() >> 40) as f64 / (1u64 << 24) as f64 - 0.5)),
+            };
+            let special = next() % 5000 == 0 && i > len / 2;
+            let [a, b] = match (special, i % 4) {
+                (true, 0) => [f64::NAN, f64::NAN],
+                (true, 1) => [f64::INFINITY, f64::INFINITY],
+                (true, 2) => [f64::NEG_INFINITY, 1.0],
+                (true, _) => [0.0, -0.0],
+                _ if i % 9000 < 3000 => [a, a],
+                _ => [a, b],
+            };
+            x.push(a);
+            y.push(b);
+        }
+        (x, y)
+    }
+
+    fn levels_agree<T: Slices>(of: impl Fn(f64) -> T) {
+        // Below a tile, across tiles, across chunks; long enough for sums in f32.
+        for len in [0, 1, 31, 5000, FEW - 1, FEW, 3 * T::CHUNK + 77] {
+            let (x, y) = pair(len);
+            let (x, y): (Vec<T>, Vec<T>) =
+                (x.into_iter().map(&of).collect(), y.into_iter().map(&of).collect());
+            let told: Vec<String> =
+                Level::all().map(|level| format!("{:?}", slices(level, &x, &y, None))).collect();
+            assert!(told.iter().all(|t| *t == told[0]), "{len} of {}: {told:#?}", std::any::type_name::<T>());
+        }
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        levels_agree(|x| x);
+        levels_agree(|x| x as f32);
+        levels_agree(f16::from_f64);
+        levels_agree(bf16::from_f64);
     }
 }

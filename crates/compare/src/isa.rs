@@ -186,7 +186,10 @@ mod tests {
                 let bits: [u16; 16] = std::array::from_fn(|i| start + i as u16);
                 for (found, bits) in level.run(Widen(bits)).into_iter().zip(bits) {
                     let expected = isotrace_tensor::f16::from_bits(bits).to_f32();
-                    assert!(found == expected || found.is_nan() && expected.is_nan(), "{bits:x}: {found} {expected}");
+                    assert!(
+                        found == expected || found.is_nan() && expected.is_nan(),
+                        "{bits:x}: {found} {expected}"
+                    );
                 }
             }
         }

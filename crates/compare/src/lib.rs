@@ -18,7 +18,9 @@
 
 mod accumulate;
 mod elements;
+mod examine;
 mod isa;
+mod judge;
 mod kernel;
 mod number;
 mod summary;
@@ -26,11 +28,14 @@ mod sums;
 
 use isotrace_tensor::{DType, Tensor, bf16, f16};
 
-use elements::Element;
 use accumulate::Slices;
+use elements::Element;
+pub use examine::{Along, Examination, Worst, examine};
 use isa::Level;
-use sums::Sums;
+use judge::Judge;
+pub use judge::{Judgement, Rule, Tolerance};
 pub use summary::four_letters;
+use sums::Sums;
 
 /// How far B is from A. Distances are absolute values; no unit but that of the elements, unless said.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +71,9 @@ pub struct Metrics {
     pub largest: [f64; 2],
     /// Whether types, shapes and every bit agree.
     pub bits_equal: bool,
+    /// How many places are 0 steps apart, 1, 2 to 3, 4 to 7 and so on by powers of two, up to the last that any is;
+    /// places where a NaN stands against a number are in none. Empty where a type is no float.
+    pub ulps: Vec<u64>,
 }
 
 /// Why two tensors cannot be compared.
@@ -94,28 +102,56 @@ pub enum CompareError {
 /// Integers and bool compare by value (bool as 0 and 1); complex numbers as their real and imaginary parts;
 /// texts count as 1 apart where they differ, and have no norms (a norm of 0).
 pub fn compare(a: &Tensor, b: &Tensor) -> Result<Metrics, CompareError> {
+    Ok(pass(a, b, None)?.0)
+}
+
+/// Compares, and counts the elements beyond a tolerance in the same pass. `b` is what the tolerance is relative to.
+pub fn judge(a: &Tensor, b: &Tensor, tolerance: &Tolerance) -> Result<(Metrics, Judgement), CompareError> {
+    let (metrics, beyond) = pass(a, b, Some(*tolerance))?;
+    Ok((metrics, Judgement { len: a.len() as u64, beyond }))
+}
+
+/// Fails where elements cannot stand against each other.
+fn comparable(a: &Tensor, b: &Tensor) -> Result<(), CompareError> {
     if a.shape() != b.shape() {
         return Err(CompareError::Shapes { a: a.shape().to_vec(), b: b.shape().to_vec() });
     }
     let (da, db) = (a.dtype(), b.dtype());
-    if (da == DType::String) != (db == DType::String) {
-        return Err(CompareError::Types { a: da, b: db });
+    if (da == DType::String) == (db == DType::String) {
+        Ok(())
+    } else {
+        Err(CompareError::Types { a: da, b: db })
     }
-    let sums = match (da, db) {
-        (DType::F64, DType::F64) => floats::<f64>(a, b),
-        (DType::F32, DType::F32) => floats::<f32>(a, b),
-        (DType::F16, DType::F16) => floats::<f16>(a, b),
-        (DType::BF16, DType::BF16) => floats::<bf16>(a, b),
-        _ => by_reader(a, b),
+}
+
+fn pass(a: &Tensor, b: &Tensor, tolerance: Option<Tolerance>) -> Result<(Metrics, u64), CompareError> {
+    comparable(a, b)?;
+    let (da, db) = (a.dtype(), b.dtype());
+    let judge = tolerance.map(|t| Judge::new(t, da, db));
+    let mut sums = match (da, db) {
+        (DType::F64, DType::F64) => floats::<f64>(a, b, judge.as_ref()),
+        (DType::F32, DType::F32) => floats::<f32>(a, b, judge.as_ref()),
+        (DType::F16, DType::F16) => floats::<f16>(a, b, judge.as_ref()),
+        (DType::BF16, DType::BF16) => floats::<bf16>(a, b, judge.as_ref()),
+        _ => {
+            let mut sums = by_reader(a, b);
+            sums.bits_differ = !a.bit_eq(b);
+            if let Some(judge) = &judge {
+                sums.beyond = judge.elements(a, b);
+            }
+            sums
+        }
     };
-    let ulps = da.is_float() && db.is_float();
-    Ok(finish(&sums, a, b, ulps))
+    if !(da.is_float() && db.is_float()) {
+        sums.at_least[0] = sums.different;
+    }
+    Ok((finish(&sums, a, da.is_float() && db.is_float()), sums.beyond))
 }
 
 /// Two tensors of one float type with loops of its own.
-fn floats<T: Slices + isotrace_tensor::Element>(a: &Tensor, b: &Tensor) -> Sums {
+fn floats<T: Slices + isotrace_tensor::Element>(a: &Tensor, b: &Tensor, judge: Option<&Judge>) -> Sums {
     let (x, y): (&[T], &[T]) = (slice(a), slice(b));
-    let sums = accumulate::slices(Level::best(), x, y);
+    let sums = accumulate::slices(Level::best(), x, y, judge.map(|j| &j.look));
     elements::rescaled(sums, |scale| {
         elements::over(x.len(), scale, |i| Element::reals(x[i].wide(), y[i].wide(), || 0))
     })
@@ -144,7 +180,7 @@ fn by_reader(a: &Tensor, b: &Tensor) -> Sums {
     .in_groups_of(parts)
 }
 
-fn finish(sums: &Sums, a: &Tensor, b: &Tensor, ulps: bool) -> Metrics {
+fn finish(sums: &Sums, a: &Tensor, ulps: bool) -> Metrics {
     let count = a.len().max(1) as f64;
     let lost = sums.nan_against_number > 0;
     let or_nan = |x: f64| if lost { f64::NAN } else { x };
@@ -175,8 +211,20 @@ fn finish(sums: &Sums, a: &Tensor, b: &Tensor, ulps: bool) -> Metrics {
         inf: sums.inf,
         nan_against_number: sums.nan_against_number,
         largest: sums.largest,
-        bits_equal: a.bit_eq(b),
+        bits_equal: !sums.bits_differ,
+        ulps: if ulps { histogram(sums, a.len() as u64) } else { Vec::new() },
     }
+}
+
+/// Places 0 apart, 1, 2 to 3, 4 to 7, ..., from those at least that far apart.
+fn histogram(sums: &Sums, len: u64) -> Vec<u64> {
+    let known = len - sums.nan_against_number;
+    let reached = |k: usize| match k {
+        0 => known,
+        k => sums.at_least.get(k - 1).copied().unwrap_or(0),
+    };
+    let filled = sums.at_least.iter().take_while(|&&n| n > 0).count();
+    (0..=filled).map(|k| reached(k) - reached(k + 1)).collect()
 }
 
 /// The index along each axis of element `i` in C order.

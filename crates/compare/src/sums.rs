@@ -23,6 +23,10 @@ pub(crate) struct Sums {
     pub inf: [u64; 2],
     pub nan_against_number: u64,
     pub inf_against_other: u64,
+    /// Whether a bit differs anywhere; only where slices were compared.
+    pub bits_differ: bool,
+    /// Elements beyond a tolerance, where one was asked for.
+    pub beyond: u64,
     /// The first place of a NaN against a number.
     pub first_nan: Option<usize>,
     /// The first place of the largest difference.
@@ -46,6 +50,8 @@ impl Default for Sums {
             inf: [0; 2],
             nan_against_number: 0,
             inf_against_other: 0,
+            bits_differ: false,
+            beyond: 0,
             first_nan: None,
             worst: None,
         }
@@ -122,6 +128,8 @@ impl Sums {
             *all += more;
         }
         self.different += other.different;
+        self.bits_differ |= other.bits_differ;
+        self.beyond += other.beyond;
         self.nan_against_number += other.nan_against_number;
         self.inf_against_other += other.inf_against_other;
         for side in 0..2 {

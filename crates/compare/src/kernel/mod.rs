@@ -20,8 +20,8 @@ mod word;
 use crate::isa::Isa;
 use crate::sums::Sums;
 
-pub(crate) use moments::{LANES, Moments, Number};
 use moments::below;
+pub(crate) use moments::{LANES, Moments, Number};
 pub(crate) use real::{Narrow, OnNumbers, Real};
 use steps::Steps;
 use word::Word;
@@ -98,7 +98,13 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
         if self.tiles == RUN {
             self.empty();
         }
-        let bits = Bits::of(T::words(x), T::words(y), #[inline(always)] |k| ahead(isa, x, y, k));
+        let bits = Bits::of(
+            T::words(x),
+            T::words(y),
+            #[inline(always)]
+            |k| ahead(isa, x, y, k),
+        );
+        self.sums.bits_differ |= !bits.differ().0;
         if bits.exceed(T::INFINITY) {
             self.with_specials(isa, x, y, ordered, place);
         } else {
@@ -108,7 +114,15 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
 
     /// A tile without NaN and infinities.
     #[inline(always)]
-    fn numbers<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], bits: &Bits<T::Word, L>, ordered: bool, place: impl Place) {
+    fn numbers<I: Isa>(
+        &mut self,
+        isa: I,
+        x: &[T],
+        y: &[T],
+        bits: &Bits<T::Word, L>,
+        ordered: bool,
+        place: impl Place,
+    ) {
         for (largest, tile) in self.largest.iter_mut().zip(&bits.largest) {
             for l in 0..L {
                 largest[l] = largest[l].max(tile[l]);
@@ -149,7 +163,16 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
             (true, false) => Narrow::Rounded,
             (true, true) => Narrow::Exact,
         };
-        let found = T::add(isa, &mut self.room, &mut self.moments, [x, y], max, narrow, #[inline(always)] |k| ahead(isa, x, y, 2 * QUARTER + k));
+        let found = T::add(
+            isa,
+            &mut self.room,
+            &mut self.moments,
+            [x, y],
+            max,
+            narrow,
+            #[inline(always)]
+            |k| ahead(isa, x, y, 2 * QUARTER + k),
+        );
         if found.steeper || found.larger {
             if found.steeper {
                 let max = self.sums.max_rel;

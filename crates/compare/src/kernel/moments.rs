@@ -138,22 +138,29 @@ impl Moments {
     pub fn add_same<T: Number>(&mut self, x: &[T]) {
         let mut sums = [0.0; LANES];
         for x in x.as_chunks::<LANES>().0 {
-            for l in 0..LANES {
-                let x = x[l].wide();
-                sums[l] = x.mul_add(x, sums[l]);
+            for (sum, x) in sums.iter_mut().zip(x) {
+                let x = x.wide();
+                *sum = x.mul_add(x, *sum);
             }
         }
-        for l in 0..LANES {
-            self.a[l] += sums[l];
-            self.b[l] += sums[l];
-            self.product[l] += sums[l];
+        for (l, sum) in sums.into_iter().enumerate() {
+            self.a[l] += sum;
+            self.b[l] += sum;
+            self.product[l] += sum;
         }
     }
 
     /// A tile of half-precision numbers, given as f32: products are exact there, and sums of a few of them lose no
     /// more than 2^-20 of their value before they go on in f64. `exact` says that differences are exact in f32.
     #[inline(always)]
-    pub fn add_narrow(&mut self, x: &[f32], y: &[f32], [max, max_rel]: [f64; 2], exact: bool, ahead: impl Fn(usize)) -> Extremes {
+    pub fn add_narrow(
+        &mut self,
+        x: &[f32],
+        y: &[f32],
+        [max, max_rel]: [f64; 2],
+        exact: bool,
+        ahead: impl Fn(usize),
+    ) -> Extremes {
         let max = narrow_max(max, exact);
         let slope = -narrow_below(max_rel);
         let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
@@ -229,7 +236,7 @@ impl Moments {
 #[inline(always)]
 fn every(step: usize, steps: usize, ahead: &impl Fn(usize)) {
     let apart = steps / 16;
-    if step % apart == 0 && step < steps {
+    if step.is_multiple_of(apart) && step < steps {
         ahead(step / apart);
     }
 }
@@ -246,7 +253,11 @@ fn narrow_below(x: f64) -> f32 {
 }
 
 #[inline(always)]
-fn extremes<T: Copy + PartialOrd + Default, const L: usize>(larger: &[T; L], max: T, over: &[T; L]) -> Extremes {
+fn extremes<T: Copy + PartialOrd + Default, const L: usize>(
+    larger: &[T; L],
+    max: T,
+    over: &[T; L],
+) -> Extremes {
     let mut found = Extremes { larger: false, steeper: false };
     for l in 0..L {
         found.larger |= larger[l] > max;

@@ -125,12 +125,26 @@ macro_rules! wide {
 }
 
 #[inline(always)]
-fn add_f64(to: &mut Moments, x: &[f64], y: &[f64], max: [f64; 2], _: Narrow, ahead: impl Fn(usize)) -> Extremes {
+fn add_f64(
+    to: &mut Moments,
+    x: &[f64],
+    y: &[f64],
+    max: [f64; 2],
+    _: Narrow,
+    ahead: impl Fn(usize),
+) -> Extremes {
     to.add(x, y, max, ahead)
 }
 
 #[inline(always)]
-fn add_f32(to: &mut Moments, x: &[f32], y: &[f32], max: [f64; 2], narrow: Narrow, ahead: impl Fn(usize)) -> Extremes {
+fn add_f32(
+    to: &mut Moments,
+    x: &[f32],
+    y: &[f32],
+    max: [f64; 2],
+    narrow: Narrow,
+    ahead: impl Fn(usize),
+) -> Extremes {
     to.add_f32(x, y, max, narrow == Narrow::Exact, ahead)
 }
 

@@ -8,7 +8,14 @@ use crate::isa::Isa;
 
 /// An unsigned integer that holds the bits of a float: sign, then magnitude.
 pub(crate) trait Word:
-    Pod + Ord + Send + Sync + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self> + Not<Output = Self>
+    Pod
+    + Ord
+    + Send
+    + Sync
+    + BitAnd<Output = Self>
+    + BitOr<Output = Self>
+    + BitXor<Output = Self>
+    + Not<Output = Self>
 {
     /// No bit.
     const ZERO: Self;

@@ -1,0 +1,391 @@
+//! Whether two numbers are close enough: the rules of other tools, to the last bit of their arithmetic.
+//!
+//! A tolerance is a property of the formula and of the precision in which it is computed: an element at the border
+//! passes in f32 and fails in f64. So each rule is computed here in the steps and the types of the tool it belongs to,
+//! every step rounded as there. Of two steps in f32, one computed in f64 and rounded gives the same bits (a sum,
+//! product or quotient has room in 2p + 2 bits; Figueroa 1995), which lets one text serve all precisions.
+//!
+//! Almost no element is near the border. A first look in f64, without branches, sorts out what is certainly within and
+//! certainly beyond, with margins wider than any rounding of the rule; only the rest goes through the rule itself.
+
+use isotrace_tensor::{DType, Tensor, bf16, f16};
+
+use crate::number;
+use crate::sums::Sums;
+
+/// Whose formula decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// `torch.testing.assert_close(x, y)`: |x - y| <= atol + rtol·|y|, NaN never close.
+    Torch,
+    /// `numpy.allclose(x, y)`: |x - y| <= atol + rtol·|y|, NaN never close.
+    Numpy,
+    /// Polygraphy's `CompareFunc.simple` by elements: |x - y| <= atol, or |x - y| / |y| <= rtol. NaN and infinity are
+    /// never close, not even to themselves.
+    Polygraphy,
+}
+
+/// A rule and its tolerances.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// The formula.
+    pub rule: Rule,
+    /// The relative part.
+    pub rtol: f64,
+    /// The absolute part.
+    pub atol: f64,
+}
+
+impl Tolerance {
+    /// What the rule's tool takes for tensors of these types where nothing is said.
+    ///
+    /// Torch's depend on the type (`torch.testing.assert_close`, the table in its documentation; the larger of both
+    /// where the types differ, equality for what is no float); the others are fixed.
+    pub fn default_of(rule: Rule, x: DType, y: DType) -> Self {
+        let (rtol, atol) = match rule {
+            Rule::Numpy => (1e-5, 1e-8),
+            Rule::Polygraphy => (1e-5, 1e-5),
+            Rule::Torch => {
+                let (x, y) = (of_torch(x), of_torch(y));
+                (x.0.max(y.0), x.1.max(y.1))
+            }
+        };
+        Self { rule, rtol, atol }
+    }
+}
+
+fn of_torch(dtype: DType) -> (f64, f64) {
+    match dtype {
+        DType::F16 => (1e-3, 1e-5),
+        DType::BF16 => (1.6e-2, 1e-5),
+        DType::F32 | DType::C64 => (1.3e-6, 1e-5),
+        DType::F64 | DType::C128 => (1e-7, 1e-7),
+        _ => (0.0, 0.0),
+    }
+}
+
+/// A precision of floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Precision {
+    BF16,
+    F16,
+    F32,
+    F64,
+}
+
+impl Precision {
+    /// The nearest number of this precision.
+    #[inline(always)]
+    fn round(self, x: f64) -> f64 {
+        match self {
+            Self::F64 => x,
+            Self::F32 => f64::from(x as f32),
+            Self::F16 => f16::from_f64(x).to_f64(),
+            Self::BF16 => bf16::from_f64(x).to_f64(),
+        }
+    }
+
+    fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::F64 | DType::C128 => Self::F64,
+            DType::F16 => Self::F16,
+            DType::BF16 => Self::BF16,
+            DType::F32 | DType::C64 => Self::F32,
+            // NumPy has none of the narrower floats; torch compares them as bits, which f32 does as well.
+            d if d.is_float() => Self::F32,
+            _ => Self::F64,
+        }
+    }
+
+    fn dtype(self) -> DType {
+        match self {
+            Self::F64 => DType::F64,
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::BF16 => DType::BF16,
+        }
+    }
+}
+
+/// In which precisions a rule computes for two types.
+#[derive(Debug, Clone, Copy)]
+struct Steps {
+    rule: Rule,
+    /// Of the difference.
+    difference: Precision,
+    /// Of what y allows.
+    allowed: Precision,
+    rtol: f64,
+    atol: f64,
+    /// Both are integers or truth values.
+    integers: bool,
+}
+
+/// The type in which NumPy puts a value of this type together with a float of `precision`.
+fn with_float(dtype: DType, precision: Precision) -> Precision {
+    match dtype {
+        DType::Bool => precision,
+        DType::I8 | DType::U8 | DType::I4 | DType::U4 | DType::I2 | DType::U2 => {
+            precision.max(Precision::F16)
+        }
+        DType::I16 | DType::U16 => precision.max(Precision::F32),
+        d if d.is_int() => Precision::F64,
+        d => match (Precision::of(d), precision) {
+            // Neither holds the other.
+            (Precision::F16, Precision::BF16) | (Precision::BF16, Precision::F16) => Precision::F32,
+            (a, b) => a.max(b),
+        },
+    }
+}
+
+impl Steps {
+    fn new(tolerance: &Tolerance, x: DType, y: DType) -> Self {
+        let Tolerance { rule, rtol, atol } = *tolerance;
+        let integers = !Self::inexact(x) && !Self::inexact(y);
+        let allowed = match rule {
+            // Torch computes with integers in f32, its default.
+            Rule::Torch if integers => Precision::F32,
+            // Polygraphy widens f16.
+            Rule::Polygraphy if y == DType::F16 => Precision::F32,
+            _ => Precision::of(y),
+        };
+        let difference = match rule {
+            Rule::Torch if integers => Precision::F32,
+            Rule::Polygraphy if x == DType::F16 => with_float(DType::F32, allowed),
+            _ => with_float(x, allowed),
+        };
+        let allowed = if rule == Rule::Torch { difference } else { allowed };
+        // NumPy takes a Python number in the type of the array it meets, torch in f32 at least.
+        let scalar = match rule {
+            Rule::Torch => |p: Precision| p.max(Precision::F32),
+            _ => |p| p,
+        };
+        let (r, a) = match rule {
+            Rule::Polygraphy => (difference.max(allowed), difference),
+            _ => (allowed, allowed),
+        };
+        Self { rule, difference, allowed, rtol: scalar(r).round(rtol), atol: scalar(a).round(atol), integers }
+    }
+
+    fn inexact(dtype: DType) -> bool {
+        dtype.is_float() || number::is_complex(dtype)
+    }
+
+    /// Two numbers; `equal` where they are the same in their own types.
+    fn close(&self, x: f64, y: f64, equal: bool) -> bool {
+        let Self { difference, allowed, rtol, atol, .. } = *self;
+        match self.rule {
+            Rule::Torch => {
+                if equal || (rtol == 0.0 && atol == 0.0) {
+                    return equal;
+                }
+                let (x, y) = (difference.round(x), difference.round(y));
+                let d = difference.round(x - y).abs();
+                // A half type's operations are computed in f32 and rounded then.
+                let wide = difference.max(Precision::F32);
+                let relative = difference.round(wide.round(rtol * y)).abs();
+                let limit = difference.round(wide.round(atol + relative));
+                d.is_finite() && d <= limit
+            }
+            Rule::Numpy => {
+                let (px, py) = (difference.round(x), allowed.round(y));
+                let d = difference.round(px - difference.round(py)).abs();
+                let limit = allowed.round(atol + allowed.round(rtol * py.abs()));
+                (d <= limit && py.is_finite()) || px == difference.round(py)
+            }
+            Rule::Polygraphy => {
+                let d = if self.integers { (x - y).abs() } else { difference.round(x - y).abs() };
+                let y = if y == 0.0 && !self.integers { f64::EPSILON } else { y };
+                let rel = difference.max(allowed).round(d / y.abs());
+                // NaN is never within.
+                d <= atol || rel <= rtol
+            }
+        }
+    }
+}
+
+/// What a judgement counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Judgement {
+    /// Elements looked at.
+    pub len: u64,
+    /// Elements beyond the tolerance.
+    pub beyond: u64,
+}
+
+/// How a first look in f64 decides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FirstLook {
+    rtol: f64,
+    atol: f64,
+    /// Of Polygraphy's form: the larger of both parts, else their sum.
+    larger: bool,
+    /// The margin in which the rule itself decides: relative, absolute, and where its numbers may overflow.
+    margin: f64,
+    tiny: f64,
+    huge: f64,
+    steps: Steps,
+}
+
+impl FirstLook {
+    fn new(tolerance: &Tolerance, x: DType, y: DType) -> Self {
+        let steps = Steps::new(tolerance, x, y);
+        let narrowest = steps.difference.min(steps.allowed);
+        let narrow = if narrowest == Precision::BF16 || steps.difference == Precision::BF16 {
+            DType::BF16
+        } else {
+            narrowest.dtype()
+        };
+        let unit = narrow.unit_roundoff().unwrap_or(f64::EPSILON);
+        Self {
+            rtol: steps.rtol,
+            atol: steps.atol,
+            larger: tolerance.rule == Rule::Polygraphy,
+            margin: 16.0 * unit,
+            // A rounding among denormal numbers may be off by one of them in each step.
+            tiny: 8.0
+                * narrow
+                    .smallest_subnormal()
+                    .unwrap_or(0.0)
+                    .max(narrowest.dtype().smallest_subnormal().unwrap_or(0.0)),
+            huge: 0.25
+                * narrow
+                    .largest_finite()
+                    .unwrap_or(f64::MAX)
+                    .min(narrowest.dtype().largest_finite().unwrap_or(f64::MAX)),
+            steps,
+        }
+    }
+
+    /// Whether what a part has come to leaves no doubt that every element is within.
+    pub fn passes(&self, sums: &Sums) -> bool {
+        let numbers = sums.nan == [0; 2] && sums.inf == [0; 2];
+        let atol = self.atol * (1.0 - self.margin) - self.tiny;
+        let small = sums.max_abs <= atol
+            && sums.max_abs < self.huge
+            && sums.largest.iter().all(|&l| l < self.huge && self.rtol * l < self.huge);
+        numbers && (sums.max_abs == 0.0 || small)
+    }
+
+    /// How many of the pairs are beyond the tolerance.
+    #[inline(always)]
+    pub fn beyond(&self, x: &[f64], y: &[f64]) -> u64 {
+        const LANES: usize = 8;
+        let (mut beyond, mut doubt) = (0, 0);
+        let (xs, x_rest) = x.as_chunks::<LANES>();
+        let (ys, y_rest) = y.as_chunks::<LANES>();
+        let mut outs = [0u64; LANES];
+        let mut open = [0u64; LANES];
+        for (x, y) in xs.iter().zip(ys) {
+            for l in 0..LANES {
+                let (inside, outside) = self.sure(x[l], y[l]);
+                outs[l] += u64::from(outside);
+                open[l] += u64::from(!(inside | outside));
+            }
+        }
+        for l in 0..LANES {
+            beyond += outs[l];
+            doubt += open[l];
+        }
+        for (&x, &y) in x_rest.iter().zip(y_rest) {
+            beyond += u64::from(!self.steps.close(x, y, x == y));
+        }
+        if doubt > 0 {
+            for (&x, &y) in xs.as_flattened().iter().zip(ys.as_flattened()) {
+                let (inside, outside) = self.sure(x, y);
+                if !(inside | outside) {
+                    beyond += u64::from(!self.steps.close(x, y, x == y));
+                }
+            }
+        }
+        beyond
+    }
+
+    /// Whether a pair is certainly within, and certainly beyond; neither for NaN and two equal infinities.
+    #[expect(clippy::needless_bitwise_bool, reason = "a branch would keep the loop around it from vector code")]
+    #[inline(always)]
+    fn sure(&self, x: f64, y: f64) -> (bool, bool) {
+        let d = (x - y).abs();
+        let relative = self.rtol * y.abs();
+        let limit = if self.larger {
+            if relative > self.atol { relative } else { self.atol }
+        } else {
+            relative + self.atol
+        };
+        let slack = limit * self.margin + self.tiny;
+        let inside = (d == 0.0) | ((d <= limit - slack) & (d < self.huge) & (limit < self.huge));
+        (inside, d > limit + slack)
+    }
+}
+
+/// A judge for tensors of two types.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Judge {
+    pub look: FirstLook,
+    tolerance: Tolerance,
+}
+
+impl Judge {
+    pub fn new(tolerance: Tolerance, x: DType, y: DType) -> Self {
+        Self { look: FirstLook::new(&tolerance, x, y), tolerance }
+    }
+
+    /// Whether two real numbers are beyond the tolerance.
+    pub fn beyond(&self, x: f64, y: f64) -> bool {
+        let (inside, outside) = self.look.sure(x, y);
+        outside || !inside && !self.look.steps.close(x, y, x == y)
+    }
+
+    /// Whole tensors of any types, element by element.
+    pub fn elements(&self, x: &Tensor, y: &Tensor) -> u64 {
+        if let (Ok(x), Ok(y)) = (x.as_strings(), y.as_strings()) {
+            return x.iter().zip(y).filter(|(x, y)| x != y).count() as u64;
+        }
+        let steps = &self.look.steps;
+        if let (Some(a), Some(b)) = (number::integers(x), number::integers(y)) {
+            let both_bool = x.dtype() == DType::Bool && y.dtype() == DType::Bool;
+            return (0..x.len())
+                .filter(|&i| {
+                    let (a, b) = (a(i), b(i));
+                    if self.tolerance.rule == Rule::Polygraphy && both_bool {
+                        return a != b;
+                    }
+                    !steps.close(a as f64, b as f64, a == b)
+                })
+                .count() as u64;
+        }
+        let complex = number::is_complex(x.dtype()) || number::is_complex(y.dtype());
+        let (a, b) = (number::reals(x), number::reals(y));
+        (0..x.len())
+            .filter(|&i| {
+                let (a, b) = (a(i), b(i));
+                if complex {
+                    return !self.complex(a, b);
+                }
+                !steps.close(a[0], b[0], a[0] == b[0])
+            })
+            .count() as u64
+    }
+
+    /// Two complex numbers: the same formulas on absolute values.
+    pub fn complex(&self, [xr, xi]: [f64; 2], [yr, yi]: [f64; 2]) -> bool {
+        let Steps { difference: p, rtol, atol, .. } = self.look.steps;
+        let equal = xr == yr && xi == yi;
+        let d = p.round(p.round(xr - yr).hypot(p.round(xi - yi)));
+        let size = p.round(yr.hypot(yi));
+        match self.tolerance.rule {
+            Rule::Torch if equal || (rtol == 0.0 && atol == 0.0) => equal,
+            Rule::Torch => {
+                let relative = p.round(p.round(rtol * yr).hypot(p.round(rtol * yi)));
+                d.is_finite() && d <= p.round(atol + relative)
+            }
+            Rule::Numpy => {
+                equal || d <= p.round(atol + p.round(rtol * size)) && yr.is_finite() && yi.is_finite()
+            }
+            Rule::Polygraphy => {
+                let size = if size == 0.0 { f64::EPSILON } else { size };
+                d <= atol || p.round(d / size) <= rtol
+            }
+        }
+    }
+}
