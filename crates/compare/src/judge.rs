@@ -302,7 +302,10 @@ impl FirstLook {
     }
 
     /// Whether a pair is certainly within, and certainly beyond; neither for NaN and two equal infinities.
-    #[expect(clippy::needless_bitwise_bool, reason = "a branch would keep the loop around it from vector code")]
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "a branch would keep the loop around it from vector code"
+    )]
     #[inline(always)]
     fn sure(&self, x: f64, y: f64) -> (bool, bool) {
         let d = (x - y).abs();

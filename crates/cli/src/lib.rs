@@ -1,0 +1,74 @@
+//! The program `isotrace`, as a library: the binary and the Python package are the same program.
+//!
+//! It reads the command line, binds inputs, and hands over to the library; every error ends it with one message
+//! and status 2, and nothing is written then.
+
+mod args;
+mod commands;
+mod console;
+mod interrupt;
+mod load;
+mod progress;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use console::Console;
+
+/// The status of an error.
+const ERROR: u8 = 2;
+
+/// Runs the program on a command line, whose first word is the program's name, and returns its exit status. Ends the
+/// process by itself where the command line is wrong or asks for help.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = Cli::parse_from(arguments);
+    report_panics();
+    interrupt::watch();
+    let console = Console::new(cli.color);
+    let done = std::panic::catch_unwind(|| match &cli.command {
+        Command::Diff(diff) => commands::diff::run(diff, console),
+        Command::Run(run) => commands::run::run(run, console),
+        Command::Convert(convert) => commands::convert::run(convert, console),
+        Command::Ops { json } => commands::ops::run(*json, console),
+        Command::Completions { shell } => commands::completions::run(*shell),
+    });
+    match done {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => {
+            console::complain("error:", &message(&error));
+            ERROR
+        }
+        // The hook has said what happened.
+        Err(_) => ERROR,
+    }
+}
+
+/// The error and its causes, those left out that a message before them repeats.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.is_empty() {
+        true => cause,
+        false if told.contains(&cause) => told,
+        false => format!("{told}: {cause}"),
+    })
+}
+
+/// The last resort: a panic is a fault of ours, and is told as one line.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|s| (*s).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
+        console::complain(
+            "error:",
+            &format!(
+                "a fault inside isotrace{place}: {message}; please report it with the models that cause it"
+            ),
+        );
+    }));
+}
