@@ -7,7 +7,7 @@
 //! 3. constants: the regions hold different float constants, and the difference is within what half an ulp of each
 //!    stored constant, and the rounding of what was computed from constants alone, does to the output.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use isotrace_graph::{Attribute, Node, NodeId, ValueId};
 use isotrace_ops::budget::{NOISE, Unit};
@@ -53,13 +53,37 @@ pub struct Judge<'s, 'g> {
     pub index: &'s Index,
     /// Types the user allows B to narrow to without it being a fault.
     pub allowed: &'s [DType],
+    /// Asked before each node that is executed, with its place and the number of nodes: whether to go on.
+    pub progress: Option<&'s (dyn Fn(usize, usize) -> bool + Sync)>,
+    interrupted: Cell<bool>,
     hashes: RefCell<FxHashMap<(bool, ValueId), u64>>,
 }
 
 impl<'s, 'g> Judge<'s, 'g> {
     /// A judge over two sides.
     pub fn new(a: &'s Side<'g>, b: &'s Side<'g>, index: &'s Index, allowed: &'s [DType]) -> Self {
-        Self { a, b, index, allowed, hashes: RefCell::default() }
+        Self {
+            a,
+            b,
+            index,
+            allowed,
+            progress: None,
+            interrupted: Cell::new(false),
+            hashes: RefCell::default(),
+        }
+    }
+
+    /// Whether `progress` has asked to stop: what is found from then on says nothing.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.get()
+    }
+
+    /// Whether to go on with node `done` of B.
+    pub(crate) fn goes_on(&self, done: usize) -> bool {
+        if !self.interrupted.get() && self.progress.is_some_and(|p| !p(done, self.b.graph().nodes.len())) {
+            self.interrupted.set(true);
+        }
+        !self.interrupted.get()
     }
 
     /// Whether B stores a value more narrowly than A and than B itself computes.

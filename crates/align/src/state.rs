@@ -196,6 +196,9 @@ impl<'s, 'g> State<'s, 'g> {
             state.own_shadow.slots[v.index()] = Slot::Stored;
         }
         for id in graph.node_ids() {
+            if !judge.goes_on(id.index()) {
+                break;
+            }
             state.step(judge, id, changes);
         }
         state

@@ -15,7 +15,9 @@ use std::ffi::OsString;
 use clap::Parser as _;
 
 use args::{Cli, Command};
+pub use commands::diff::without_conclusion;
 use console::Console;
+pub use load::graph;
 
 /// The status of an error.
 const ERROR: u8 = 2;
@@ -45,8 +47,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// The error and its causes, those left out that a message before them repeats.
-fn message(error: &anyhow::Error) -> String {
+/// An error and its causes as one line, those left out that a message before them repeats.
+pub fn message(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.is_empty() {
         true => cause,
         false if told.contains(&cause) => told,

@@ -50,7 +50,7 @@ pub fn find<'s, 'g>(
     let mut rounds = 0;
     loop {
         let left = failing(judge, &state, outputs);
-        if left.is_empty() || rounds == MOST_FAULTS {
+        if left.is_empty() || rounds == MOST_FAULTS || judge.interrupted() {
             return (absorb(faults), state, left);
         }
         rounds += 1;

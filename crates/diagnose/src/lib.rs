@@ -103,11 +103,10 @@ pub fn diff(
         (None, None) => Side::beside(&side_a, b.graph, fed_b, &bound, Some(&told)),
     }
     .map_err(failed(&b))?;
-    if let Some(progress) = options.progress {
-        progress("aligning", 0.6);
-    }
     let index = Index::new(&side_a);
-    let judge = Judge::new(&side_a, &side_b, &index, options.allowed);
+    let told = step("aligning", 0.3, 0.9);
+    let mut judge = Judge::new(&side_a, &side_b, &index, options.allowed);
+    judge.progress = Some(&told);
     let (outputs, unpaired) = outputs::pair(a.graph, b.graph);
     // Against a reference that is not a number nothing can be found: the search would blame B for it.
     let (mut found, state, left) = if assemble::not_a_number(&side_a, &outputs).is_some() {
@@ -115,6 +114,9 @@ pub fn diff(
     } else {
         faults::find(&judge, &bound, &outputs)
     };
+    if judge.interrupted() {
+        return Err(failed(&a)(RunError::Interrupted));
+    }
     if let Some(error) = side_a.shadow.take_failure() {
         return Err(failed(&a)(error));
     }

@@ -120,7 +120,7 @@ fn told(bound: &Bound) -> Vec<Input> {
 }
 
 /// Inputs that could be bound in more ways than one: whatever came out would say nothing.
-fn without_conclusion(a: &Source<'_>, b: &Source<'_>, why: &InputError) -> Report {
+pub fn without_conclusion(a: &Source<'_>, b: &Source<'_>, why: &InputError) -> Report {
     let side = |s: &Source<'_>| Side {
         source: s.path.to_owned(),
         kind: isotrace_report::Source::Onnx,

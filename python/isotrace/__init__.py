@@ -1,0 +1,156 @@
+"""isotrace finds the first operation where two implementations of one neural network really part, and says why.
+
+    report = isotrace.diff("a.onnx", "b.onnx")
+    print(report.verdict, report.culprits[0].cause.summary)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Union
+
+import numpy as np
+
+from . import _isotrace
+from ._array import array as _array
+from ._array import border as _border
+from ._isotrace import IsotraceError, __version__
+from ._report import Record, Report
+
+__all__ = [
+    "Comparison", "IsotraceError", "Report", "Trace", "__version__", "assert_equivalent", "compare", "diff", "run",
+]  # fmt: skip
+
+Model = Union[str, "os.PathLike[str]", bytes, Any]
+Inputs = Union[Mapping[str, Any], str, "os.PathLike[str]", None]
+
+
+def _model(model: Model) -> str | bytes:
+    """A path, or the bytes of a model: of a file, or of anything with `SerializeToString` (onnx.ModelProto)."""
+    if hasattr(model, "SerializeToString"):
+        return model.SerializeToString()
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        return bytes(model)
+    return os.fspath(model)
+
+
+def _feed(inputs: Inputs, set: Mapping[str, Any] | None, dims: Mapping[str, int] | None, seed: int) -> dict[str, Any]:
+    given = None
+    if inputs is not None:
+        tensors = inputs if isinstance(inputs, Mapping) else Trace(inputs)
+        given = {name: _border(tensors[name]) for name in tensors}
+    return {
+        "given": given,
+        "set": [(name, str(value)) for name, value in (set or {}).items()],
+        "dims": list((dims or {}).items()),
+        "seed": seed,
+    }
+
+
+def diff(
+    a: Model,
+    b: Model,
+    inputs: Inputs = None,
+    *,
+    set: Mapping[str, Any] | None = None,
+    dims: Mapping[str, int] | None = None,
+    seed: int = 0,
+    allow: Iterable[str] = (),
+) -> Report:
+    """Holds `b` against `a` on the same inputs.
+
+    `a` and `b` are paths, `onnx.ModelProto`s or bytes of ONNX files, or both mappings from names to arrays. `inputs` is
+    a mapping from names to arrays, a file of tensors, or None: then they are made, from `seed`, with the sizes of
+    `dims` and the values of `set`. `allow` holds types ("f16", "bf16") that `b` may narrow to.
+    """
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        raise TypeError("two mappings hold no graph; compare them name by name with isotrace.compare")
+    status, text, shown = _isotrace.diff(_model(a), _model(b), _feed(inputs, set, dims, seed), list(allow), False)
+    return Report(text, shown, status)
+
+
+def run(
+    model: Model,
+    inputs: Inputs = None,
+    *,
+    outputs: Iterable[str] | None = None,
+    precision: str = "declared",
+    set: Mapping[str, Any] | None = None,
+    dims: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Runs a model in the embedded evaluator.
+
+    `outputs` names the values wanted: None for the model's outputs, "all" for every value. `precision` is "declared" or
+    "f64".
+    """
+    if precision not in ("declared", "f32", "f64"):
+        raise ValueError(f'precision is {precision!r}, expected "declared" or "f64"')
+    wanted = [outputs] if isinstance(outputs, str) else list(outputs or ())
+    values = _isotrace.run(_model(model), _feed(inputs, set, dims, seed), wanted, precision == "f64")
+    return {name: _array(buffer) for name, buffer in values}
+
+
+class Comparison(Record):
+    """How far two arrays are apart. `bool(comparison)` is whether they are close."""
+
+    close: bool
+
+    def __bool__(self) -> bool:
+        return self.close
+
+
+def compare(
+    x: Any, y: Any, *, like: str = "torch", rtol: float | None = None, atol: float | None = None
+) -> Comparison | dict[str, Comparison]:
+    """Every metric of two arrays in one pass, and whether they are close as torch, numpy or polygraphy have it.
+
+    Two mappings (or files of tensors) are compared name by name; a name that only one side has is a KeyError.
+    """
+    sides = [Trace(s) if isinstance(s, (str, os.PathLike)) else s for s in (x, y)]
+    if all(isinstance(s, Mapping) for s in sides):
+        x, y = sides
+        alone = sorted({*x} ^ {*y})
+        if alone:
+            raise KeyError(f"only one side holds {', '.join(map(repr, alone))}")
+        if not x:
+            raise ValueError("there is nothing to compare: both sides are empty")
+        return {name: compare(x[name], y[name], like=like, rtol=rtol, atol=atol) for name in x}
+    return Comparison(_isotrace.compare(_border(sides[0]), _border(sides[1]), like, rtol, atol))
+
+
+class Trace(Mapping):
+    """Tensors on disk by name: a trace, or any file that isotrace reads. Each is read when it is asked for."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = os.fspath(path)
+        self._file = _isotrace.File(self.path)
+        self._names = self._file.names()
+
+    @property
+    def kind(self) -> str:
+        """What kind of file it is."""
+        return self._file.kind
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know: what is missing, what was left out."""
+        return self._file.notes()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return _array(self._file.get(name))
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"<isotrace.Trace {self.path!r}: {len(self)} tensors ({self.kind})>"
+
+
+from ._assert import assert_equivalent  # noqa: E402
