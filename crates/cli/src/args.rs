@@ -68,6 +68,7 @@ Examples:
   isotrace diff a.onnx b.onnx --dim batch=1 --dim sequence=128 --seed 7
   isotrace diff a.onnx b.onnx --inputs inputs.safetensors --set use_cache=0
   isotrace diff a.onnx b.onnx --json - | jq .culprits
+  isotrace diff a.onnx a.onnx --backend-b onnxruntime      is the runtime right about this model?
 
 Exit status: 0 identical or equivalent, 1 divergent, 2 an error, 3 invalid or inconclusive.";
 
@@ -99,13 +100,28 @@ pub struct Diff {
     /// A narrower type to which one side alone may round; may be repeated
     #[arg(long, value_name = "TYPE")]
     pub allow: Vec<Narrow>,
+    #[command(flatten)]
+    pub backend: Backend,
+    /// Who runs A, if not as `--backend` says
+    #[arg(long, value_name = "BACKEND")]
+    pub backend_a: Option<Runner>,
+    /// Who runs B, if not as `--backend` says
+    #[arg(long, value_name = "BACKEND")]
+    pub backend_b: Option<Runner>,
+    /// The level for A, if not as `--optimisation` says
+    #[arg(long, value_name = "LEVEL")]
+    pub optimisation_a: Option<Level>,
+    /// The level for B, if not as `--optimisation` says
+    #[arg(long, value_name = "LEVEL")]
+    pub optimisation_b: Option<Level>,
 }
 
 const RUN: &str = "\
 Examples:
   isotrace run model.onnx
   isotrace run model.onnx --inputs inputs.npz -o outputs.npz
-  isotrace run model.onnx --precision f64 --outputs all -o values.safetensors";
+  isotrace run model.onnx --precision f64 --outputs all -o values.safetensors
+  isotrace run model.onnx --backend onnxruntime --optimisation extended -o outputs.npz";
 
 /// Run one model.
 #[derive(Debug, Args)]
@@ -123,6 +139,41 @@ pub struct Run {
     /// `f32` computes in the types the model declares, `f64` every float in 64 bits
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     pub precision: Precision,
+    #[command(flatten)]
+    pub backend: Backend,
+}
+
+/// Who runs the models.
+#[derive(Debug, Args)]
+pub struct Backend {
+    /// Who runs the models: `onnxruntime` is found through ORT_DYLIB_PATH or as a Python package, and runs on the CPU
+    #[arg(long, value_name = "BACKEND", default_value = "embedded")]
+    pub backend: Runner,
+    /// How much ONNX Runtime rewrites a model before it runs it; `all` by default, which is its own default
+    #[arg(long, value_name = "LEVEL")]
+    pub optimisation: Option<Level>,
+}
+
+/// Who runs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Runner {
+    /// The built-in evaluator
+    Embedded,
+    /// ONNX Runtime
+    Onnxruntime,
+}
+
+/// How much ONNX Runtime rewrites a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// Only what it cannot run otherwise
+    Disable,
+    /// Constants folded, superfluous nodes removed
+    Basic,
+    /// Operators fused as well
+    Extended,
+    /// Layouts changed as well
+    All,
 }
 
 const CONVERT: &str = "\

@@ -24,6 +24,7 @@ pub fn watch() {
             // The progress bar's line is cleared and its cursor shown again.
             let _ = write!(stderr, "\r\u{1b}[2K\u{1b}[?25h");
         }
+        isotrace_ort::clean_up();
         std::process::exit(STATUS);
     });
 }

@@ -4,6 +4,7 @@
 //! and status 2, and nothing is written then.
 
 mod args;
+mod backend;
 mod commands;
 mod console;
 mod interrupt;

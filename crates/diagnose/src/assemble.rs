@@ -34,6 +34,7 @@ impl Source<'_> {
             kind: isotrace_report::Source::Onnx,
             nodes: self.graph.nodes.len(),
             values: self.graph.values.len() - constants,
+            run: None,
         }
     }
 }

@@ -19,5 +19,5 @@ pub use text::printable;
 pub use listing::{Entry, Kind, Listing, Row};
 pub use model::{
     Both, Budget, Cause, Counterfactual, Culprit, CulpritSide, Input, Metrics, Nearest, Pair, Region,
-    Relation, Report, Role, SCHEMA, Side, Source, Status, Verdict, Warning,
+    Relation, Report, Role, Run, SCHEMA, Side, Source, Status, Verdict, Warning,
 };

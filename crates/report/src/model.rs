@@ -135,6 +135,36 @@ pub struct Side {
     pub nodes: usize,
     /// Values computed or recorded.
     pub values: usize,
+    /// Who ran it, where that was not the built-in evaluator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
+}
+
+/// A run by somebody else, whose values were taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// `onnxruntime`.
+    pub backend: String,
+    /// Its version.
+    pub version: String,
+    /// How much it rewrote the model before: `disable`, `basic`, `extended` or `all`.
+    pub optimisation: String,
+    /// Threads it ran on.
+    pub threads: usize,
+    /// Values taken over.
+    pub recorded: usize,
+    /// Values that could not be taken over, those inside bodies among them.
+    pub left_out: usize,
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, version, optimisation, threads, recorded, left_out } = self;
+        let s = |n: usize| if n == 1 { "" } else { "s" };
+        write!(f, "{backend} {version}, optimisation {optimisation}, {threads} thread{}; ", s(*threads))?;
+        write!(f, "{recorded} value{} recorded", s(*recorded))?;
+        if *left_out > 0 { write!(f, ", {left_out} left out") } else { Ok(()) }
+    }
 }
 
 /// What a side was read from.

@@ -105,6 +105,11 @@ impl Page {
             let size = self.paint(DIM, &format!("{nodes} nodes, {values} values"));
             self.line(&format!("{}  {source}  {size}", self.paint(BOLD, name)));
         }
+        for (name, side) in [("a", &report.a), ("b", &report.b)] {
+            if let Some(run) = &side.run {
+                self.paragraph("run    ", DIM, 7, &format!("{name} by {run}"));
+            }
+        }
         for input in &report.inputs {
             let Input { name, dtype, shape: dims, made } = input;
             let name = match (&name.a, &name.b) {

@@ -6,7 +6,7 @@ use isotrace_report::{
 };
 
 fn side(source: &str, nodes: usize) -> Side {
-    Side { source: source.into(), kind: Source::Onnx, nodes, values: nodes + 2 }
+    Side { source: source.into(), kind: Source::Onnx, nodes, values: nodes + 2, run: None }
 }
 
 fn pair(a: &str, b: &str, op: (&str, &str), status: Status, max_abs: f64) -> Pair {

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use isotrace_diagnose::{Detail, Inputs, Options, Source};
 use isotrace_inputs::{Bound, InputError, Request, bind};
 use isotrace_report::{Both, Input, Report, Side, Verdict, Warning, json, sbs, text};
 use isotrace_tensor::DType;
 
-use crate::args::{self, Format, Narrow};
+use crate::args::{self, Format, Narrow, Runner};
+use crate::backend::{self, Loaded};
 use crate::console::{self, Console};
 use crate::load;
 use crate::progress::Progress;
@@ -38,19 +39,16 @@ pub fn run(args: &args::Diff, console: Console) -> anyhow::Result<u8> {
 }
 
 fn report(args: &args::Diff) -> anyhow::Result<Report> {
-    let (a, b) = (load::graph(&args.a)?, load::graph(&args.b)?);
+    let (a, b) = loaded(args)?;
     let paths = [&args.a, &args.b].map(|p| p.display().to_string());
-    let sides = [
-        Source { path: &paths[0], graph: &a, recorded: None },
-        Source { path: &paths[1], graph: &b, recorded: None },
-    ];
+    let sides = [(paths[0].as_str(), &a), (paths[1].as_str(), &b)];
     let given = load::given(&args.inputs)?;
     let progress = Progress::new();
     let detail = Detail { budgets: args.json.is_some(), listing: args.format == Format::Sbs };
     let mut weakest: Option<Report> = None;
     for seed in (args.inputs.seed..).take(args.trials as usize) {
         let request = Request { seed, ..load::request(&args.inputs, given.as_ref()) };
-        let report = once(&sides, &request, &args.allow, &progress, detail)?;
+        let report = once(sides, &request, &args.allow, &progress, detail)?;
         if weakest.as_ref().is_none_or(|w| strength(report.verdict) > strength(w.verdict)) {
             weakest = Some(report);
         }
@@ -60,6 +58,24 @@ fn report(args: &args::Diff) -> anyhow::Result<Report> {
     }
     progress.clear();
     weakest.ok_or_else(|| anyhow!("no seed is left above {}; choose a smaller --seed", args.inputs.seed))
+}
+
+/// Both models, each with who runs it.
+fn loaded(args: &args::Diff) -> anyhow::Result<(Loaded, Loaded)> {
+    let args::Backend { backend, optimisation } = args.backend;
+    let runners = [args.backend_a, args.backend_b].map(|r| r.unwrap_or(backend));
+    if optimisation.is_some() && !runners.contains(&Runner::Onnxruntime) {
+        bail!(
+            "--optimisation is about ONNX Runtime, which runs neither of the two; add --backend onnxruntime"
+        );
+    }
+    // What is said of both is said of those that it is about.
+    let level = |runner, own: Option<_>| own.or(optimisation.filter(|_| runner == Runner::Onnxruntime));
+    let [a, b] = runners;
+    Ok((
+        Loaded::new(&args.a, a, level(a, args.optimisation_a))?,
+        Loaded::new(&args.b, b, level(b, args.optimisation_b))?,
+    ))
 }
 
 /// How much a verdict weighs among several trials.
@@ -75,15 +91,21 @@ fn strength(verdict: Verdict) -> u8 {
 
 /// One comparison.
 fn once(
-    [a, b]: &[Source<'_>; 2],
+    [(path_a, a), (path_b, b)]: [(&str, &Loaded); 2],
     request: &Request<'_>,
     allow: &[Narrow],
     progress: &Progress,
     detail: Detail,
 ) -> anyhow::Result<Report> {
-    let bound = match bind(a.graph, b.graph, request) {
+    let (mut source_a, mut source_b) = (
+        Source { path: path_a, graph: a.graph(), recorded: None },
+        Source { path: path_b, graph: b.graph(), recorded: None },
+    );
+    let bound = match bind(a.user(), b.user(), request) {
         Ok(bound) => bound,
-        Err(ambiguous @ InputError::Ambiguous { .. }) => return Ok(without_conclusion(a, b, &ambiguous)),
+        Err(ambiguous @ InputError::Ambiguous { .. }) => {
+            return Ok(without_conclusion(&source_a, &source_b, &ambiguous));
+        }
         Err(other) => return Err(other.into()),
     };
     let allowed: Vec<DType> = allow
@@ -98,8 +120,25 @@ fn once(
         true
     };
     let options = Options { allowed: &allowed, progress: Some(&show), detail };
-    let inputs = Inputs { a: &bound.a, b: &bound.b, pairs: &bound.pairs };
-    let mut report = isotrace_diagnose::diff(*a, *b, inputs, options)?;
+    if a.prepared().is_some() || b.prepared().is_some() {
+        show("running ONNX Runtime", 0.0);
+    }
+    let (run_a, run_b) = (a.record(&bound.a)?, b.record(&bound.b)?);
+    source_a.recorded = run_a.as_ref().map(|r| &r.values);
+    source_b.recorded = run_b.as_ref().map(|r| &r.values);
+    let (fed_a, fed_b) = (a.carry(&bound.a), b.carry(&bound.b));
+    let pairs: Vec<_> =
+        bound.pairs.iter().filter_map(|&(va, vb)| Some((a.carried(va)?, b.carried(vb)?))).collect();
+    let inputs = Inputs { a: &fed_a, b: &fed_b, pairs: &pairs };
+    let mut report = isotrace_diagnose::diff(source_a, source_b, inputs, options)?;
+    for (path, loaded, recording, side) in
+        [(path_a, a, &run_a, &mut report.a), (path_b, b, &run_b, &mut report.b)]
+    {
+        if let (Some(prepared), Some(recording)) = (loaded.prepared(), recording) {
+            side.run = Some(backend::told(prepared, recording));
+            report.warnings.extend(backend::observed(path, recording));
+        }
+    }
     report.inputs = told(&bound);
     report.seed = request.given.is_none().then_some(request.seed);
     Ok(report)
@@ -126,6 +165,7 @@ pub fn without_conclusion(a: &Source<'_>, b: &Source<'_>, why: &InputError) -> R
         kind: isotrace_report::Source::Onnx,
         nodes: s.graph.nodes.len(),
         values: s.graph.values.iter().filter(|v| v.constant.is_none()).count(),
+        run: None,
     };
     let mut report = Report::new(Verdict::Invalid, why.to_string(), side(a), side(b));
     report.warnings.push(Warning {

@@ -7,11 +7,14 @@ use anyhow::{anyhow, bail};
 use isotrace_graph::{Graph, Node, ValueId};
 use isotrace_inputs::{bind_one, nearest};
 use isotrace_ops::Precision;
+use isotrace_ort::Prepared;
 use isotrace_run::{Keep, Options, Plan};
 use isotrace_tensor::Tensor;
 use rayon::prelude::*;
+use rustc_hash::FxHashSet;
 
 use crate::args;
+use crate::backend::{self, Loaded, Values};
 use crate::console::{self, Console};
 use crate::interrupt;
 use crate::load;
@@ -22,33 +25,29 @@ pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
     if let Some(path) = &args.output {
         check_ending(path)?;
     }
-    let graph = load::graph(&args.model)?;
-    let wanted = wanted(&graph, &args.outputs)?;
-    let plan = Plan::new(&graph)?;
+    let args::Backend { backend, optimisation } = args.backend;
+    if backend == args::Runner::Onnxruntime && args.precision == args::Precision::F64 {
+        bail!("--precision f64 is computed by the embedded backend alone; leave --backend onnxruntime out");
+    }
+    let loaded = Loaded::new(&args.model, backend, optimisation)?;
+    let graph = loaded.graph();
+    let wanted = wanted(&loaded, &args.outputs)?;
     let given = load::given(&args.inputs)?;
-    let bound = bind_one(&graph, &load::request(&args.inputs, given.as_ref()))?;
-    let progress = Progress::new();
-    let show = |done: usize, all: usize| {
-        progress.show("running", done, all);
-        true
+    let bound = bind_one(loaded.user(), &load::request(&args.inputs, given.as_ref()))?;
+    let (computed, remarks) = match loaded.prepared() {
+        None => (evaluated(graph, &bound.a, args.precision, &wanted)?, Vec::new()),
+        Some(prepared) => observed(&loaded, prepared, &bound.a, &wanted)?,
     };
-    let only_outputs = wanted.iter().all(|id| graph.outputs.contains(id));
-    let options = Options {
-        precision: match args.precision {
-            args::Precision::F32 => Precision::Declared,
-            args::Precision::F64 => Precision::Float64,
-        },
-        keep: if only_outputs { Keep::Outputs } else { Keep::All },
-        progress: Some(&show),
-        ..Options::default()
-    };
-    let run = plan.run(&bound.a, &options)?;
-    progress.clear();
     let mut named: Vec<(String, Tensor)> = Vec::new();
+    let mut seen = FxHashSet::default();
     for id in wanted {
         let name = &graph.value(id).name;
-        let tensor = run.get(id).ok_or_else(|| anyhow!("value {name:?} was not computed"))?;
-        if !named.iter().any(|(n, _)| n == name) {
+        let tensor = match computed.get(&id) {
+            Some(tensor) => tensor,
+            None if args.outputs == ["all"] && loaded.prepared().is_some() => continue,
+            None => bail!("value {name:?} was not computed"),
+        };
+        if seen.insert(name) {
             named.push((name.clone(), tensor.clone()));
         }
     }
@@ -64,6 +63,7 @@ pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
         }
         let _ = writeln!(text, "seed    {}", args.inputs.seed);
     }
+    text.extend(remarks);
     let lines: Vec<String> = named
         .par_iter()
         .map(|(name, tensor)| {
@@ -79,6 +79,61 @@ pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// What the built-in evaluator computes.
+fn evaluated(
+    graph: &Graph,
+    inputs: &Values,
+    precision: args::Precision,
+    wanted: &[ValueId],
+) -> anyhow::Result<Values> {
+    let plan = Plan::new(graph)?;
+    let progress = Progress::new();
+    let show = |done: usize, all: usize| {
+        progress.show("running", done, all);
+        true
+    };
+    let only_outputs = wanted.iter().all(|id| graph.outputs.contains(id));
+    let options = Options {
+        precision: match precision {
+            args::Precision::F32 => Precision::Declared,
+            args::Precision::F64 => Precision::Float64,
+        },
+        keep: if only_outputs { Keep::Outputs } else { Keep::All },
+        progress: Some(&show),
+        ..Options::default()
+    };
+    let run = plan.run(inputs, &options)?;
+    Ok(wanted.iter().filter_map(|&id| Some((id, run.get(id)?.clone()))).collect())
+}
+
+/// What ONNX Runtime computes, and what there is to say of it. Final outputs alone are those of the model run untouched.
+fn observed(
+    loaded: &Loaded,
+    prepared: &Prepared,
+    inputs: &Values,
+    wanted: &[ValueId],
+) -> anyhow::Result<(Values, Vec<String>)> {
+    let graph = prepared.graph();
+    let progress = Progress::new();
+    progress.show("running ONNX Runtime", 0, 1);
+    if wanted.iter().all(|id| graph.outputs.contains(id)) {
+        let names = graph.names();
+        let outputs = prepared.run(&loaded.named(inputs))?;
+        let values = outputs.into_iter().filter_map(|(name, t)| Some((*names.get(name.as_str())?, t)));
+        return Ok((values.collect(), Vec::new()));
+    }
+    let mut recording = prepared.record(&loaded.named(inputs))?;
+    let mut remarks = vec![format!("run     {}\n", backend::told(prepared, &recording))];
+    if let Some(warning) = backend::observed("the model", &recording) {
+        remarks.push(format!("warning {}: {}\n", warning.class, warning.summary));
+        let names = warning.place.iter().map(|n| format!("warning   at {}\n", isotrace_report::printable(n)));
+        remarks.extend(names);
+    }
+    let mut values = std::mem::take(&mut recording.values);
+    values.extend(loaded.carry(inputs));
+    Ok((values, remarks))
+}
+
 /// Fails before the run rather than after it.
 fn check_ending(path: &Path) -> anyhow::Result<()> {
     match path.extension().and_then(|e| e.to_str()) {
@@ -91,7 +146,8 @@ fn check_ending(path: &Path) -> anyhow::Result<()> {
 }
 
 /// The values of `--outputs`.
-fn wanted(graph: &Graph, names: &[String]) -> anyhow::Result<Vec<ValueId>> {
+fn wanted(loaded: &Loaded, names: &[String]) -> anyhow::Result<Vec<ValueId>> {
+    let graph = loaded.graph();
     if names.is_empty() {
         return Ok(graph.outputs.clone());
     }
@@ -104,6 +160,15 @@ fn wanted(graph: &Graph, names: &[String]) -> anyhow::Result<Vec<ValueId>> {
         .iter()
         .map(|name| {
             known.get(name.as_str()).copied().ok_or_else(|| {
+                if let Some(prepared) = loaded.prepared()
+                    && loaded.user().names().contains_key(name.as_str())
+                {
+                    return anyhow!(
+                        "--outputs {name:?} is a value of the model, but ONNX Runtime's optimiser (level {}) took it \
+                         away; choose a lower --optimisation (`disable` takes away the least)",
+                        prepared.level().name()
+                    );
+                }
                 let hint = nearest(name, computed().map(|id| graph.value(id).name.as_str()))
                     .map(|n| format!(" (did you mean {n:?}?)"))
                     .unwrap_or_default();
