@@ -216,6 +216,10 @@ pub enum Target {
     Npy,
     /// An ONNX TensorProto, or a folder with one for each tensor
     Pb,
+    /// Outputs as Polygraphy saves them (.json)
+    Polygraphy,
+    /// Raw bytes (.bin), with a .json beside them that says what they are
+    Raw,
     /// A trace
     Trace,
     /// A trace of statistics and signatures without the elements

@@ -49,7 +49,8 @@ fn open_regular(path: &Path) -> Result<(File, u64), OnnxError> {
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
-    file: File,
+    /// `None` where the bytes were given.
+    file: Option<File>,
     length: u64,
     whole: OnceLock<Bytes>,
 }
@@ -58,7 +59,13 @@ impl MappedFile {
     /// Opens a regular file.
     pub fn open(path: &Path) -> Result<Self, OnnxError> {
         let (file, length) = open_regular(path)?;
-        Ok(Self { path: path.to_path_buf(), file, length, whole: OnceLock::new() })
+        Ok(Self { path: path.to_path_buf(), file: Some(file), length, whole: OnceLock::new() })
+    }
+
+    /// Bytes that are in memory already, for readers of files that lie within other files.
+    pub fn from_bytes(path: &Path, bytes: Bytes) -> Self {
+        let length = bytes.len() as u64;
+        Self { path: path.to_path_buf(), file: None, length, whole: OnceLock::from(bytes) }
     }
 
     /// The path it was opened with.
@@ -96,24 +103,26 @@ impl MappedFile {
         let io = |action| move |cause| OnnxError::Io { action, path: self.path.clone(), cause };
         let end = start.checked_add(length).filter(|&end| end <= self.length);
         let end = end.ok_or_else(|| io("read")(io::ErrorKind::UnexpectedEof.into()))?;
-        if let Some(whole) = self.whole.get() {
-            return Ok(whole.slice(start as usize..end as usize));
-        }
+        let file = match (self.whole.get(), &self.file) {
+            (Some(whole), _) => return Ok(whole.slice(start as usize..end as usize)),
+            (None, Some(file)) => file,
+            (None, None) => return Ok(Bytes::new()),
+        };
         // Reading a map beyond the end of a file that has shrunk would end the program.
-        if self.file.metadata().map_err(io("read"))?.len() < end {
+        if file.metadata().map_err(io("read"))?.len() < end {
             return Err(io("read")(io::ErrorKind::UnexpectedEof.into()));
         }
         #[cfg(unix)]
         if length <= READ_UP_TO {
             use std::os::unix::fs::FileExt;
             let mut data = vec![0; length as usize];
-            self.file.read_exact_at(&mut data, start).map_err(io("read"))?;
+            file.read_exact_at(&mut data, start).map_err(io("read"))?;
             return Ok(Bytes::from(data));
         }
         if length == 0 {
             return Ok(Bytes::new());
         }
-        map_stretch(&self.file, start, length as usize).map_err(io("map"))
+        map_stretch(file, start, length as usize).map_err(io("map"))
     }
 }
 
@@ -195,6 +204,9 @@ mod tests {
             }
             file.keep_whole().unwrap();
         }
+        let given = MappedFile::from_bytes(&path, data.clone().into());
+        assert_eq!(given.stretch(4095, 70_000).unwrap(), &data[4095..74_095]);
+        assert!(given.stretch(300_000, 1).is_err());
         let file = MappedFile::open(&path).unwrap();
         fs::write(&path, "shorter").unwrap();
         assert!(file.stretch(0, 300_000).is_err() && file.stretch(0, 8).is_err());

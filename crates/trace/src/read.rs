@@ -6,13 +6,23 @@ use isotrace_onnx::{MappedFile, OnnxError};
 use isotrace_tensor::Tensor;
 
 use crate::source::{Entry, Kind, Opened};
-use crate::{Source, TraceError, archive, folder, gguf, npy, npz, paddle, safe, torch, trace};
+use crate::{
+    Source, TraceError, archive, folder, gguf, npy, npz, paddle, padiff, polygraphy, raw, safe, torch, trace,
+};
 
 /// Opens a file or folder of tensors; their elements are read when they are asked for.
 ///
-/// The format is told by the content: `.npz`, `.npy` (named as its file), `.safetensors`, one ONNX `TensorProto`
-/// (`.pb`), a folder of `.pb` and `.npy` files in the order of the numbers in their names, or a trace. Tensors share
-/// the mapped bytes wherever alignment, byte order and compression allow.
+/// The format is told by the content, and by the ending where that says nothing:
+///
+/// - `.npz`, `.npy` (named as its file), `.safetensors`, one ONNX `TensorProto` (`.pb`, `.tensorproto`);
+/// - checkpoints of PyTorch (`.pt`, `.pth`, `.bin`) and PaddlePaddle (`.pdparams`, `.pdopt`), and pickles of NumPy
+///   arrays, of which nothing is executed; names are the paths to the tensors, joined by points;
+/// - GGUF weights, their blocks made f32;
+/// - outputs and inputs saved by Polygraphy (`.json`);
+/// - raw bytes beside which a `.json` says what they are;
+/// - a folder of any of these, a dump of PaDiff, or a trace.
+///
+/// Tensors share the mapped bytes wherever alignment, byte order and compression allow.
 pub fn open(path: impl AsRef<Path>) -> Result<Source, TraceError> {
     let path = path.as_ref();
     Source::new(path, opened(path).map_err(|e| e.in_file(path))?)
@@ -28,12 +38,22 @@ fn opened(path: &Path) -> Result<Opened, TraceError> {
         if path.join(trace::LOG).exists() {
             return trace::opened(path);
         }
-        return Ok(Opened::new(Kind::Folder, folder::entries(path)?));
+        let (kind, (entries, notes)) = match padiff::contents(path)? {
+            Some(contents) => (Kind::PaDiff, contents),
+            None => (Kind::Folder, folder::contents(path)?),
+        };
+        return Ok(Opened { notes, ..Opened::new(kind, entries) });
     }
     let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
     let file = Arc::new(MappedFile::open(path)?);
     let (kind, (entries, notes)) = from_file(path, &stem, &file)?;
     Ok(Opened { file: Some(file), notes, ..Opened::new(kind, entries) })
+}
+
+/// The tensors of a file in a folder.
+pub fn opened_file(path: &Path) -> Result<Contents, TraceError> {
+    let opened = opened(path)?;
+    Ok((opened.entries, opened.notes))
 }
 
 /// Tensors, and notes on what was left aside.
@@ -44,6 +64,11 @@ fn from_file(path: &Path, stem: &str, file: &Arc<MappedFile>) -> Result<(Kind, C
     // Only the pages that are looked at are read.
     let bytes = file.whole()?;
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+    if let Some(sidecar) = raw::sidecar(path)
+        && let Some(entries) = raw::entries(stem, file, &sidecar)?
+    {
+        return Ok((Kind::Raw, all(entries)));
+    }
     if bytes.starts_with(b"\x93NUMPY") {
         return Ok((Kind::Npy, all(vec![npy::entry(stem, file, &bytes)?])));
     }
@@ -68,7 +93,10 @@ fn from_file(path: &Path, stem: &str, file: &Arc<MappedFile>) -> Result<(Kind, C
     if pickled || bytes.starts_with(b"\x80") && bytes.get(1).is_some_and(|&p| (2..=5).contains(&p)) {
         return paddle::contents(stem, extension, file, &bytes);
     }
-    if extension == "pb" {
+    if extension == "json" {
+        return Ok((Kind::Polygraphy, polygraphy::contents(file, &bytes)?));
+    }
+    if matches!(extension, "pb" | "tensorproto") {
         let (name, tensor) = folder::read_one(stem, path)?;
         return Ok((Kind::Pb, all(vec![Entry::ready(name, tensor)])));
     }

@@ -22,7 +22,7 @@ pub enum Kind {
     Safetensors,
     /// A file of one ONNX `TensorProto`.
     Pb,
-    /// A folder of `.pb` and `.npy` files.
+    /// A folder of files of tensors.
     Folder,
     /// A recording ([`Trace`]).
     Trace,
@@ -34,6 +34,12 @@ pub enum Kind {
     Pickle,
     /// Weights of ggml.
     Gguf,
+    /// Outputs or inputs that Polygraphy saved.
+    Polygraphy,
+    /// A dump of PaDiff.
+    PaDiff,
+    /// Raw bytes with a description beside them.
+    Raw,
 }
 
 impl Kind {
@@ -50,6 +56,9 @@ impl Kind {
             Self::Paddle => "PaddlePaddle checkpoint",
             Self::Pickle => "Python pickle",
             Self::Gguf => "GGUF file",
+            Self::Polygraphy => "Polygraphy file",
+            Self::PaDiff => "PaDiff dump",
+            Self::Raw => "raw file",
         }
     }
 }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use crate::source::Info;
 use crate::trace::record::{Header, Keeps, Producer, Role, Value};
 use crate::trace::{Options, Writer, write_error};
-use crate::{Source, TraceError, folder, npy, npz, safe};
+use crate::{Source, TraceError, folder, npy, npz, polygraphy, raw, safe};
 
 /// A format to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub enum Format {
     NpyFolder,
     /// A folder with an ONNX `.pb` file for each tensor: holds every element type.
     PbFolder,
+    /// Outputs as Polygraphy saves them: JSON with `.npy` files in base64.
+    Polygraphy,
+    /// The elements one after the other, and a `.json` beside them that says what they are.
+    Raw,
     /// A trace: holds every element type.
     Trace,
     /// A trace of digests: statistics and signatures, no elements.
@@ -47,6 +51,8 @@ impl Format {
             "safetensors" => Self::Safetensors,
             "pb" => Self::Pb,
             "trace" => Self::Trace,
+            "json" => Self::Polygraphy,
+            "bin" | "raw" => Self::Raw,
             _ => return None,
         })
     }
@@ -160,6 +166,8 @@ pub fn write_tensors_as<T: Tensors + ?Sized>(
         Format::Pb => Ok(write_tensor_pb(path, tensors.name(0), &tensors.get(0)?)?),
         Format::Npz => whole_file(path, |file| npz::write(path, file, tensors)),
         Format::Safetensors => safetensors_file(path, tensors),
+        Format::Polygraphy => whole_file(path, |file| polygraphy::write(path, file, tensors)),
+        Format::Raw => raw::write(path, tensors),
         Format::NpyFolder | Format::PbFolder => {
             whole_folder(path, |folder| tensor_files(folder, format, tensors))
         }

@@ -72,11 +72,13 @@ fn format(path: &Path, to: Option<Target>, count: usize) -> anyhow::Result<Forma
         Some(Target::Pb) => Format::PbFolder,
         Some(Target::Trace) => Format::Trace,
         Some(Target::Digest) => Format::Digest,
+        Some(Target::Polygraphy) => Format::Polygraphy,
+        Some(Target::Raw) => Format::Raw,
         None => match Format::by_extension(path) {
             Some(format) => format,
             None if path.extension().is_none() => Format::NpyFolder,
             None => bail!(
-                "{}: the ending says no format to write; end it in .safetensors, .npz, .npy, .pb or .trace, \
+                "{}: the ending says no format to write; end it in .safetensors, .npz, .npy, .pb, .json, .bin or .trace, \
                  or say --to (see --help)",
                 path.display()
             ),

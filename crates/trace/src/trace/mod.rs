@@ -16,6 +16,7 @@ mod writer;
 pub use digest::Digest;
 pub use number::Number;
 pub use reader::{LOG, Missing, Trace};
+pub(crate) use shard::check_elements;
 pub(crate) use writer::write_error;
 pub use writer::{Options, Writer};
 
