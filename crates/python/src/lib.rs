@@ -100,6 +100,7 @@ impl Interrupts {
 
 /// Compares two models; the report as (exit status, JSON, text).
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "Python's arguments are extracted, not borrowed")]
 fn diff(
     py: Python<'_>,
     a: Given,
@@ -153,6 +154,7 @@ fn diff(
 
 /// Runs a model; the values asked for by name (all of them for `["all"]`, the outputs for none).
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "Python's arguments are extracted, not borrowed")]
 fn run(
     py: Python<'_>,
     model: Given,

@@ -1,0 +1,159 @@
+"""The Python package, installed: nothing here knows how it is built."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import isotrace
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+A, B, INPUTS = (str(EXAMPLES / name) for name in ("bert_a.onnx", "bert_b.onnx", "inputs.npz"))
+
+
+def network(*nodes, weights=(), x=(2, 4), dtype=TensorProto.FLOAT):
+    """A model of `nodes` from x to y."""
+    graph = helper.make_graph(
+        list(nodes),
+        "network",
+        [helper.make_tensor_value_info("x", dtype, x)],
+        [helper.make_tensor_value_info("y", dtype, None)],
+        [numpy_helper.from_array(w, name) for name, w in weights],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def test_a_report_has_the_fields_of_the_json():
+    report = isotrace.diff(A, B, INPUTS)
+    assert not report and report.exit_code == 1
+    assert report.schema == "isotrace.report/1" and report.verdict == "divergent"
+    cause = report.culprits[0].cause
+    assert cause["class"] == "scale" and cause.counterfactual.after < cause.counterfactual.before
+    assert report.to_dict()["pairs"][0]["status"] == report.pairs[0].status
+    assert str(report).startswith("divergent: ")
+    assert report.reason in repr(report)
+
+
+def test_inputs_are_mappings_files_or_made():
+    given = dict(np.load(INPUTS))
+    assert isotrace.diff(A, A, given).verdict == "identical"
+    made = isotrace.diff(A, B, seed=3)
+    assert made.seed == 3 and all(fed.made for fed in made.inputs)
+
+
+def test_models_in_memory_are_models_too():
+    double = network(helper.make_node("Add", ["x", "x"], ["y"]))
+    twice = network(helper.make_node("Mul", ["x", "two"], ["y"]), weights=[("two", np.float32(2))])
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    assert isotrace.diff(double, twice.SerializeToString(), {"x": x})
+    np.testing.assert_array_equal(isotrace.run(double, {"x": x})["y"], 2 * x)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (2, 3, 4)])
+def test_arrays_go_in_and_out_as_they_are(dtype, shape):
+    x = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+    model = network(
+        helper.make_node("Identity", ["x"], ["y"]), x=shape, dtype=helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    )
+    y = isotrace.run(model, {"x": x})["y"]
+    assert y.dtype == x.dtype and y.shape == x.shape
+    np.testing.assert_array_equal(y, x)
+
+
+def test_strided_and_swapped_arrays_mean_the_same():
+    x = np.arange(24, dtype=np.float32).reshape(4, 6)
+    for odd in (x.T, x[::2, 1::2], x[::-1], np.broadcast_to(x[:1], (4, 6)), x.astype(">f4")):
+        assert isotrace.compare(odd, np.ascontiguousarray(odd).astype(np.float32)).identical
+
+
+def test_what_is_computed_is_not_copied():
+    model = network(helper.make_node("Identity", ["x"], ["y"]), x=(4096,))
+    x = np.arange(4096, dtype=np.float32)
+    y = isotrace.run(model, {"x": x})["y"]
+    # The identity of what came in: the same memory, which nobody may write to through `y`.
+    assert np.shares_memory(x, y) and not y.flags.writeable
+
+
+def test_comparisons_follow_the_tool_they_are_like():
+    x = np.array([1.0, np.nan, np.inf], np.float32)
+    assert not isotrace.compare(x, x, like="numpy")
+    assert isotrace.compare(x[:1], x[:1] + np.float32(1e-6))
+    assert not isotrace.compare(x[:1], x[:1] + np.float32(1e-3))
+    assert isotrace.compare(x[:1], x[:1] + np.float32(1e-3), atol=1e-2)
+    both = isotrace.compare({"a": x[:1]}, {"a": x[:1]})
+    assert both["a"].identical
+    with pytest.raises(KeyError, match="only one side holds 'b'"):
+        isotrace.compare({"a": x}, {"a": x, "b": x})
+    with pytest.raises(ValueError, match="nothing to compare"):
+        isotrace.compare({}, {})
+
+
+def test_files_of_tensors_are_mappings(tmp_path):
+    np.savez(tmp_path / "t.npz", a=np.eye(3), b=np.arange(4))
+    trace = isotrace.Trace(tmp_path / "t.npz")
+    assert sorted(trace) == ["a", "b"] and len(trace) == 2
+    np.testing.assert_array_equal(trace["a"], np.eye(3))
+    with pytest.raises(KeyError):
+        trace["c"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: isotrace.diff("nowhere.onnx", A), "nowhere.onnx"),
+        (lambda: isotrace.diff(b"no model", A), "."),
+        (lambda: isotrace.run(A, {"ids": np.zeros(3)}), '"ids" is no input'),
+        (lambda: isotrace.run(A, INPUTS, outputs=["nothing"]), '"nothing" is no value'),
+        (lambda: isotrace.diff(A, B, INPUTS, allow=["f8"]), 'expected "f16" or "bf16"'),
+        (lambda: isotrace.compare(np.zeros(2), np.zeros(3)), r"\[2\] and \[3\]"),
+        (lambda: isotrace.compare(np.zeros(2), np.zeros(2), like="feel"), 'expected "torch"'),
+        (lambda: isotrace.Trace("nowhere.npz"), "nowhere.npz"),
+    ],
+)
+def test_errors_say_what_the_program_says(call, message):
+    with pytest.raises(isotrace.IsotraceError, match=message):
+        call()
+
+
+def test_ctrl_c_is_honoured():
+    n = 256
+    w = np.random.default_rng(0).standard_normal((n, n)).astype(np.float32) / 16
+    nodes = [helper.make_node("MatMul", [f"h{i}", "w"], [f"h{i + 1}"]) for i in range(4000)]
+    nodes[0].input[0], nodes[-1].output[0] = "x", "y"
+    model = network(*nodes, weights=[("w", w)], x=(n, n))
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        isotrace.run(model, {"x": np.ones((n, n), np.float32)}, precision="f64")
+
+
+def test_the_program_comes_along():
+    program = Path(sys.executable).with_name("isotrace")
+    done = subprocess.run([program, "diff", A, B, "--inputs", INPUTS], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout.startswith("divergent: ")
+    module = subprocess.run([sys.executable, "-m", "isotrace", "--version"], capture_output=True, text=True)
+    assert isotrace.__version__ in module.stdout
+
+
+def test_assert_equivalent_says_why_not():
+    isotrace.assert_equivalent(A, A, inputs=INPUTS)
+    with pytest.raises(AssertionError, match="factor of 0.707107"):
+        isotrace.assert_equivalent(B, A, inputs=INPUTS)
+    x = np.ones((2, 3), np.float32)
+    isotrace.assert_equivalent({"a": [x, x]}, {"a": [x, x]})
+    with pytest.raises(AssertionError, match=r"\['a'\]\[1\]: 1 of 6 elements"):
+        y = x.copy()
+        y[1, 2] = 1.5
+        isotrace.assert_equivalent({"a": [x, y]}, {"a": [x, x]})
+    with pytest.raises(AssertionError, match="only actual holds"):
+        isotrace.assert_equivalent([x, x], [x])
+
+
+def test_the_fixture_is_the_function(assert_equivalent):
+    assert assert_equivalent is isotrace.assert_equivalent
