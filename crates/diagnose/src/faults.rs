@@ -1,7 +1,7 @@
 //! Fault after fault until the outputs agree: find the site, undo the fault or put A's value in, go on.
 
 use isotrace_align::search::{Hypothesis, attempt, failing, search};
-use isotrace_align::{Changes, Judge, Relation, State};
+use isotrace_align::{Changes, Judge, Relation, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 
 use crate::causes::{Proposal, proposals};
@@ -51,7 +51,7 @@ pub fn find<'s, 'g>(
     loop {
         let left = failing(judge, &state, outputs);
         if left.is_empty() || rounds == MOST_FAULTS || judge.interrupted() {
-            return (absorb(faults), state, left);
+            return (births_first(judge.b, absorb(faults)), state, left);
         }
         rounds += 1;
         let found = search(judge, &mut state, &left, &changes);
@@ -65,7 +65,7 @@ pub fn find<'s, 'g>(
             }
         }
         if !progressed {
-            return (absorb(faults), state, left);
+            return (births_first(judge.b, absorb(faults)), state, left);
         }
         state = State::execute(judge, inputs, &changes);
     }
@@ -222,7 +222,7 @@ fn range(site: &Site<'_, '_, '_>, v: ValueId) -> Option<String> {
 }
 
 /// What the named nodes write; the end of the region where none is named.
-fn outputs(side: &isotrace_align::Side<'_>, nodes: &[NodeId], end: ValueId) -> Vec<ValueId> {
+fn outputs(side: &Side<'_>, nodes: &[NodeId], end: ValueId) -> Vec<ValueId> {
     if nodes.is_empty() {
         vec![end]
     } else {
@@ -253,6 +253,21 @@ fn merge(faults: &mut Vec<Fault>, fault: Fault) {
     }
 }
 
+/// Where NaN is born comes before what only reads it.
+fn births_first(b: &Side<'_>, faults: Vec<Fault>) -> Vec<Fault> {
+    if faults.iter().all(|f| f.class != "nan") {
+        return faults;
+    }
+    let spoilt = |v: &ValueId| {
+        b.shadow.get(*v).is_some_and(|t| t.to_f64().is_ok_and(|x| x.iter().any(|x| x.is_nan())))
+    };
+    let (fed, mut first): (Vec<Fault>, Vec<Fault>) = faults
+        .into_iter()
+        .partition(|f| f.class != "nan" && f.nodes_b.iter().any(|&n| b.dynamic_inputs(n).iter().any(spoilt)));
+    first.extend(fed);
+    first
+}
+
 /// A wide region that holds all nodes of A which another, proven fault names is that fault, seen from further on.
 fn absorb(faults: Vec<Fault>) -> Vec<Fault> {
     let mut kept: Vec<Fault> = Vec::new();
@@ -264,6 +279,11 @@ fn absorb(faults: Vec<Fault>) -> Vec<Fault> {
     kept.extend(narrow);
     for fault in wide {
         let Some(root) = kept.iter_mut().find(|g| holds(&fault, g)) else { continue };
+        if fault.class == "nan" && root.class != "nan" {
+            root.evidence.push(root.summary.clone());
+            root.class.clone_from(&fault.class);
+            root.summary.clone_from(&fault.summary);
+        }
         root.evidence.push(format!("it also shows in: {}", fault.summary));
         root.outputs_b.extend(
             fault.outputs_b.iter().filter(|v| !root.outputs_b.contains(v)).copied().collect::<Vec<_>>(),

@@ -84,6 +84,10 @@ fn is_recurrent(op: &str) -> bool {
     matches!(op, "LSTM" | "GRU" | "RNN")
 }
 
+fn is_truth(side: &Side<'_>, v: ValueId) -> bool {
+    side.declared.get(v).is_some_and(|t| t.dtype() == DType::Bool)
+}
+
 /// Whether a tensor hides some entries and lets others pass: very negative against zero, or truth values.
 pub fn masks(tensor: &Tensor) -> bool {
     if tensor.dtype() == DType::Bool {
@@ -138,6 +142,118 @@ fn is_table_of_angles(tensor: &Tensor) -> bool {
     }
     let constant = |c: f64| values[..width].iter().all(|&x| x == c);
     (constant(0.0) || constant(1.0)) && values[width..].iter().any(|&x| x != values[0])
+}
+
+/// Steps looked along a chain of operators of one element each.
+const STEPS: usize = 8;
+
+/// Whether a value is a statistic: a reduction over axes that are kept, and what is computed from it alone.
+pub fn is_statistic(side: &Side<'_>, v: ValueId) -> bool {
+    let mut at = v;
+    for _ in 0..STEPS {
+        let Some(n) = side.producer(at) else { return false };
+        let node = side.graph().node(n);
+        match node.op.as_str() {
+            "ReduceMean" | "ReduceSum" | "ReduceSumSquare" | "ReduceL2" => return true,
+            op if is_layout(op)
+                || matches!(op, "Cast" | "Mul" | "Div" | "Add" | "Sqrt" | "Reciprocal" | "Pow") =>
+            {
+                let reads = side.dynamic_inputs(n);
+                let [next] = reads[..] else { return false };
+                at = next;
+            }
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Whether a value is what a non-linearity is computed from, or what it gave, with nothing but a factor between.
+pub fn is_beside_activation(side: &Side<'_>, n: NodeId) -> bool {
+    let curve = |op: &str| matches!(op, "Sigmoid" | "Tanh" | "Erf" | "Softplus");
+    let after = side
+        .graph()
+        .node(n)
+        .writes()
+        .any(|v| side.consumers[v.index()].iter().any(|&m| curve(&side.graph().node(m).op)));
+    let before = side
+        .dynamic_inputs(n)
+        .iter()
+        .any(|&v| side.producer(v).is_some_and(|m| side.graph().node(m).op == "Tanh"));
+    after || before
+}
+
+/// Whether what is computed from a value element by element hides entries, and serves nothing else.
+pub fn feeds_mask(side: &Side<'_>, v: ValueId) -> bool {
+    let mut seen = vec![v];
+    let mut hides = false;
+    let mut at = 0;
+    while at < seen.len() {
+        let value = seen[at];
+        at += 1;
+        let tensor = side.shadow.get(value);
+        if value != v && tensor.is_some_and(masks) {
+            hides = true;
+            continue;
+        }
+        if seen.len() > 4 * STEPS {
+            return false;
+        }
+        for &n in &side.consumers[value.index()] {
+            let node = side.graph().node(n);
+            match node.op.as_str() {
+                "Shape" | "Size" => {}
+                "Where" | "And" | "Or" | "Not" if node.inputs.first() == Some(&Some(value)) => hides = true,
+                op if is_layout(op)
+                    || matches!(
+                        op,
+                        "Cast"
+                            | "Slice"
+                            | "Concat"
+                            | "Identity"
+                            | "Gather"
+                            | "ScatterND"
+                            | "Sub"
+                            | "Mul"
+                            | "Add"
+                    ) && (op != "Gather" || node.inputs.first() == Some(&Some(value))) =>
+                {
+                    seen.extend(node.writes().filter(|w| !seen.contains(w)).collect::<Vec<_>>());
+                }
+                "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" => hides = true,
+                _ => return false,
+            }
+        }
+    }
+    hides
+}
+
+/// Whether what a node writes becomes, with nothing but masks and layouts between, the argument of a softmax.
+pub fn is_score(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at = n;
+    for _ in 0..STEPS {
+        let Some(v) = side.graph().node(at).writes().next() else { return false };
+        let [next] = side.consumers[v.index()][..] else { return false };
+        let node = side.graph().node(next);
+        match node.op.as_str() {
+            "Softmax" => return true,
+            op if is_layout(op) || matches!(op, "Cast" | "Add" | "Where" | "Mul" | "Div") => at = next,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Whether whole numbers depend on the distance of two positions alone: the same along each diagonal.
+fn by_distance(tensor: &Tensor) -> bool {
+    let [.., rows, columns] = *tensor.shape() else { return false };
+    let Ok(x) = tensor.to_f64() else { return false };
+    rows > 2
+        && columns > 2
+        && x.iter().any(|v| *v != x[0])
+        && x.chunks(rows * columns).all(|m| {
+            (1..rows).all(|i| (1..columns).all(|j| m[i * columns + j] == m[(i - 1) * columns + j - 1]))
+        })
 }
 
 /// The cause when a setting of a node is wrong.
@@ -223,6 +339,9 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                 "epsilon"
             } else if scalar && number.abs() == 1.0 {
                 "normalisation"
+            } else if !scalar && tensor.rank() >= 2 && is_score(side, n) {
+                // What is added to scores and hides nothing says how far apart two positions are.
+                "rope"
             } else {
                 "bias"
             }
@@ -232,12 +351,16 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                 "index"
             } else if masks(tensor) {
                 "mask"
+            } else if scalar && side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v)) {
+                "normalisation"
             } else if scalar {
                 "scale"
             } else {
                 "normalisation"
             }
         }
+        "Gather" if slot == 1 && whole && by_distance(tensor) => "rope",
+        _ if whole && node.writes().any(|v| is_truth(side, v) || feeds_mask(side, v)) => "mask",
         "Where" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"
         | "Trilu" => "mask",
         "Reshape" | "Expand" | "Transpose" | "Tile" | "Unsqueeze" | "Squeeze" => "layout",
@@ -258,14 +381,14 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         side.is_constant(v).then(|| side.shadow.get(v).map(|t| (i, t))).flatten()
     });
     let whole = node.writes().next().and_then(|v| side.declared.get(v)).is_some_and(|t| t.dtype().is_int());
-    let truth =
-        node.writes().next().and_then(|v| side.declared.get(v)).is_some_and(|t| t.dtype() == DType::Bool);
+    let truth = node.writes().next().is_some_and(|v| is_truth(side, v));
     let reads_mask = node.inputs.iter().flatten().any(|&v| side.shadow.get(v).is_some_and(masks));
     let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v))
         || node.writes().any(|v| is_rotated(side, v)) && !is_product(&node.op);
     match node.op.as_str() {
         _ if rotary => "rope",
         _ if truth => "mask",
+        _ if whole && node.writes().any(|v| feeds_mask(side, v)) => "mask",
         _ if whole => "index",
         "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
         "Add" | "Sub" | "Mul" | "Div" => match constant {

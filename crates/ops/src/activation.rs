@@ -30,7 +30,9 @@ pub enum Activation {
     HardSigmoid(f64, f64),
     /// x, or alpha (e^x - 1) below 0.
     Elu(f64),
-    /// gamma x, or gamma alpha (e^x - 1) below 0.
+    /// x, or alpha (e^(x / alpha) - 1) below 0.
+    Celu(f64),
+    /// gamma x, or gamma alpha (e^x - 1) below 0: (alpha, gamma).
     Selu(f64, f64),
     /// x / (1 + |x|).
     Softsign,
@@ -40,6 +42,16 @@ pub enum Activation {
     Clip(f64, f64),
     /// x times the hard sigmoid of x, with slope alpha and offset beta.
     HardSwish(f64, f64),
+    /// x times the normal distribution function at x.
+    Gelu,
+    /// The same with the distribution function approximated by a tanh.
+    TanhGelu,
+    /// x times the sigmoid of alpha x.
+    Silu(f64),
+    /// x tanh(softplus(x)).
+    Mish,
+    /// alpha log(1 + e^(beta x)).
+    ParametricSoftplus(f64, f64),
 }
 
 impl Activation {
@@ -57,7 +69,14 @@ impl Activation {
             "scaledtanh" => Self::ScaledTanh(at(0, 1.0), at(1, 1.0)),
             "hardsigmoid" => Self::HardSigmoid(at(0, f64::from(0.2f32)), at(1, 0.5)),
             "elu" => Self::Elu(at(0, 1.0)),
+            "celu" => Self::Celu(at(0, 1.0)),
             "selu" => Self::Selu(at(0, f64::from(1.673_263_2_f32)), at(1, f64::from(1.050_701_f32))),
+            "gelu" => Self::Gelu,
+            "fastgelu" => Self::TanhGelu,
+            "quickgelu" => Self::Silu(at(0, f64::from(1.702f32))),
+            "silu" | "swish" => Self::Silu(at(0, 1.0)),
+            "mish" => Self::Mish,
+            "parametricsoftplus" => Self::ParametricSoftplus(at(0, 1.0), at(1, 1.0)),
             "softsign" => Self::Softsign,
             "softplus" => Self::Softplus,
             "clip" => Self::Clip(at(0, f64::from(f32::MIN)), at(1, f64::from(f32::MAX))),
@@ -65,7 +84,8 @@ impl Activation {
             _ => {
                 return Err(OpError::Setting(format!(
                     "the activation {name:?} is unknown; known are Relu, Tanh, Sigmoid, Affine, LeakyRelu, \
-                     ThresholdedRelu, ScaledTanh, HardSigmoid, HardSwish, Elu, Selu, Softsign, Softplus, Clip"
+                     ThresholdedRelu, ScaledTanh, HardSigmoid, HardSwish, Elu, Celu, Selu, Softsign, Softplus, \
+                     ParametricSoftplus, Clip, Gelu, FastGelu, QuickGelu, Silu, Mish"
                 )));
             }
         })
@@ -113,7 +133,28 @@ impl Activation {
                     x
                 }
             }
-            Self::Selu(a, g) => T::of(g) * Self::Elu(a).at(x),
+            Self::Celu(a) => {
+                if x < zero {
+                    T::of(a) * ((x / T::of(a)).exp() - one)
+                } else {
+                    x
+                }
+            }
+            Self::Selu(a, g) => {
+                if x < zero {
+                    T::of(g) * (T::of(a) * (x.exp() - one))
+                } else {
+                    T::of(g) * x
+                }
+            }
+            Self::Gelu => T::of(0.5) * x * (one + (x * T::of(std::f64::consts::FRAC_1_SQRT_2)).erf()),
+            Self::TanhGelu => {
+                let root = T::of((2.0 / std::f64::consts::PI).sqrt());
+                T::of(0.5) * x * (one + (root * (x + T::of(0.044_715) * x * x * x)).tanh())
+            }
+            Self::Silu(a) => x * sigmoid(T::of(a) * x),
+            Self::Mish => x * Self::Softplus.at(x).tanh(),
+            Self::ParametricSoftplus(a, b) => T::of(a) * Self::Softplus.at(T::of(b) * x),
             Self::Softsign => x / (one + x.abs()),
             // The larger part is taken out of the logarithm, so that e^x cannot overflow.
             Self::Softplus => relu(x) + (one + (-x.abs()).exp()).ln(),
@@ -157,10 +198,19 @@ impl Activation {
                 (unit, unit)
             }
             Self::Softsign => (2.0 * once, 2.0 * once),
-            Self::Elu(a) => (once + u * a.abs(), 2.0 * (once + u * a.abs())),
+            Self::Elu(a) | Self::Celu(a) => (once + u * a.abs(), 2.0 * (once + u * a.abs())),
             Self::Selu(a, g) => {
                 let unit = 2.0 * once + u * (a * g).abs();
                 (unit, 2.0 * unit)
+            }
+            // The factor beside x is rounded to a unit of 1, however small it comes out.
+            Self::Gelu | Self::TanhGelu | Self::Silu(_) | Self::Mish => {
+                let unit = 2.0 * once + u * z.abs() + tiny;
+                (unit, 8.0 * unit)
+            }
+            Self::ParametricSoftplus(a, _) => {
+                let unit = 2.0 * once + u * a.abs() + tiny;
+                (unit, 6.0 * unit)
             }
             Self::Sigmoid => (u * (y.abs() + 1.0), 4.0 * u * (y.abs() + 1.0)),
             Self::Tanh => (u * y.abs() + tiny, 8.0 * (u * y.abs() + tiny)),
@@ -223,7 +273,7 @@ mod tests {
 
     #[test]
     fn values_as_a_table() {
-        let cases: [(&str, &[f32], f64, f64); 17] = [
+        let cases: [(&str, &[f32], f64, f64); 23] = [
             ("", &[], -3.0, -3.0),
             ("Relu", &[], -3.0, 0.0),
             ("relu", &[], 3.0, 3.0),
@@ -237,7 +287,13 @@ mod tests {
             ("HardSigmoid", &[0.25, 0.5], 1.0, 0.75),
             ("HardSigmoid", &[0.25, 0.5], 9.0, 1.0),
             ("Elu", &[1.0], -1.0, -0.632_120_558_828_557_7),
-            ("Selu", &[1.0, 2.0], -1.0, -1.264_241_117_657_115_4),
+            ("Celu", &[2.0], -2.0, -1.264_241_117_657_115_4),
+            ("Selu", &[2.0, 3.0], -1.0, -3.792_723_352_971_346),
+            ("Selu", &[2.0, 3.0], 2.0, 6.0),
+            ("Gelu", &[], 1.0, 0.841_344_746_068_542_9),
+            ("Silu", &[], 1.0, 0.731_058_578_630_004_9),
+            ("QuickGelu", &[2.0], 0.5, 0.365_529_289_315_002_45),
+            ("Mish", &[], 1.0, 0.865_098_388_267_310_3),
             ("Softsign", &[], -3.0, -0.75),
             ("Softplus", &[], 800.0, 800.0),
             ("Clip", &[-1.0, 6.0], 7.0, 6.0),
@@ -251,7 +307,9 @@ mod tests {
 
     #[test]
     fn nan_is_never_swallowed() {
-        for name in ["Relu", "Tanh", "Sigmoid", "LeakyRelu", "HardSigmoid", "Elu", "Softplus", "Clip"] {
+        for name in
+            ["Relu", "Tanh", "Sigmoid", "LeakyRelu", "HardSigmoid", "Elu", "Selu", "Gelu", "Softplus", "Clip"]
+        {
             let activation = Activation::named(name, &[]).unwrap();
             let mut x = [f32::NAN];
             activation.apply(&mut x);

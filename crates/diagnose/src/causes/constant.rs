@@ -92,7 +92,8 @@ fn propose_tensor(
             patches: vec![(n, patch)],
             nodes_b: vec![n],
             nodes_a: vec![reader],
-            edge: None,
+            // A constant that B's nodes compute is named with what reads it.
+            edge: node.inputs[slot].filter(|&v| site.judge.b.producer(v).is_some()),
             class,
             summary: format!("{} reads {value:?}, {how}", label(site.judge.b, n)),
             change: format!("{value:?} as A's {:?}", site.judge.a.graph().value(a).name),
@@ -118,7 +119,7 @@ fn name(
     let theirs = &site.judge.a.graph().value(a).name;
     if let Some((x, y)) = single(own).zip(single(right)) {
         return (
-            general,
+            of_factor(site, n, general),
             format!("{}, where A's {theirs:?} is {}{}", pool::shown(x), pool::shown(y), ratio(x, y)),
         );
     }
@@ -156,6 +157,12 @@ fn name(
         return (class, format!("which holds the numbers of A's {theirs:?} in another order"));
     }
     (general, format!("which differs from A's {theirs:?} {}", where_differs(own, right)))
+}
+
+/// A factor of which both sides have one, before or after a non-linearity, is part of it.
+fn of_factor(site: &Site<'_, '_, '_>, n: NodeId, general: &'static str) -> &'static str {
+    let part = general == "scale" && role::is_beside_activation(site.judge.b, n);
+    if part { "activation" } else { general }
 }
 
 fn single(t: &Tensor) -> Option<f64> {
@@ -238,7 +245,7 @@ fn propose_number(
         let Ok(shadow) = Tensor::full(own.shape(), y) else { continue };
         let Ok(low) = shadow.cast(declared.dtype()) else { continue };
         let mut sources = Patch::sources_of(node);
-        let class = role::of_constant(site.judge.b, n, slot, &shadow);
+        let class = of_factor(site, n, role::of_constant(site.judge.b, n, slot, &shadow));
         sources[slot] = Source::Tensor { declared: low, shadow };
         let Some(patch) = Patch::new(node, sources) else { continue };
         out.push(Proposal {

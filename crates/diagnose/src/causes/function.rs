@@ -5,10 +5,11 @@
 //! **Proof.** A's nodes, run on what B's region reads, in place of B's. The name follows from what the two regions
 //! have in common: a function of one input alone, angles of positions, statistics of rows, a grid.
 
-use isotrace_align::Region;
 use isotrace_align::patch::{Patch, Source};
-use isotrace_graph::{NodeId, ValueId};
+use isotrace_align::{Region, Relation, Side};
+use isotrace_graph::{Attribute, Node, NodeId, ValueId};
 use isotrace_ops::Flow;
+use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
 use super::{Cause, Proposal, label};
@@ -56,6 +57,11 @@ fn article(class: &str) -> &'static str {
         "quantisation" => "one rounded to a grid, the other not",
         "gate_order" => "recurrent layers with different weights",
         "mask" => "different masks",
+        "mode" => "a normalisation by statistics of the batch and one by stored statistics",
+        "padding" => "different paddings",
+        "weight_swap" => "products with the weights of two places",
+        "weight_layout" => "products with one weight in two orders",
+        "weight_value" => "products with different weights",
         _ => "different selections of elements",
     }
 }
@@ -70,16 +76,15 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         |ops: &[&str]| ops.iter().any(|op| matches!(*op, "Round" | "Floor") || op.contains("Quantize"));
     let rotary = role::is_rotated(b, site.point)
         || role::is_rotated(a, site.candidate)
-        || site
-            .open_b
-            .nodes
-            .iter()
-            .any(|&n| site.node_b(n).inputs.iter().flatten().any(|&v| role::is_rotary(b, v)))
-        || site
-            .open_a
-            .nodes
-            .iter()
-            .any(|&n| site.node_a(n).inputs.iter().flatten().any(|&v| role::is_rotary(a, v)));
+        || site.open_b.nodes.iter().any(|&n| turns(b, n))
+        || site.open_a.nodes.iter().any(|&n| turns(a, n));
+    // Statistics that one side takes from what it reads and the other has stored.
+    let takes =
+        |op: &&str| op.starts_with("ReduceMean") || role::is_normalisation(op) && *op != "BatchNormalization";
+    let stored = |ops: &[&str]| ops.iter().any(|op| *op == "BatchNormalization" || op.contains("Conv"));
+    let batch = |own: &[&str], other: &[&str]| {
+        own.iter().any(takes) && !other.iter().any(takes) && (stored(own) || stored(other))
+    };
     if grid(&ops_a) != grid(&ops_b) {
         Some("quantisation")
     } else if rotary || any(&|op| matches!(op, "Cos" | "Sin" | "RotaryEmbedding")) {
@@ -88,6 +93,8 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         Some("gate_order")
     } else if pointwise(site, &site.open_a, &site.open_b) || pointwise(site, &site.wide_a, &site.wide_b) {
         Some("activation")
+    } else if batch(&ops_a, &ops_b) || batch(&ops_b, &ops_a) {
+        Some("mode")
     } else if any(&|op| role::is_normalisation(op) || op == "ReduceMean") {
         Some("normalisation")
     } else if any(&|op| matches!(op, "Where" | "And" | "Or" | "Not" | "Trilu")) {
@@ -95,16 +102,55 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     } else if any(&|op| matches!(op, "Slice" | "Gather" | "Concat" | "Split" | "GatherElements" | "GatherND"))
     {
         Some("index")
+    } else if any(&|op| op == "Pad") {
+        Some("padding")
     } else {
-        None
+        weights(site)
     }
+}
+
+/// What two products whose weights are stored in other layouts (blocked, padded) have in common.
+fn weights(site: &Site<'_, '_, '_>) -> Option<&'static str> {
+    let read = |side: &Side<'_>, region: &Region| -> Vec<(ValueId, Vec<f64>)> {
+        let products = region.dynamic_nodes(side).filter(|&n| role::is_product(&side.graph().node(n).op));
+        products.filter_map(|n| weight(side, n)).collect()
+    };
+    let (theirs, own) = (read(site.judge.a, &site.open_a), read(site.judge.b, &site.open_b));
+    let [(right, numbers)] = &theirs[..] else { return None };
+    let [(_, held)] = &own[..] else { return None };
+    if held == numbers {
+        return Some("weight_layout");
+    }
+    let a = site.judge.a;
+    let swapped = a.graph().node_ids().filter(|&n| role::is_product(&a.graph().node(n).op)).any(|n| {
+        let fits = a.graph().node(n).inputs.get(1).copied().flatten().is_some_and(|v| {
+            v != *right && a.is_constant(v) && a.shadow.get(v).is_some_and(|t| t.len() >= held.len())
+        });
+        fits && weight(a, n).is_some_and(|(_, other)| other == *held)
+    });
+    Some(if swapped { "weight_swap" } else { "weight_value" })
+}
+
+/// The weight of a product: its constant, and its numbers in ascending order without the zeros that fill blocks up.
+fn weight(side: &Side<'_>, n: NodeId) -> Option<(ValueId, Vec<f64>)> {
+    let v = side.graph().node(n).inputs.get(1).copied().flatten().filter(|&v| side.is_constant(v))?;
+    let mut numbers: Vec<f64> =
+        side.shadow.get(v)?.to_f64().ok()?.iter().copied().filter(|x| *x != 0.0).collect();
+    numbers.sort_unstable_by(f64::total_cmp);
+    Some((v, numbers))
+}
+
+/// Whether a node multiplies by the cosines or sines of positions.
+fn turns(side: &Side<'_>, n: NodeId) -> bool {
+    let node = side.graph().node(n);
+    node.op == "Mul" && node.inputs.iter().flatten().any(|&v| role::is_rotary(side, v))
 }
 
 /// Whether both regions are functions of the same one value, element by element.
 fn pointwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> bool {
     let (a, b) = (site.judge.a, site.judge.b);
     let one = |boundary: Vec<ValueId>| if let [v] = boundary[..] { Some(v) } else { None };
-    let entering = |side: &isotrace_align::Side<'_>, region: &Region| -> Vec<ValueId> {
+    let entering = |side: &Side<'_>, region: &Region| -> Vec<ValueId> {
         region.boundary.iter().copied().filter(|&v| !side.is_constant(v)).collect()
     };
     let (Some(x), Some(y)) = (one(entering(a, in_a)), one(entering(b, in_b))) else {
@@ -130,16 +176,59 @@ fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<P
     let mut partners: FxHashMap<ValueId, ValueId> = FxHashMap::default();
     for &v in &in_b.boundary {
         if let Some(m) = &site.state.matched[v.index()]
-            && m.relation == isotrace_align::Relation::Same
+            && m.relation == Relation::Same
         {
             partners.insert(site.judge.index.class(m.a), v);
         }
     }
     let mut calls = 0;
     let patch = graft(site, in_a, site.candidate, &partners, &mut calls)?;
-    let same_shape = site.judge.a.shadow.get(site.candidate)?.shape()
-        == site.state.shadow[site.point.index()].as_ref()?.shape();
-    same_shape.then_some(patch)
+    let theirs = site.judge.a.shadow.get(site.candidate)?.shape();
+    let own = site.state.shadow[site.point.index()].as_ref()?.shape();
+    laid_out(patch, theirs, own, &site.relation)
+}
+
+/// What `patch` computes in A's layout, of shape `theirs`, in B's, of shape `own`.
+fn laid_out(patch: Patch, theirs: &[usize], own: &[usize], relation: &Relation) -> Option<Patch> {
+    match relation {
+        Relation::Same | Relation::Reshaped if theirs == own => Some(patch),
+        Relation::Same | Relation::Reshaped => reshaped(patch, own),
+        Relation::PermutedA(perm) => reshaped(transposed(patch, perm)?, own),
+        Relation::PermutedB(perm) => {
+            let read: Vec<usize> = perm.iter().map(|&p| own.get(p).copied()).collect::<Option<_>>()?;
+            let back: Vec<usize> =
+                (0..perm.len()).map(|axis| perm.iter().position(|&p| p == axis)).collect::<Option<_>>()?;
+            transposed(reshaped(patch, &read)?, &back)
+        }
+    }
+}
+
+fn reshaped(patch: Patch, shape: &[usize]) -> Option<Patch> {
+    let sizes = Tensor::from_vec(&[shape.len()], shape.iter().map(|&d| d as i64).collect()).ok()?;
+    let sources =
+        vec![Source::Patch(Box::new(patch)), Source::Tensor { declared: sizes.clone(), shadow: sizes }];
+    Patch::new(&layout_node("Reshape", None), sources)
+}
+
+fn transposed(patch: Patch, perm: &[usize]) -> Option<Patch> {
+    Patch::new(&layout_node("Transpose", Some(perm)), vec![Source::Patch(Box::new(patch))])
+}
+
+fn layout_node(op: &str, perm: Option<&[usize]>) -> Node {
+    let mut attributes = isotrace_graph::Attributes::default();
+    if let Some(perm) = perm {
+        attributes.insert("perm".into(), Attribute::Ints(perm.iter().map(|&p| p as i64).collect()));
+    }
+    Node {
+        name: String::new(),
+        domain: String::new(),
+        op: op.into(),
+        version: 13,
+        inputs: vec![None; 1 + usize::from(op == "Reshape")],
+        // One output; which value it would be is never asked.
+        outputs: vec![Some(ValueId(0))],
+        attributes,
+    }
 }
 
 fn graft(

@@ -169,4 +169,4 @@ def softcap_value(g, rng):
     if node is None:
         return None
     node.input[1] = g.add_constant(np.float32(g.scalar(node.input[1]) * 0.8).reshape(g.shape(node.input[1])), node.input[1] + "__z")
-    return planted(node, cause="scale")
+    return planted(node)
