@@ -54,7 +54,7 @@ pub fn report(
 ) -> Report {
     let blamed: Vec<ValueId> =
         faults.iter().flat_map(|f| f.outputs_b.iter().copied()).chain(wrong.iter().copied()).collect();
-    let (pairs, of_a, of_b) = pairs(judge, state, &blamed, outputs, detail.budgets.then_some(compared));
+    let (pairs, of_a, of_b) = pairs(judge, state, &blamed, outputs, (compared, detail.budgets));
     let (verdict, reason) = verdict(judge, &faults, outputs);
     let mut report = Report::new(verdict, reason, a.side(), b.side());
     if detail.listing {
@@ -174,7 +174,7 @@ fn pairs(
     state: &State,
     blamed: &[ValueId],
     outputs: &[(ValueId, ValueId)],
-    compared: Option<&Compared>,
+    compared: (&Compared, bool),
 ) -> (Vec<Pair>, Places, Places) {
     let (a, b) = (judge.a, judge.b);
     let (mut of_a, mut of_b) = (Places::default(), Places::default());
@@ -256,7 +256,7 @@ fn pair(
     state: &State<'_, '_>,
     (va, vb): (ValueId, ValueId),
     blamed: &[ValueId],
-    compared: Option<&Compared>,
+    (compared, budgets): (&Compared, bool),
 ) -> Pair {
     let (a, b) = (judge.a, judge.b);
     let (x, y) = (a.declared.get(va), b.declared.get(vb));
@@ -319,7 +319,17 @@ fn pair(
         };
     }
     if state.is_matched(vb) && x.dtype().is_float() {
-        out.budget = compared.and_then(|known| budget(judge, state, vb, &carried, y, known));
+        let own = state.own_declared[vb.index()].as_ref();
+        out.allowed = match own {
+            Some(own) if own.bit_eq(&carried) => Some(0.0),
+            _ => {
+                let known = compared.get(&vb).copied().or_else(|| declared::compare(judge, state, vb));
+                known.map(|found| found.allowed)
+            }
+        };
+        if budgets {
+            out.budget = budget(judge, state, vb, &carried, y, compared);
+        }
     }
     out
 }

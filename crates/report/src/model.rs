@@ -233,6 +233,9 @@ pub struct Pair {
     /// Where the difference comes from; none where it was not split.
     #[serde(default)]
     pub budget: Option<Budget>,
+    /// What rounding may do here, where nothing more of the budget was worked out; not part of the JSON.
+    #[serde(skip)]
+    pub allowed: Option<f64>,
 }
 
 /// How B's elements are found in A's.

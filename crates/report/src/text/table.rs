@@ -139,7 +139,7 @@ impl Columns {
         let op = self.op.map(|w| format!("{GAP}{}", column(&ops(pair), w))).unwrap_or_default();
         let figure = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), number);
         let found = figure(pair.metrics.max_abs);
-        let allowed = figure(pair.budget.map(|b| b.allowed));
+        let allowed = figure(pair.budget.map(|b| b.allowed).or(pair.allowed));
         format!("{names}{op}{GAP}{found:>NUMBER$}{GAP}{allowed:>NUMBER$}{GAP}")
     }
 }
