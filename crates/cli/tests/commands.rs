@@ -114,3 +114,19 @@ fn operators_and_completions_are_listed() {
     assert!(help.status == 0 && help.out.contains("Examples:"), "{help:?}");
     assert!(folder.isotrace(["--version"]).out.starts_with("isotrace "));
 }
+
+/// Users see the README first: its picture is what the program prints, to the letter.
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```console\n$ isotrace ").unwrap();
+    let (command, rest) = rest.split_once('\n').unwrap();
+    let (picture, _) = rest.split_once("```").unwrap();
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_isotrace"))
+        .args(command.split_whitespace())
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), picture);
+}
