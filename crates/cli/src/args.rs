@@ -229,7 +229,8 @@ pub enum Target {
 /// The inputs of a run.
 #[derive(Debug, Args)]
 pub struct Inputs {
-    /// Take the inputs from this file (.npz, .npy, .safetensors, .pb, or a folder of them) instead of making them
+    /// Take the inputs from this file (.npz, .npy, .safetensors, .pt, .pb, ..., or a folder of them) instead of making
+    /// them
     #[arg(long = "inputs", value_name = "FILE", id = "inputs")]
     pub file: Option<PathBuf>,
     /// Fill an input with one value; may be repeated

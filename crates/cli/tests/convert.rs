@@ -55,6 +55,7 @@ fn narrow_floats_become_f32_where_the_format_has_none() {
     let outcome = folder.isotrace(["convert", "h.safetensors", "h.npz"]);
     assert_eq!(outcome.status, 2);
     assert!(outcome.err.contains("cannot hold tensor \"h\" of bf16"), "{}", outcome.err);
+    assert!(outcome.err.contains("or give --widen"), "{}", outcome.err);
     assert_eq!(listing(&folder), ["h.safetensors"]);
     assert_eq!(folder.isotrace(["convert", "h.safetensors", "h.npz", "--widen"]).status, 0);
     let read = read_tensors(folder.path().join("h.npz")).unwrap();

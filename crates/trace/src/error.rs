@@ -32,7 +32,7 @@ pub enum TraceError {
     #[error(transparent)]
     Onnx(#[from] OnnxError),
     /// Not one of the formats.
-    #[error("expected tensors as .npz, .npy, .safetensors or ONNX .pb, found {found}; {remedy}")]
+    #[error("expected tensors (.npz, .npy, .safetensors, .pt, .gguf, .pb, ...), found {found}; {remedy}")]
     Format {
         /// What seems to be here.
         found: String,

@@ -119,6 +119,10 @@ fn unknown(extension: &str, bytes: &Bytes) -> TraceError {
         _ => {
             // The reader of ONNX tensors knows what people confuse with its files.
             return match isotrace_onnx::decode_tensor_pb(bytes) {
+                // It speaks of models, where text is nearly one.
+                Err(OnnxError::NotOnnx { found, .. }) if found == "text" => {
+                    TraceError::Format { found, remedy: "docs/formats.md lists the files that are read" }
+                }
                 Err(OnnxError::NotOnnx { found, remedy, .. }) => TraceError::Format { found, remedy },
                 Err(OnnxError::NotATensor { found, .. }) => TraceError::Format {
                     found: format!("an ONNX {found}"),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail};
 use isotrace_inputs::nearest;
-use isotrace_trace::{Format, Selection, Source};
+use isotrace_trace::{Format, Selection, Source, TraceError};
 
 use crate::args::{self, Target};
 use crate::console::{self, Console};
@@ -31,13 +31,22 @@ pub fn run(args: &args::Convert, _console: Console) -> anyhow::Result<u8> {
         isotrace_trace::write_tensors_as(&args.output, format, &selection)
     };
     progress.clear();
-    written?;
+    written.map_err(|error| widening(error, args.widen))?;
     for note in source.notes() {
         console::complain("warning:", &format!("{}: {note}", args.input.display()));
     }
     let tensors = if all == 1 { "1 tensor" } else { &format!("{all} tensors") };
     console::print(&format!("wrote {tensors} from a {} to {}\n", source.kind(), args.output.display()))?;
     Ok(0)
+}
+
+/// A narrow float has another way than another format.
+fn widening(error: TraceError, widened: bool) -> anyhow::Error {
+    let narrow = match error.cause() {
+        TraceError::Inexpressible { dtype, .. } => dtype.is_float() && dtype.size() < 4 && !widened,
+        _ => false,
+    };
+    if narrow { anyhow!("{error}, or give --widen to write it as f32") } else { error.into() }
 }
 
 fn noted(source: &Source) -> String {
