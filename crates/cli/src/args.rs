@@ -23,6 +23,7 @@ Examples:
   isotrace diff a.onnx b.onnx --inputs inputs.npz   compare on these
   isotrace diff a.onnx b.onnx --json report.json    also write the report for programs
   isotrace run a.onnx -o outputs.npz                run one model
+  isotrace compare x.safetensors y.npz              compare tensors on disk
 
 Exit status of diff: 0 the same up to rounding, 1 different, 2 an error, 3 no conclusion.";
 
@@ -43,6 +44,12 @@ pub enum Command {
     /// Run one model
     #[command(after_help = RUN)]
     Run(Run),
+    /// Compare the tensors of two files, folders or traces
+    #[command(after_help = COMPARE)]
+    Compare(Compare),
+    /// Tell what tensors hold
+    #[command(after_help = STATS)]
+    Stats(Stats),
     /// Write the tensors of a file, folder or trace in another format
     #[command(after_help = CONVERT)]
     Convert(Convert),
@@ -244,6 +251,75 @@ pub struct Inputs {
     pub seed: u64,
 }
 
+const COMPARE: &str = "\
+Examples:
+  isotrace compare expected.npz got.npz
+  isotrace compare run-a.trace run-b.trace --map h.0.attn=layers.0.attention
+  isotrace compare x.safetensors y.safetensors --like numpy --rtol 1e-3
+  isotrace compare x.npy y.npy --json - | jq '.tensors[] | select(.status == \"beyond\")'
+
+Without --like, types are judged by the tolerances of torch.testing.assert_close, and may differ. NaN is never
+close to anything. Relative tolerances are relative to Y, relative differences in the table to X.
+
+Exit status: 0 within tolerance, 1 beyond, 2 an error, 3 nothing was compared.";
+
+/// Compare tensors.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// A file or folder of tensors, or a trace
+    pub x: PathBuf,
+    /// What to hold it against
+    pub y: PathBuf,
+    /// Pair a tensor of X with one of Y: names with `=` between them, or a JSON file {"name in X": "name in Y"}; may
+    /// be repeated. Others are paired by equal names
+    #[arg(long, value_name = "X=Y")]
+    pub map: Vec<String>,
+    /// Decide exactly as this tool would
+    #[arg(long, value_name = "TOOL")]
+    pub like: Option<Like>,
+    /// The relative tolerance, in place of the type's or the tool's
+    #[arg(long, value_name = "R", value_parser = tolerance)]
+    pub rtol: Option<f64>,
+    /// The absolute tolerance, in place of the type's or the tool's
+    #[arg(long, value_name = "A", value_parser = tolerance)]
+    pub atol: Option<f64>,
+    /// Write what was found as JSON to this file; `-` writes it to the standard output instead of text
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Show every tensor, and look closely at each that differs
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// A tool whose judgement is reproduced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Like {
+    /// `torch.testing.assert_close(x, y)`
+    Torch,
+    /// `numpy.allclose(x, y)`
+    Numpy,
+    /// Polygraphy's `CompareFunc.simple()`
+    Polygraphy,
+}
+
+const STATS: &str = "\
+Examples:
+  isotrace stats weights.safetensors
+  isotrace stats run.trace h.0.attn h.1.attn
+  isotrace stats weights.gguf --json - | jq '.tensors[] | select(.warnings != [])'";
+
+/// Tell what tensors hold.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// A file or folder of tensors, or a trace
+    pub file: PathBuf,
+    /// Only these tensors, and all there is to tell of them; `*` stands for any text
+    pub names: Vec<String>,
+    /// Write what was found as JSON to this file; `-` writes it to the standard output instead of text
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
 /// The form of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -263,6 +339,14 @@ pub enum Narrow {
 pub enum Precision {
     F32,
     F64,
+}
+
+/// A tolerance: not negative, not NaN.
+fn tolerance(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x >= 0.0 && x.is_finite() => Ok(x),
+        _ => Err("expected a number from 0 on, such as 1e-5".to_owned()),
+    }
 }
 
 /// `NAME=VALUE`; a name may hold `=`, a value does not.

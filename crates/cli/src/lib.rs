@@ -9,6 +9,7 @@ mod commands;
 mod console;
 mod interrupt;
 mod load;
+mod page;
 mod progress;
 
 use std::ffi::OsString;
@@ -33,6 +34,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let done = std::panic::catch_unwind(|| match &cli.command {
         Command::Diff(diff) => commands::diff::run(diff, console),
         Command::Run(run) => commands::run::run(run, console),
+        Command::Compare(compare) => commands::compare::run(compare, console),
+        Command::Stats(stats) => commands::stats::run(stats, console),
         Command::Convert(convert) => commands::convert::run(convert, console),
         Command::Ops { json } => commands::ops::run(*json, console),
         Command::Completions { shell } => commands::completions::run(*shell),

@@ -155,16 +155,14 @@ impl Steps {
             _ => with_float(x, allowed),
         };
         let allowed = if rule == Rule::Torch { difference } else { allowed };
-        // NumPy takes a Python number in the type of the array it meets, torch in f32 at least.
-        let scalar = match rule {
-            Rule::Torch => |p: Precision| p.max(Precision::F32),
-            _ => |p| p,
+        // NumPy takes a Python number in the type of the array it meets; torch does so in sums, and takes f32 at least
+        // in products; Polygraphy compares with it in f64.
+        let (rtol, atol) = match rule {
+            Rule::Numpy => (allowed.round(rtol), allowed.round(atol)),
+            Rule::Torch => (allowed.max(Precision::F32).round(rtol), allowed.round(atol)),
+            Rule::Polygraphy => (rtol, atol),
         };
-        let (r, a) = match rule {
-            Rule::Polygraphy => (difference.max(allowed), difference),
-            _ => (allowed, allowed),
-        };
-        Self { rule, difference, allowed, rtol: scalar(r).round(rtol), atol: scalar(a).round(atol), integers }
+        Self { rule, difference, allowed, rtol, atol, integers }
     }
 
     fn inexact(dtype: DType) -> bool {
@@ -173,6 +171,11 @@ impl Steps {
 
     /// Two numbers; `equal` where they are the same in their own types.
     fn close(&self, x: f64, y: f64, equal: bool) -> bool {
+        self.apart(x, y, x - y, equal)
+    }
+
+    /// The same with the difference, which may be known better than the numbers.
+    fn apart(&self, x: f64, y: f64, d: f64, equal: bool) -> bool {
         let Self { difference, allowed, rtol, atol, .. } = *self;
         match self.rule {
             Rule::Torch => {
@@ -194,13 +197,22 @@ impl Steps {
                 (d <= limit && py.is_finite()) || px == difference.round(py)
             }
             Rule::Polygraphy => {
-                let d = if self.integers { (x - y).abs() } else { difference.round(x - y).abs() };
+                let d = difference.round(d).abs();
                 let y = if y == 0.0 && !self.integers { f64::EPSILON } else { y };
                 let rel = difference.max(allowed).round(d / y.abs());
                 // NaN is never within.
                 d <= atol || rel <= rtol
             }
         }
+    }
+}
+
+/// An integer difference as NumPy has it in the type to which Polygraphy widens `dtype`.
+fn wrapped(dtype: DType, d: i128) -> f64 {
+    match dtype {
+        DType::I64 | DType::U32 => (d as i64).wrapping_abs() as f64,
+        DType::U64 => d as u64 as f64,
+        _ => f64::from((d as i32).wrapping_abs()),
     }
 }
 
@@ -346,14 +358,12 @@ impl Judge {
         }
         let steps = &self.look.steps;
         if let (Some(a), Some(b)) = (number::integers(x), number::integers(y)) {
-            let both_bool = x.dtype() == DType::Bool && y.dtype() == DType::Bool;
+            let wraps = x.dtype() == y.dtype() && self.tolerance.rule == Rule::Polygraphy;
             return (0..x.len())
                 .filter(|&i| {
                     let (a, b) = (a(i), b(i));
-                    if self.tolerance.rule == Rule::Polygraphy && both_bool {
-                        return a != b;
-                    }
-                    !steps.close(a as f64, b as f64, a == b)
+                    let d = if wraps { wrapped(x.dtype(), a - b) } else { (a - b) as f64 };
+                    !steps.apart(a as f64, b as f64, d, a == b)
                 })
                 .count() as u64;
         }
