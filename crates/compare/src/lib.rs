@@ -23,6 +23,7 @@ mod isa;
 mod judge;
 mod kernel;
 mod number;
+mod stats;
 mod summary;
 mod sums;
 
@@ -34,6 +35,7 @@ pub use examine::{Along, Examination, Worst, examine};
 use isa::Level;
 use judge::Judge;
 pub use judge::{Judgement, Rule, Tolerance};
+pub use stats::{Stats, describe};
 pub use summary::four_letters;
 use sums::Sums;
 
