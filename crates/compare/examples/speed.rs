@@ -1,60 +1,94 @@
-//! Speed against a plain read of the same memory.
-#![allow(clippy::print_stdout)]
-use isotrace_tensor::{Tensor, bf16, f16};
+//! The speed of comparing two tensors, against a plain read of the same memory.
+//!
+//!     cargo run --release -p isotrace-compare --example speed [MiB a side] [type]
+
+#![expect(clippy::print_stdout, reason = "what a program for the command line is for")]
+
+use std::hint::black_box;
 use std::time::Instant;
 
+use isotrace_compare::compare;
+use isotrace_tensor::{Element, Tensor, bf16, f16};
+use rayon::prelude::*;
+
+/// Bytes that a thread takes at once.
+const CHUNK: usize = 1 << 18;
+/// Runs, of which the fastest counts.
+const RUNS: usize = 7;
+
+/// Reads both and does next to nothing with them.
 fn read(a: &[u8], b: &[u8]) -> u64 {
-    let (a, b): (&[u64], &[u64]) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b));
-    let mut lanes = [0u64; 32];
-    for (x, y) in a.as_chunks::<32>().0.iter().zip(b.as_chunks::<32>().0) {
-        for l in 0..32 {
-            lanes[l] ^= x[l] ^ y[l];
+    let one = |(a, b): (&[u8], &[u8])| {
+        let (a, b): (&[u64], &[u64]) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b));
+        let mut lanes = [0u64; 32];
+        for (x, y) in a.as_chunks::<32>().0.iter().zip(b.as_chunks::<32>().0) {
+            for (lane, (x, y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
+                *lane ^= x ^ y;
+            }
         }
-    }
-    lanes.iter().fold(0, |a, b| a ^ b)
+        lanes.iter().fold(0, |a, b| a ^ b)
+    };
+    a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).map(one).reduce(|| 0, |a, b| a ^ b)
 }
 
-fn two_streams(a: &[u8], b: &[u8]) -> u64 {
-    const CHUNK: usize = 1 << 18;
-    use rayon::prelude::*;
-    a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).map(|(a, b)| read(a, b)).reduce(|| 0, |a, b| a ^ b)
+/// Seconds of the fastest run.
+fn best(mut run: impl FnMut()) -> f64 {
+    let time = |()| {
+        let start = Instant::now();
+        run();
+        start.elapsed().as_secs_f64()
+    };
+    std::iter::repeat_n((), RUNS).map(time).fold(f64::INFINITY, f64::min)
 }
 
-fn best(mut f: impl FnMut()) -> f64 {
-    (0..std::env::var("REPS").map_or(7, |s| s.parse().unwrap()))
-        .map(|_| {
-            let t = Instant::now();
-            f();
-            t.elapsed().as_secs_f64()
-        })
-        .fold(f64::INFINITY, f64::min)
+/// From -0.5 to 0.5, by a hash of the place.
+fn noise(i: usize) -> f64 {
+    ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / f64::from(1 << 24) - 0.5
+}
+
+fn value(i: usize) -> f64 {
+    2.0 * (noise(i) + noise(i.wrapping_mul(31) + 7) + noise(i ^ 0x5555_5555))
+}
+
+/// One type: numbers, and others that are about `apart` of them away.
+fn case<T: Element>(bytes: usize, apart: f64, of: impl Fn(f64) -> T) {
+    let n = bytes / size_of::<T>();
+    let a = Tensor::vector((0..n).map(|i| of(value(i))).collect());
+    let b = Tensor::vector(
+        (0..n).map(|i| of(value(i) * (1.0 + apart * noise(i + 99)) + 1e-5 * apart * noise(i * 3))).collect(),
+    );
+    let plain = best(|| {
+        black_box(read(a.bytes(), b.bytes()));
+    });
+    let full = best(|| {
+        black_box(compare(&a, &b).expect("both have one shape"));
+    });
+    let speed = |seconds: f64| 2.0 * bytes as f64 / seconds / 1e9;
+    println!(
+        "{:5} read {:6.1} GB/s  compare {:6.1} GB/s  {:5.1} %",
+        T::DTYPE.name(),
+        speed(plain),
+        speed(full),
+        100.0 * plain / full
+    );
 }
 
 fn main() {
-    let mib: usize = std::env::args().nth(1).map_or(512, |s| s.parse().unwrap());
-    let only = std::env::args().nth(2);
-    let bytes = mib << 20;
-    let noise = |i: usize| {
-        let h = (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        ((h >> 40) as f64 / (1u64 << 24) as f64) - 0.5
-    };
-    let value = |i: usize| (noise(i) + noise(i.wrapping_mul(31) + 7) + noise(i ^ 0x5555_5555)) * 2.0;
-    macro_rules! case {
-        ($name:literal, $t:ty, $size:literal, $of:expr, $eps:expr) => {
-            if only.as_deref().is_none_or(|o| o == $name) {
-            let n = bytes / $size;
-            let a: Vec<$t> = (0..n).map(|i| $of(value(i))).collect();
-            let b: Vec<$t> = (0..n).map(|i| $of(value(i) * (1.0 + $eps * noise(i + 99)) + 1e-5 * $eps * noise(i * 3))).collect();
-            let (a, b) = (Tensor::vector(a), Tensor::vector(b));
-            let read = best(|| { std::hint::black_box(two_streams(a.bytes(), b.bytes())); });
-            let full = best(|| { std::hint::black_box(isotrace_compare::compare(&a, &b).unwrap()); });
-            let m = isotrace_compare::compare(&a, &b).unwrap();
-            println!("{:5} read {:6.1} GB/s  compare {:6.1} GB/s  {:5.1} %   max_abs {:e} rel {:e} ulp {:?} cos {}", $name, 2.0 * bytes as f64 / read / 1e9, 2.0 * bytes as f64 / full / 1e9, 100.0 * read / full, m.max_abs, m.max_rel, m.max_ulp, m.cosine);
-            }
-        };
+    let mut args = std::env::args().skip(1);
+    let bytes =
+        args.next().map_or(512, |mib| mib.parse().expect("the first argument is a number of MiB")) << 20;
+    let only = args.next();
+    let wanted = |name: &str| only.as_deref().is_none_or(|o| o == name);
+    if wanted("f32") {
+        case(bytes, 1e-6, |x| x as f32);
     }
-    case!("f32", f32, 4, |x| x as f32, 1e-6);
-    case!("f64", f64, 8, |x| x, 1e-12);
-    case!("f16", f16, 2, f16::from_f64, 2e-3);
-    case!("bf16", bf16, 2, bf16::from_f64, 1e-2);
+    if wanted("f64") {
+        case(bytes, 1e-12, |x| x);
+    }
+    if wanted("f16") {
+        case(bytes, 2e-3, f16::from_f64);
+    }
+    if wanted("bf16") {
+        case(bytes, 1e-2, bf16::from_f64);
+    }
 }
