@@ -96,10 +96,10 @@ impl Checker<'_, '_> {
                 "minLength" => self.count(rule, value.as_str().map(str::len), path, |n, limit| n >= limit),
                 "maxLength" => self.count(rule, value.as_str().map(str::len), path, |n, limit| n <= limit),
                 "minProperties" => {
-                    self.count(rule, value.as_object().map(Map::len), path, |n, limit| n >= limit)
+                    self.count(rule, value.as_object().map(Map::len), path, |n, limit| n >= limit);
                 }
                 "maxProperties" => {
-                    self.count(rule, value.as_object().map(Map::len), path, |n, limit| n <= limit)
+                    self.count(rule, value.as_object().map(Map::len), path, |n, limit| n <= limit);
                 }
                 "allOf" => {
                     for part in rule.as_array().into_iter().flatten() {
