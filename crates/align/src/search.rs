@@ -347,7 +347,17 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
         let mut queue = BinaryHeap::new();
         let mut queued = FxHashSet::default();
         let mut guessed = FxHashSet::default();
+        // What a guess is computed from cannot follow from it: such a match is an accident of the formula.
+        let mut earlier = FxHashSet::default();
         for (point, candidate, relation) in guesses {
+            let behind = Region::behind(judge.a, &[*candidate], |v| log.a_matched[v.index()], DEPTH);
+            earlier.extend(
+                behind
+                    .nodes
+                    .iter()
+                    .flat_map(|&n| judge.a.graph().node(n).writes())
+                    .map(|v| judge.index.class(v)),
+            );
             log.save(state, *point);
             let shadow = state.shadow[point.index()].clone();
             if shadow.is_none() {
@@ -386,7 +396,8 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
                 let now = state.matched[v.index()].clone();
                 if let Some(m) = &now {
                     let class = judge.index.class(m.a);
-                    let fresh = before.is_none() && !m.degenerate && !guessed.contains(&class);
+                    let later = !guessed.contains(&class) && !earlier.contains(&class);
+                    let fresh = before.is_none() && !m.degenerate && later;
                     if fresh && !log.a_matched[m.a.index()] {
                         confirmed += 1;
                         site = site.or(Some((v, m.a)));

@@ -228,6 +228,18 @@ pub fn feeds_mask(side: &Side<'_>, v: ValueId) -> bool {
     hides
 }
 
+/// Whether a factor is off by so little that the function is meant to be the same.
+pub fn is_nearly_right(ratio: f64) -> bool {
+    (ratio - 1.0).abs() < 0.02
+}
+
+/// Whether numbers leave some elements out and make the others larger in return, as dropout does.
+pub fn drops(tensor: &Tensor) -> bool {
+    let Ok(x) = tensor.to_f64() else { return false };
+    let kept = x.iter().copied().fold(0.0, f64::max);
+    kept > 1.0 && x.len() > 2 && x.contains(&0.0) && x.iter().all(|v| *v == 0.0 || *v == kept)
+}
+
 /// Whether what a node writes becomes, with nothing but masks and layouts between, the argument of a softmax.
 pub fn is_score(side: &Side<'_>, n: NodeId) -> bool {
     let mut at = n;
@@ -390,6 +402,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         _ if truth => "mask",
         _ if whole && node.writes().any(|v| feeds_mask(side, v)) => "mask",
         _ if whole => "index",
+        "Mul" if constant.as_ref().is_some_and(|(_, t)| drops(t)) => "mode",
         "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
         "Add" | "Sub" | "Mul" | "Div" => match constant {
             Some((slot, tensor)) => of_constant(side, n, slot, tensor),

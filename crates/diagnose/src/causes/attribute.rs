@@ -115,12 +115,19 @@ fn push(
         None => changed.attributes.remove(name),
     };
     let Some(patch) = Patch::new(&changed, Patch::sources_of(node)) else { return };
+    // The sigmoid's argument is scaled by what a fused node calls alpha.
+    let scaled = match (node.op.as_str(), node.attributes.get(name), changed.attributes.get(name)) {
+        ("QuickGelu", Some(Setting::Float(x)), Some(Setting::Float(y))) => {
+            role::is_nearly_right(f64::from(*x) / f64::from(*y))
+        }
+        _ => false,
+    };
     out.push(Proposal {
         patches: vec![(n, patch)],
         nodes_b: vec![n],
         nodes_a,
         edge: None,
-        class: role::of_attribute(&node.op, name),
+        class: if scaled { "scale" } else { role::of_attribute(&node.op, name) },
         summary: format!("{name} of {} is {own}, in A it is {theirs}", label(site.judge.b, n)),
         change: format!("{name} = {theirs}"),
         cost,

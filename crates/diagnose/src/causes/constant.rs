@@ -119,7 +119,7 @@ fn name(
     let theirs = &site.judge.a.graph().value(a).name;
     if let Some((x, y)) = single(own).zip(single(right)) {
         return (
-            of_factor(site, n, general),
+            of_factor(site, n, general, x / y),
             format!("{}, where A's {theirs:?} is {}{}", pool::shown(x), pool::shown(y), ratio(x, y)),
         );
     }
@@ -132,6 +132,9 @@ fn name(
     }
     if let Some(narrow) = rounded(own, right) {
         return ("precision", format!("which is A's {theirs:?} rounded to {narrow}"));
+    }
+    if let Some(bits) = shortened(own, right) {
+        return ("precision", format!("which is A's {theirs:?} with {bits} bits of mantissa"));
     }
     if on_a_coarse_grid(own, right) {
         return ("quantisation", format!("which is A's {theirs:?} on a grid of a few levels a row"));
@@ -159,10 +162,10 @@ fn name(
     (general, format!("which differs from A's {theirs:?} {}", where_differs(own, right)))
 }
 
-/// A factor of which both sides have one, before or after a non-linearity, is part of it.
-fn of_factor(site: &Site<'_, '_, '_>, n: NodeId, general: &'static str) -> &'static str {
+/// A factor of which both sides have one, before or after a non-linearity, is part of it; unless it is nearly right.
+fn of_factor(site: &Site<'_, '_, '_>, n: NodeId, general: &'static str, ratio: f64) -> &'static str {
     let part = general == "scale" && role::is_beside_activation(site.judge.b, n);
-    if part { "activation" } else { general }
+    if part && !role::is_nearly_right(ratio) { "activation" } else { general }
 }
 
 fn single(t: &Tensor) -> Option<f64> {
@@ -245,7 +248,7 @@ fn propose_number(
         let Ok(shadow) = Tensor::full(own.shape(), y) else { continue };
         let Ok(low) = shadow.cast(declared.dtype()) else { continue };
         let mut sources = Patch::sources_of(node);
-        let class = of_factor(site, n, role::of_constant(site.judge.b, n, slot, &shadow));
+        let class = of_factor(site, n, role::of_constant(site.judge.b, n, slot, &shadow), x / y);
         sources[slot] = Source::Tensor { declared: low, shadow };
         let Some(patch) = Patch::new(node, sources) else { continue };
         out.push(Proposal {
@@ -289,22 +292,61 @@ fn rounded(own: &Tensor, right: &Tensor) -> Option<DType> {
         .find(|&d| right.cast(d).and_then(|t| t.cast(own.dtype())).is_ok_and(|t| pool::same_numbers(&t, own)))
 }
 
-/// Whether each row of `own` lies near `right` and on at most 256 evenly spaced levels.
+/// The bits of mantissa that are left of `right` in `own`, where fewer than a float has are (TF32 keeps 10).
+fn shortened(own: &Tensor, right: &Tensor) -> Option<u32> {
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let used = |t: &[f64]| {
+        t.iter()
+            .filter(|v| **v != 0.0 && v.is_finite())
+            .map(|v| 52 - (v.to_bits() & ((1 << 52) - 1) | 1 << 52).trailing_zeros())
+            .max()
+    };
+    let (left, before) = (used(&x)?, used(&y)?);
+    let near = |(x, y): (&f64, &f64)| (x - y).abs() <= y.abs() * f64::powi(2.0, -(left as i32));
+    (x.len() >= 16 && (3..20).contains(&left) && before > left + 2 && x.iter().zip(y.iter()).all(near))
+        .then_some(left)
+}
+
+/// Whether `own` lies near `right` and, as a whole or in each row or column, on at most 256 evenly spaced levels.
 fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
     let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
-    if x.len() < 64 || x.iter().zip(y.iter()).any(|(x, y)| (x - y).abs() > largest / 100.0) {
+    if x.len() < 64 || x.iter().zip(y.iter()).any(|(x, y)| (x - y).abs() > largest / 8.0) {
         return false;
     }
-    let mut levels: Vec<f64> = x.to_vec();
+    let width = own.shape().last().copied().unwrap_or(1).max(1);
+    let rows = || x.chunks(width).all(evenly_spaced);
+    let columns =
+        || (0..width).all(|j| evenly_spaced(&x.iter().skip(j).step_by(width).copied().collect::<Vec<_>>()));
+    // What was on such a grid before is not known to have been put there.
+    let news = |grid: &dyn Fn(&[f64]) -> bool| grid(&x) && !grid(&y);
+    news(&|t| evenly_spaced(t)) || width >= 64 && rows() || x.len() / width >= 64 && columns()
+}
+
+/// Whether numbers are whole multiples of a step that is at least a 256th of their range.
+///
+/// The step is the one that the numbers themselves suggest: from the smallest gap between two of them, refined on
+/// ever larger gaps, so that neither rounding of the numbers nor levels that none of them takes mislead.
+fn evenly_spaced(x: &[f64]) -> bool {
+    let mut levels = x.to_vec();
     levels.sort_unstable_by(f64::total_cmp);
-    levels.dedup_by(|p, q| (*p - *q).abs() <= 1e-6 * largest);
-    let gap = levels.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
-    let even = |l: &f64| ((l - levels[0]) / gap - ((l - levels[0]) / gap).round()).abs() < 0.02;
-    levels.len() > 1
-        && levels.len() <= 256
-        && levels.len() * 4 <= x.len().max(64 * 4)
-        && levels.iter().all(even)
+    let (Some(&low), Some(&high)) = (levels.first(), levels.last()) else { return false };
+    let range = high - low;
+    levels.dedup_by(|p, q| (*p - *q).abs() <= 1e-6 * range);
+    if range <= 0.0 || levels.len() < 3 || levels.len() > 256 {
+        return false;
+    }
+    let mut step = levels.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
+    for l in &levels[1..] {
+        let steps = ((l - low) / step).round();
+        if ((l - low) / step - steps).abs() > 0.1 {
+            return false;
+        }
+        step = (l - low) / steps;
+    }
+    let on = |l: &f64| ((l - low) / step - ((l - low) / step).round()).abs() < 0.01;
+    // Numbers that happen to lie so are few against the levels they could take.
+    (range / step).round() <= 256.0 && levels.iter().all(on)
 }
 
 /// By how many rows `own` is `right` moved along the last axis but one (what runs over the end aside).

@@ -97,13 +97,13 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         Some("mode")
     } else if any(&|op| role::is_normalisation(op) || op == "ReduceMean") {
         Some("normalisation")
+    } else if any(&|op| op == "Pad") {
+        Some("padding")
     } else if any(&|op| matches!(op, "Where" | "And" | "Or" | "Not" | "Trilu")) {
         Some("mask")
     } else if any(&|op| matches!(op, "Slice" | "Gather" | "Concat" | "Split" | "GatherElements" | "GatherND"))
     {
         Some("index")
-    } else if any(&|op| op == "Pad") {
-        Some("padding")
     } else {
         weights(site)
     }
