@@ -65,7 +65,7 @@ type Fit = (&'static str, fn(f64) -> bool);
 
 /// Ten bits of significand and eight of exponent.
 fn tf32(x: f64) -> bool {
-    (x as f32).to_bits() & 0x1fff == 0 && f64::from(x as f32) == x
+    (x as f32).to_bits().trailing_zeros() >= 13 && f64::from(x as f32) == x
 }
 
 const FITS: [Fit; 4] = [
