@@ -1,10 +1,11 @@
 //! A tensor in chunks of a fixed size, shared among threads and put together in a fixed order.
 
-use isotrace_tensor::{bf16, f16};
+use isotrace_tensor::{View, bf16, f16};
 
 use crate::isa::{Isa, Job, Level};
 use crate::judge::FirstLook;
 use crate::kernel::{Pass, Real};
+use crate::strided::{PANEL, Plan};
 use crate::sums::Sums;
 
 /// Tiles a chunk: a MiB a side, some 100 microseconds.
@@ -68,6 +69,23 @@ macro_rules! chunk {
             }
         }
 
+        impl Job for Panels<'_, '_, $t> {
+            type Out = Sums;
+
+            #[inline(always)]
+            fn run<I: Isa>(self, isa: I) -> Sums {
+                let mut pass = Pass::<$t, $lanes>::new(self.narrow);
+                let (mut x, mut y) = (vec![<$t>::default(); PANEL], vec![<$t>::default(); PANEL]);
+                for n in self.range {
+                    let panel = self.plan.panel(n);
+                    let len = self.plan.gather(0, self.x.data(), &panel, &mut x);
+                    self.plan.gather(1, self.y.data(), &panel, &mut y);
+                    pass.feed(isa, &x[..len], &y[..len], false, |k| self.plan.place(&panel, k));
+                }
+                pass.finish()
+            }
+        }
+
         impl Slices for $t {
             const CHUNK: usize = TILES * Pass::<$t, $lanes>::TILE;
 
@@ -77,6 +95,10 @@ macro_rules! chunk {
 
             fn chunk(level: Level, chunk: Chunk<'_, Self>) -> Sums {
                 level.run(chunk)
+            }
+
+            fn panels(level: Level, panels: Panels<'_, '_, Self>) -> Sums {
+                level.run(panels)
             }
         }
     )* };
@@ -96,8 +118,35 @@ pub(crate) trait Slices: Copy + Sync + 'static {
 
     /// As f64, exactly.
     fn wide(self) -> f64;
+    /// Some panels of two views.
+    fn panels(level: Level, panels: Panels<'_, '_, Self>) -> Sums;
     /// One chunk.
     fn chunk(level: Level, chunk: Chunk<'_, Self>) -> Sums;
+}
+
+/// Some panels of two views.
+pub(crate) struct Panels<'p, 't, T> {
+    x: &'p View<'t, T>,
+    y: &'p View<'t, T>,
+    plan: &'p Plan,
+    range: std::ops::Range<usize>,
+    narrow: bool,
+}
+
+/// Panels a piece.
+const GROUP: usize = 64;
+
+/// Over two views of one shape.
+pub(crate) fn views<T: Slices + Send>(level: Level, x: &View<'_, T>, y: &View<'_, T>) -> Sums {
+    if x.is_contiguous() && y.is_contiguous() {
+        let len = x.len();
+        return slices(level, &x.data()[..len], &y.data()[..len], None);
+    }
+    let (plan, narrow) = (Plan::new(x, y), x.len() >= FEW);
+    tree(0, plan.len().div_ceil(GROUP), &|k| {
+        let range = k * GROUP..((k + 1) * GROUP).min(plan.len());
+        T::panels(level, Panels { x, y, plan: &plan, range, narrow })
+    })
 }
 
 /// Over two slices of one length.

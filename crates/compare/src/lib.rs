@@ -14,7 +14,7 @@
 //!
 //! Elements are taken in blocks of a fixed size whose sums are combined pairwise in a fixed order, so that the
 //! result has the same bits for any number of threads, and rounding grows with the logarithm of the length.
-//! A block without NaN and infinities, nearly every one, goes through loops without branches.
+//! A tile without NaN and infinities, nearly every one, goes through loops without branches; see `kernel`.
 
 mod accumulate;
 mod elements;
@@ -24,10 +24,11 @@ mod judge;
 mod kernel;
 mod number;
 mod stats;
+mod strided;
 mod summary;
 mod sums;
 
-use isotrace_tensor::{DType, Tensor, bf16, f16};
+use isotrace_tensor::{DType, Tensor, View, bf16, f16};
 
 use accumulate::Slices;
 use elements::Element;
@@ -147,7 +148,40 @@ fn pass(a: &Tensor, b: &Tensor, tolerance: Option<Tolerance>) -> Result<(Metrics
     if !(da.is_float() && db.is_float()) {
         sums.at_least[0] = sums.different;
     }
-    Ok((finish(&sums, a, da.is_float() && db.is_float()), sums.beyond))
+    Ok((finish(&sums, a.shape(), da.is_float() && db.is_float()), sums.beyond))
+}
+
+/// A float type of which views can be compared without a copy: f64, f32, f16, bf16.
+pub trait Real: isotrace_tensor::Element + sealed::Sealed {}
+
+mod sealed {
+    #[expect(private_bounds, reason = "nobody outside may implement it, nor call what is behind it")]
+    pub trait Sealed: crate::accumulate::Slices {}
+}
+
+macro_rules! reals {
+    ($($t:ty),*) => { $(
+        impl sealed::Sealed for $t {}
+        impl Real for $t {}
+    )* };
+}
+
+reals!(f64, f32, f16, bf16);
+
+/// Compares two views, permuted, broadcast or cut out, without copying more than a few KiB at a time.
+///
+/// The same metrics as for contiguous copies of both; what is a sum differs by rounding, because the order in memory
+/// decides the order of summation.
+pub fn compare_views<T: Real>(a: &View<'_, T>, b: &View<'_, T>) -> Result<Metrics, CompareError> {
+    if a.shape() != b.shape() {
+        return Err(CompareError::Shapes { a: a.shape().to_vec(), b: b.shape().to_vec() });
+    }
+    let sums = if a.is_empty() { Sums::default() } else { accumulate::views(Level::best(), a, b) };
+    let sums = elements::rescaled(sums, |scale| {
+        let (x, y) = (a.to_contiguous(), b.to_contiguous());
+        elements::over(x.len(), scale, |i| Element::reals(x[i].wide(), y[i].wide(), || 0))
+    });
+    Ok(finish(&sums, a.shape(), true))
 }
 
 /// Two tensors of one float type with loops of its own.
@@ -182,8 +216,9 @@ fn by_reader(a: &Tensor, b: &Tensor) -> Sums {
     .in_groups_of(parts)
 }
 
-fn finish(sums: &Sums, a: &Tensor, ulps: bool) -> Metrics {
-    let count = a.len().max(1) as f64;
+fn finish(sums: &Sums, shape: &[usize], ulps: bool) -> Metrics {
+    let len: usize = if shape.contains(&0) { 0 } else { shape.iter().product() };
+    let count = len.max(1) as f64;
     let lost = sums.nan_against_number > 0;
     let or_nan = |x: f64| if lost { f64::NAN } else { x };
     let ratio = |over: f64, under: f64| match (over, under) {
@@ -200,7 +235,7 @@ fn finish(sums: &Sums, a: &Tensor, ulps: bool) -> Metrics {
         _ => (sums.product / norm_a / norm_b).clamp(-1.0, 1.0),
     };
     Metrics {
-        len: a.len(),
+        len,
         different: sums.different,
         max_abs: or_nan(sums.max_abs),
         mean_abs: or_nan(sums.sum_abs / count),
@@ -208,13 +243,13 @@ fn finish(sums: &Sums, a: &Tensor, ulps: bool) -> Metrics {
         rel_l2: or_nan(ratio(sums.sum_squares.sqrt(), norm_a)),
         cosine: or_nan(cosine),
         max_ulp: (ulps && !lost).then_some(sums.max_ulp),
-        argmax: sums.first_nan.or(sums.worst).map(|i| unravel(i, a.shape())),
+        argmax: sums.first_nan.or(sums.worst).map(|i| unravel(i, shape)),
         nan: sums.nan,
         inf: sums.inf,
         nan_against_number: sums.nan_against_number,
         largest: sums.largest,
         bits_equal: !sums.bits_differ,
-        ulps: if ulps { histogram(sums, a.len() as u64) } else { Vec::new() },
+        ulps: if ulps { histogram(sums, len as u64) } else { Vec::new() },
     }
 }
 

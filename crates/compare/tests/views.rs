@@ -1,0 +1,68 @@
+//! Views against contiguous copies of themselves.
+
+use isotrace_compare::{Metrics, compare, compare_views};
+use isotrace_tensor::{Tensor, View, f16};
+
+fn same(found: &Metrics, expected: &Metrics, what: &str) {
+    let close = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-6 * b.abs();
+    let exact = |m: &Metrics| {
+        (
+            m.len,
+            m.different,
+            m.max_abs.to_bits(),
+            m.max_rel.to_bits(),
+            m.max_ulp,
+            m.argmax.clone(),
+            m.nan,
+            m.inf,
+        )
+    };
+    assert_eq!(exact(found), exact(expected), "{what}");
+    assert_eq!((&found.ulps, found.bits_equal), (&expected.ulps, expected.bits_equal), "{what}");
+    assert!(close(found.mean_abs, expected.mean_abs) && close(found.rel_l2, expected.rel_l2), "{what}");
+    assert!(close(found.cosine, expected.cosine), "{what}");
+}
+
+#[test]
+fn permuted_broadcast_and_cut_views_are_as_their_copies() {
+    let shapes: [&[usize]; 6] = [&[300, 257], &[3, 70, 5, 64], &[1, 9], &[2, 130, 66], &[5], &[4, 0, 3]];
+    for shape in shapes {
+        let n: usize = shape.iter().product();
+        let mut perms = vec![(0..shape.len()).collect::<Vec<_>>(), (0..shape.len()).rev().collect()];
+        let mut turned: Vec<usize> = (0..shape.len()).collect();
+        turned.rotate_left(1);
+        perms.push(turned);
+        for perm in &perms {
+            // Coarse values, so that the largest difference is met many times and its first place matters.
+            let a: Vec<f32> = (0..n).map(|i| ((i * 7919) % 97) as f32).collect();
+            let target: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
+            let view = View::new(&a, shape).permute(perm);
+            let copy = Tensor::from_vec(&target, view.to_contiguous().into_owned()).unwrap();
+            let mut b: Vec<f32> = copy.as_slice::<f32>().unwrap().to_vec();
+            for (i, v) in b.iter_mut().enumerate() {
+                match i % 11 {
+                    0 => *v += 0.5,
+                    1 if i % 1000 == 1 => *v = f32::NAN,
+                    2 => *v = -*v,
+                    _ => {}
+                }
+            }
+            let b = Tensor::from_vec(&target, b).unwrap();
+            let expected = compare(&copy, &b).unwrap();
+            let found = compare_views(&view, &b.view().unwrap()).unwrap();
+            same(&found, &expected, &format!("{shape:?} {perm:?}"));
+            let swapped = compare_views(&b.view().unwrap(), &view).unwrap();
+            same(&swapped, &compare(&b, &copy).unwrap(), &format!("{shape:?} {perm:?} swapped"));
+        }
+    }
+    let row: Vec<f16> = (0..200).map(|i| f16::from_f32(i as f32 / 8.0)).collect();
+    let wide = View::new(&row, &[1, 200]).broadcast(&[50, 200]).unwrap();
+    let other: Vec<f16> = (0..10_000).map(|i| f16::from_f32((i % 211) as f32 / 8.0)).collect();
+    let copy = Tensor::from_vec(&[50, 200], wide.to_vec()).unwrap();
+    let other = Tensor::from_vec(&[50, 200], other).unwrap();
+    same(
+        &compare_views(&wide, &other.view().unwrap()).unwrap(),
+        &compare(&copy, &other).unwrap(),
+        "broadcast",
+    );
+}
