@@ -154,3 +154,12 @@ class Trace(Mapping):
 
 
 from ._assert import assert_equivalent  # noqa: E402
+
+
+def __getattr__(name: str) -> Any:
+    """Recorders are loaded when they are asked for: their frameworks need not be there."""
+    if name == "torch":
+        import importlib
+
+        return importlib.import_module("isotrace.torch")
+    raise AttributeError(f"module 'isotrace' has no attribute {name!r}")

@@ -10,7 +10,7 @@ use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
 use crate::args::{Level, Runner};
-use crate::load;
+use crate::load::{self, Recording as Taken};
 
 /// Inputs or values of a graph.
 pub type Values = FxHashMap<ValueId, Tensor>;
@@ -20,6 +20,7 @@ pub struct Loaded {
     /// The graph of the user's file.
     user: Graph,
     ran: Option<Prepared>,
+    recorded: Option<Taken>,
 }
 
 impl Loaded {
@@ -31,13 +32,16 @@ impl Loaded {
                  add --backend onnxruntime",
                 path.display()
             ),
-            (Runner::Embedded, None) => Ok(Self { user: load::graph(path)?, ran: None }),
+            (Runner::Embedded, None) => {
+                let (user, recorded) = load::model(path)?;
+                Ok(Self { user, ran: None, recorded })
+            }
             (Runner::Onnxruntime, level) => {
                 // Read here first: what is damaged or hostile is refused before the runtime sees it.
                 let user = load::graph(path)?;
                 let runtime = Runtime::load().map_err(|e| anyhow!("{e}"))?;
                 let ran = Prepared::new(runtime, path, setting(level.unwrap_or(Level::All)))?;
-                Ok(Self { user, ran: Some(ran) })
+                Ok(Self { user, ran: Some(ran), recorded: None })
             }
         }
     }
@@ -50,6 +54,11 @@ impl Loaded {
     /// The graph of what is run.
     pub fn graph(&self) -> &Graph {
         self.ran.as_ref().map_or(&self.user, Prepared::graph)
+    }
+
+    /// What somebody recorded, where the side is a trace.
+    pub fn recorded(&self) -> Option<&Taken> {
+        self.recorded.as_ref()
     }
 
     /// The runtime's form of the model, where somebody else runs it.

@@ -19,7 +19,7 @@ use clap::Parser as _;
 use args::{Cli, Command};
 pub use commands::diff::without_conclusion;
 use console::Console;
-pub use load::graph;
+pub use load::{Recording, brought, graph, model};
 
 /// The status of an error.
 const ERROR: u8 = 2;

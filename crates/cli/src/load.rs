@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use isotrace_graph::Graph;
+use isotrace_graph::{Graph, ValueId};
 use isotrace_inputs::{Request, Tensors};
 use isotrace_onnx::Model;
+use isotrace_report::Warning;
+use isotrace_tensor::Tensor;
+use rustc_hash::FxHashMap;
 
 use crate::args;
 use crate::interrupt;
@@ -18,6 +21,69 @@ pub fn graph(path: &Path) -> anyhow::Result<Graph> {
     // The runtime's blocked layout does not say how wide its blocks are; all of a file's operators together do.
     isotrace_ops::nchwc::annotate(&mut graph).with_context(|| path.display().to_string())?;
     Ok(graph)
+}
+
+/// A model: an ONNX file, or a recording of what somebody ran.
+pub fn model(path: &Path) -> anyhow::Result<(Graph, Option<Recording>)> {
+    if !path.join(isotrace_trace::trace::LOG).is_file() {
+        return Ok((graph(path)?, None));
+    }
+    let named = || path.display().to_string();
+    let trace = isotrace_trace::Trace::open(path)?;
+    let isotrace_aten::Recorded { graph, inputs, values, opaque } =
+        isotrace_aten::recorded(&trace).with_context(named)?;
+    let given = inputs.into_iter().map(|(v, t)| (graph.value(v).name.clone(), t)).collect();
+    let opaque = opaque.into_iter().collect();
+    Ok((graph, Some(Recording { given, values, opaque })))
+}
+
+/// What a recording holds besides its graph.
+pub struct Recording {
+    /// The inputs by name.
+    pub given: Tensors,
+    /// What was recorded of computed values.
+    pub values: FxHashMap<ValueId, Tensor>,
+    /// Operators that nobody here knows, and how many calls of each were taken as they were recorded.
+    pub opaque: Vec<(String, usize)>,
+}
+
+impl Recording {
+    /// The warning where not all of a recording could be judged.
+    pub fn warning(&self, path: &str) -> Option<Warning> {
+        let calls: usize = self.opaque.iter().map(|(_, n)| n).sum();
+        (calls > 0).then(|| Warning {
+            class: "latent".to_owned(),
+            summary: format!(
+                "{path}: {calls} calls of {} operators that isotrace does not know were taken as they were recorded; \
+                 what they compute was not judged",
+                self.opaque.len()
+            ),
+            place: self.opaque.iter().map(|(name, n)| format!("{name} ({n})")).collect(),
+        })
+    }
+}
+
+/// The inputs that recordings among the sides bring along; both must have been fed the same.
+pub fn brought(sides: [(&str, Option<&Recording>); 2]) -> anyhow::Result<Option<(String, Tensors)>> {
+    let mut all: Option<(String, Tensors)> = None;
+    for (path, recording) in sides {
+        let Some(recording) = recording else { continue };
+        match &mut all {
+            None => all = Some((path.to_owned(), recording.given.clone())),
+            Some((first, tensors)) => {
+                for (name, tensor) in &recording.given {
+                    if tensors.get(name).is_some_and(|t| !t.bit_eq(tensor)) {
+                        bail!(
+                            "{first} and {path} were recorded on different inputs (see {name:?}); record both on the \
+                             same"
+                        );
+                    }
+                    tensors.entry(name.clone()).or_insert_with(|| tensor.clone());
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// The tensors of `--inputs`, where it is given.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use bytes::Bytes;
+use isotrace_cli::Recording;
 use isotrace_diagnose::{Detail, Inputs, Options, Source};
 use isotrace_graph::{Graph, Node, ValueId};
 use isotrace_inputs::{Request, Tensors, bind, bind_one};
@@ -40,13 +41,16 @@ enum Given {
 }
 
 impl Given {
-    fn graph(self) -> anyhow::Result<(String, Graph)> {
+    fn graph(self) -> anyhow::Result<(String, Graph, Option<Recording>)> {
         match self {
-            Self::Path(path) => Ok((path.display().to_string(), isotrace_cli::graph(&path)?)),
+            Self::Path(path) => {
+                let (graph, recording) = isotrace_cli::model(&path)?;
+                Ok((path.display().to_string(), graph, recording))
+            }
             Self::Bytes(bytes) => {
                 let mut graph = Model::decode(Bytes::from(bytes), None)?.graph()?;
                 isotrace_ops::nchwc::annotate(&mut graph)?;
-                Ok(("a model in memory".to_owned(), graph))
+                Ok(("a model in memory".to_owned(), graph, None))
             }
         }
     }
@@ -120,9 +124,18 @@ fn diff(
         .collect::<PyResult<_>>()?;
     let interrupts = Interrupts::new();
     let report = py.detach(|| -> anyhow::Result<Report> {
-        let ((path_a, graph_a), (path_b, graph_b)) = (a.graph()?, b.graph()?);
-        let source_a = Source { path: &path_a, graph: &graph_a, recorded: None };
-        let source_b = Source { path: &path_b, graph: &graph_b, recorded: None };
+        let ((path_a, graph_a, taken_a), (path_b, graph_b, taken_b)) = (a.graph()?, b.graph()?);
+        let source_a =
+            Source { path: &path_a, graph: &graph_a, recorded: taken_a.as_ref().map(|r| &r.values) };
+        let source_b =
+            Source { path: &path_b, graph: &graph_b, recorded: taken_b.as_ref().map(|r| &r.values) };
+        let brought = isotrace_cli::brought([(&path_a, taken_a.as_ref()), (&path_b, taken_b.as_ref())])?;
+        if brought.is_some() && given.is_some() {
+            anyhow::bail!(
+                "inputs have no effect on a trace, which was recorded on inputs of its own; leave them out"
+            );
+        }
+        let given = brought.map(|(_, tensors)| tensors).or(given);
         let bound = match bind(&graph_a, &graph_b, &feed.request(given.as_ref())) {
             Ok(bound) => bound,
             Err(e @ isotrace_inputs::InputError::Ambiguous { .. }) => {
@@ -144,6 +157,12 @@ fn diff(
                 made: fed.made.clone(),
             })
             .collect();
+        for (path, taken, side) in [(&path_a, &taken_a, &mut report.a), (&path_b, &taken_b, &mut report.b)] {
+            if let Some(taken) = taken {
+                side.kind = isotrace_report::Source::Trace;
+                report.warnings.extend(taken.warning(path));
+            }
+        }
         report.seed = given.is_none().then_some(feed.seed);
         Ok(report)
     });
@@ -165,7 +184,7 @@ fn run(
     let given = feed.tensors()?;
     let interrupts = Interrupts::new();
     let named = py.detach(|| -> anyhow::Result<_> {
-        let (_, graph) = model.graph()?;
+        let (_, graph, _) = model.graph()?;
         let wanted: Vec<ValueId> = if outputs.iter().any(|n| n == "all") {
             graph.inputs.iter().copied().chain(graph.nodes.iter().flat_map(Node::writes)).collect()
         } else if outputs.is_empty() {

@@ -42,7 +42,13 @@ fn report(args: &args::Diff) -> anyhow::Result<Report> {
     let (a, b) = loaded(args)?;
     let paths = [&args.a, &args.b].map(|p| p.display().to_string());
     let sides = [(paths[0].as_str(), &a), (paths[1].as_str(), &b)];
-    let given = load::given(&args.inputs)?;
+    let given = match load::brought([(&paths[0], a.recorded()), (&paths[1], b.recorded())])? {
+        None => load::given(&args.inputs)?,
+        Some(_) if args.inputs.file.is_some() => {
+            bail!("--inputs has no effect on a trace, which was recorded on inputs of its own; leave it out")
+        }
+        brought => brought,
+    };
     let progress = Progress::new();
     let detail = Detail { budgets: args.json.is_some(), listing: args.format == Format::Sbs };
     let mut weakest: Option<Report> = None;
@@ -98,8 +104,8 @@ fn once(
     detail: Detail,
 ) -> anyhow::Result<Report> {
     let (mut source_a, mut source_b) = (
-        Source { path: path_a, graph: a.graph(), recorded: None },
-        Source { path: path_b, graph: b.graph(), recorded: None },
+        Source { path: path_a, graph: a.graph(), recorded: a.recorded().map(|r| &r.values) },
+        Source { path: path_b, graph: b.graph(), recorded: b.recorded().map(|r| &r.values) },
     );
     let bound = match bind(a.user(), b.user(), request) {
         Ok(bound) => bound,
@@ -124,8 +130,8 @@ fn once(
         show("running ONNX Runtime", 0.0);
     }
     let (run_a, run_b) = (a.record(&bound.a)?, b.record(&bound.b)?);
-    source_a.recorded = run_a.as_ref().map(|r| &r.values);
-    source_b.recorded = run_b.as_ref().map(|r| &r.values);
+    source_a.recorded = source_a.recorded.or(run_a.as_ref().map(|r| &r.values));
+    source_b.recorded = source_b.recorded.or(run_b.as_ref().map(|r| &r.values));
     let (fed_a, fed_b) = (a.carry(&bound.a), b.carry(&bound.b));
     let pairs: Vec<_> =
         bound.pairs.iter().filter_map(|&(va, vb)| Some((a.carried(va)?, b.carried(vb)?))).collect();
@@ -137,6 +143,12 @@ fn once(
         if let (Some(prepared), Some(recording)) = (loaded.prepared(), recording) {
             side.run = Some(backend::told(prepared, recording));
             report.warnings.extend(backend::observed(path, recording));
+        }
+    }
+    for (path, loaded, side) in [(path_a, a, &mut report.a), (path_b, b, &mut report.b)] {
+        if let Some(recorded) = loaded.recorded() {
+            side.kind = isotrace_report::Source::Trace;
+            report.warnings.extend(recorded.warning(path));
         }
     }
     report.inputs = told(&bound);

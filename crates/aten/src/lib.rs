@@ -1,0 +1,248 @@
+//! A recording of PyTorch as a graph that everything else speaks.
+//!
+//! A trace holds the calls of ATen's operators as they ran. [`recorded`] writes each as one or a few of ONNX's operators
+//! (the table is [`lower`]), so that the evaluator, its budgets and the diagnosis work on recordings as they do on
+//! files. One call becomes one node wherever an operator of the same meaning exists: what was recorded is then held
+//! against that node's own budget.
+//!
+//! - Values that nothing computed (parameters, buffers, what was there before) are constants.
+//! - An operator that the table lacks is *opaque*: its outputs are constants with the recorded elements. It is counted,
+//!   and what hangs on it can still be compared, but not through it.
+//! - What the outputs do not depend on is left out.
+
+mod call;
+mod lower;
+
+use std::collections::BTreeMap;
+
+use isotrace_graph::{Dim, Graph, GraphError, Node, TensorType, Value, ValueId};
+use isotrace_tensor::Tensor;
+use isotrace_trace::trace::record::{self, Role};
+use isotrace_trace::{Trace, TraceError};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use call::Call;
+
+/// The version of ONNX's operators in which calls are written.
+const VERSION: i64 = 23;
+
+/// A recording as a graph.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// The graph. Values are called as the trace calls them.
+    pub graph: Graph,
+    /// What was recorded of the graph's inputs.
+    pub inputs: FxHashMap<ValueId, Tensor>,
+    /// What was recorded of computed values.
+    pub values: FxHashMap<ValueId, Tensor>,
+    /// Operators that the table lacks, and how many calls of each there are.
+    pub opaque: BTreeMap<String, usize>,
+}
+
+/// Why a trace is no graph.
+#[derive(Debug, thiserror::Error)]
+pub enum AtenError {
+    /// Nothing was recorded of operators.
+    #[error(
+        "the trace holds no calls of operators, so there is no graph to judge by; record it at the level \"operators\""
+    )]
+    NoNodes,
+    /// Nobody knows what the network gives.
+    #[error(
+        "the trace does not say what the network gives; its recorder was stopped, or the model was not called inside it"
+    )]
+    NoOutputs,
+    /// A value that is needed was not kept.
+    #[error(
+        "value {name:?} was recorded without its elements, and nothing in the trace computes it; record with keeps=\"data\""
+    )]
+    NoData {
+        /// The value.
+        name: String,
+    },
+    /// The trace cannot be read.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// The trace contradicts itself.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// The graph of a trace, with what was recorded of its values.
+pub fn recorded(trace: &Trace) -> Result<Recorded, AtenError> {
+    if trace.nodes().is_empty() {
+        return Err(AtenError::NoNodes);
+    }
+    let whole: Vec<&record::Graph> = trace.graphs().iter().filter(|g| g.within.is_none()).collect();
+    let outputs: Vec<u64> = whole.iter().flat_map(|g| &g.outputs).copied().collect();
+    if outputs.is_empty() {
+        return Err(AtenError::NoOutputs);
+    }
+    let mut builder = Builder::new(trace);
+    for &id in whole.iter().flat_map(|g| &g.inputs) {
+        builder.input(id)?;
+    }
+    let needed = needed(trace, &outputs);
+    for (node, _) in trace.nodes().iter().zip(&needed).filter(|(_, needed)| **needed) {
+        builder.node(node)?;
+    }
+    for id in outputs {
+        let v = builder.read(id)?;
+        if !builder.out.graph.outputs.contains(&v) {
+            builder.out.graph.outputs.push(v);
+        }
+    }
+    builder.out.graph.sort()?;
+    Ok(builder.out)
+}
+
+/// For each node whether the outputs depend on it.
+fn needed(trace: &Trace, outputs: &[u64]) -> Vec<bool> {
+    let mut wanted: FxHashSet<u64> = outputs.iter().copied().collect();
+    let mut needed = vec![false; trace.nodes().len()];
+    for (node, needed) in trace.nodes().iter().zip(&mut needed).rev() {
+        if node.outputs.iter().flatten().any(|id| wanted.contains(id)) {
+            *needed = true;
+            wanted.extend(node.inputs.iter().flatten());
+        }
+    }
+    needed
+}
+
+/// A graph under construction.
+pub(crate) struct Builder<'t> {
+    trace: &'t Trace,
+    places: FxHashMap<u64, usize>,
+    ids: FxHashMap<u64, ValueId>,
+    pub(crate) out: Recorded,
+}
+
+impl<'t> Builder<'t> {
+    fn new(trace: &'t Trace) -> Self {
+        let places = trace.values().iter().enumerate().map(|(at, v)| (v.id, at)).collect();
+        let graph = Graph { name: "main".into(), ..Graph::default() };
+        Self { trace, places, ids: FxHashMap::default(), out: Recorded { graph, ..Recorded::default() } }
+    }
+
+    fn name(&self, id: u64) -> String {
+        self.places.get(&id).map_or_else(|| format!("value {id}"), |&at| self.trace.names()[at].clone())
+    }
+
+    /// The elements of a value, where they were kept.
+    fn elements(&self, id: u64) -> Result<Option<Tensor>, AtenError> {
+        match self.places.get(&id) {
+            Some(&at) if self.trace.has_data(at) => Ok(Some(self.trace.tensor(&self.trace.values()[at])?)),
+            _ => Ok(None),
+        }
+    }
+
+    fn input(&mut self, id: u64) -> Result<(), AtenError> {
+        if self.ids.contains_key(&id) {
+            return Ok(());
+        }
+        let name = self.name(id);
+        let tensor = self.elements(id)?.ok_or(AtenError::NoData { name: name.clone() })?;
+        let shape = Some(tensor.shape().iter().map(|&n| Dim::Fixed(n)).collect());
+        let declared = Some(TensorType { dtype: tensor.dtype(), shape });
+        let v = self.out.graph.add_value(Value { name, constant: None, declared });
+        self.ids.insert(id, v);
+        self.out.graph.inputs.push(v);
+        self.out.inputs.insert(v, tensor);
+        Ok(())
+    }
+
+    /// A value that is read: what nothing before it computed is a constant.
+    fn read(&mut self, id: u64) -> Result<ValueId, AtenError> {
+        match self.ids.get(&id) {
+            Some(&v) => Ok(v),
+            None => self.constant(id),
+        }
+    }
+
+    fn constant(&mut self, id: u64) -> Result<ValueId, AtenError> {
+        let name = self.name(id);
+        let tensor = self.elements(id)?.ok_or(AtenError::NoData { name: name.clone() })?;
+        let v = self.out.graph.add_value(Value { name, constant: Some(tensor), declared: None });
+        self.ids.insert(id, v);
+        Ok(v)
+    }
+
+    /// One call: lowered by the table, or opaque.
+    fn node(&mut self, node: &record::Node) -> Result<(), AtenError> {
+        let inputs: Vec<Option<ValueId>> =
+            node.inputs.iter().map(|id| id.map(|id| self.read(id)).transpose()).collect::<Result<_, _>>()?;
+        let typed = |id: u64| {
+            let value = self.trace.by_id(id)?;
+            self.trace.typed(value).ok()
+        };
+        let given = node.inputs.iter().map(|id| id.and_then(typed)).collect();
+        let wanted: Vec<_> = node.outputs.iter().map(|id| id.and_then(typed)).collect();
+        let mut call = Call::new(&mut self.out.graph, node, inputs, given, wanted);
+        let results = lower::lower(&mut call).unwrap_or_default();
+        let (nodes, made) = call.finish();
+        let kept = results.iter().any(Option::is_some);
+        if !kept && !lower::makes_constants(node) {
+            *self.out.opaque.entry(format!("{}.{}", node.domain, node.op)).or_default() += 1;
+        }
+        let mut renamed: FxHashMap<ValueId, ValueId> = FxHashMap::default();
+        let mut identities = Vec::new();
+        for (at, id) in node.outputs.iter().enumerate() {
+            let Some(id) = *id else { continue };
+            match results.get(at).copied().flatten() {
+                Some(result) => {
+                    let name = self.name(id);
+                    let v = self.out.graph.add_value(Value { name, constant: None, declared: None });
+                    if let Some(tensor) = self.elements(id)? {
+                        self.out.values.insert(v, tensor);
+                    }
+                    self.ids.insert(id, v);
+                    if made.contains(&result) && !renamed.contains_key(&result) {
+                        renamed.insert(result, v);
+                    } else {
+                        identities.push((result, v));
+                    }
+                }
+                // Read later, if at all: then it is a constant.
+                None => {
+                    self.ids.remove(&id);
+                }
+            }
+        }
+        if !kept {
+            return Ok(());
+        }
+        let place = |v: ValueId| renamed.get(&v).copied().unwrap_or(v);
+        let label = label(node, &self.name(node.outputs.iter().flatten().next().copied().unwrap_or(0)));
+        let several = nodes.len() > 1;
+        for mut lowered in nodes {
+            for v in lowered.inputs.iter_mut().chain(&mut lowered.outputs).flatten() {
+                *v = place(*v);
+            }
+            lowered.name = if several { format!("{label}/{}", lowered.op) } else { label.clone() };
+            self.out.graph.nodes.push(lowered);
+        }
+        for (from, to) in identities {
+            self.out.graph.nodes.push(Node {
+                name: label.clone(),
+                domain: String::new(),
+                op: "Identity".into(),
+                version: VERSION,
+                inputs: vec![Some(place(from))],
+                outputs: vec![Some(to)],
+                attributes: BTreeMap::default(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What a node is called: the name of what it computes says module and operator.
+fn label(node: &record::Node, output: &str) -> String {
+    if node.name.is_empty() { output.to_owned() } else { node.name.clone() }
+}
+
+/// Whether a value is part of the network rather than of one run.
+#[must_use]
+pub fn belongs_to_network(role: Role) -> bool {
+    matches!(role, Role::Parameter | Role::Buffer | Role::Constant)
+}

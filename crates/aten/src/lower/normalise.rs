@@ -1,0 +1,118 @@
+//! Normalisations and softmax.
+
+use isotrace_graph::{Attribute, ValueId};
+use isotrace_tensor::DType;
+
+use super::movement::reshaped;
+use super::{Results, Rule, one};
+use crate::call::Call;
+
+pub const RULES: &[(&str, Rule)] = &[
+    ("_fused_rms_norm", rms_norm),
+    ("_log_softmax", |c| softmax(c, "LogSoftmax")),
+    ("_native_batch_norm_legit_no_training", batch_norm),
+    ("_safe_softmax", |c| softmax(c, "Softmax")),
+    ("_softmax", |c| softmax(c, "Softmax")),
+    ("cudnn_batch_norm", batch_norm),
+    ("native_batch_norm", batch_norm),
+    ("native_group_norm", group_norm),
+    ("native_layer_norm", layer_norm),
+];
+
+fn softmax(c: &mut Call<'_>, op: &str) -> Results {
+    let dtype = c.result(0)?.0;
+    let axis = c.axis("dim", c.rank(0)?)?;
+    let x = c.input_as(0, dtype)?;
+    one(c.op(op, &[x], &[("axis", Attribute::Int(axis))]))
+}
+
+/// A tensor filled with one number, for a gain or a shift that was left out.
+fn filled(c: &mut Call<'_>, x: f64, shape: &[usize], dtype: DType) -> Option<ValueId> {
+    let v = c.scalar(x, dtype)?;
+    let shape = c.integers(shape.iter().map(|&n| n as i64).collect());
+    Some(c.op("Expand", &[v, shape], &[]))
+}
+
+fn axis_of(c: &Call<'_>) -> Option<(i64, Vec<usize>)> {
+    let shape = c.shape(0)?;
+    let over = c.ints("normalized_shape")?.len();
+    let axis = shape.len().checked_sub(over)?;
+    Some((axis as i64, shape[axis..].to_vec()))
+}
+
+/// Mean and inverse deviation are the second and third output of both.
+fn layer_norm(c: &mut Call<'_>) -> Results {
+    let x = c.input(0)?;
+    let (axis, over) = axis_of(c)?;
+    let dtype = c.dtype(0)?;
+    let gain = match c.input(1) {
+        Some(gain) => gain,
+        None => filled(c, 1.0, &over, dtype)?,
+    };
+    let settings = [
+        ("axis", Attribute::Int(axis)),
+        ("epsilon", Attribute::Float(c.number("eps").unwrap_or(1e-5) as f32)),
+    ];
+    let inputs = [Some(x), Some(gain), c.input(2)];
+    let count = if inputs[2].is_some() { 3 } else { 2 };
+    let made = c.several("LayerNormalization", &inputs[..count], &[dtype, DType::F32, DType::F32], &settings);
+    Some(made.into_iter().map(Some).collect())
+}
+
+fn rms_norm(c: &mut Call<'_>) -> Results {
+    let x = c.input(0)?;
+    let (axis, over) = axis_of(c)?;
+    let dtype = c.dtype(0)?;
+    let gain = match c.input(1) {
+        Some(gain) => gain,
+        None => filled(c, 1.0, &over, dtype)?,
+    };
+    let epsilon = c.number("eps").or_else(|| Some(2.0 * dtype.unit_roundoff()?))?;
+    let settings = [("axis", Attribute::Int(axis)), ("epsilon", Attribute::Float(epsilon as f32))];
+    one(c.op("RMSNormalization", &[x, gain], &settings))
+}
+
+/// With the running statistics; in training they are those of the batch, and ONNX counts them differently.
+fn batch_norm(c: &mut Call<'_>) -> Results {
+    if c.flag("training") || c.flag("train") {
+        return None;
+    }
+    let (x, mean, variance) = (c.input(0)?, c.input(3)?, c.input(4)?);
+    let channels = [*c.shape(0)?.get(1)?];
+    let dtype = c.dtype(3)?;
+    let gain = match c.input(1) {
+        Some(gain) => gain,
+        None => filled(c, 1.0, &channels, dtype)?,
+    };
+    let shift = match c.input(2) {
+        Some(shift) => shift,
+        None => filled(c, 0.0, &channels, dtype)?,
+    };
+    let epsilon = c.number("eps").or_else(|| c.number("epsilon")).unwrap_or(1e-5) as f32;
+    one(c.op(
+        "BatchNormalization",
+        &[x, gain, shift, mean, variance],
+        &[("epsilon", Attribute::Float(epsilon))],
+    ))
+}
+
+fn group_norm(c: &mut Call<'_>) -> Results {
+    let x = c.input(0)?;
+    let channels = usize::try_from(c.int("C")?).ok()?;
+    let dtype = c.dtype(0)?;
+    let gain = match c.input(1) {
+        Some(gain) => gain,
+        None => filled(c, 1.0, &[channels], dtype)?,
+    };
+    let shift = match c.input(2) {
+        Some(shift) => shift,
+        None => filled(c, 0.0, &[channels], dtype)?,
+    };
+    let settings = [
+        ("num_groups", Attribute::Int(c.int("group")?)),
+        ("epsilon", Attribute::Float(c.number("eps").unwrap_or(1e-5) as f32)),
+    ];
+    let y = c.op("GroupNormalization", &[x, gain, shift], &settings);
+    let shape = c.shape(0)?.to_vec();
+    one(if shape.len() < 3 { reshaped(c, y, &shape) } else { y })
+}

@@ -1,0 +1,126 @@
+"""The recorder of PyTorch: what it keeps, and that it changes nothing. Real models with random weights, small."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import isotrace  # noqa: E402
+import isotrace.torch  # noqa: E402
+
+pytestmark = pytest.mark.heavy
+
+
+class Block(torch.nn.Module):
+    """A little of everything: products, normalisation, attention, views, writes in place, tied weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(30, 16)
+        self.norm = torch.nn.LayerNorm(16)
+        self.qkv = torch.nn.Linear(16, 48)
+        self.out = torch.nn.Linear(16, 16)
+        self.head = torch.nn.Linear(16, 30, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("shift", torch.linspace(0, 1, 16))
+
+    def forward(self, ids, scale=None):
+        x = self.embed(ids) + self.shift
+        q, k, v = self.qkv(self.norm(x)).view(*ids.shape, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = self.out(y.transpose(1, 2).reshape(x.shape))
+        y[:, 0] *= 0.5
+        z = torch.nn.functional.gelu(x + y)
+        z[..., :4].add_(1.0)
+        return {"logits": self.head(z), "hidden": [z, x.mT]}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Block().eval()
+
+
+@pytest.fixture
+def ids():
+    return torch.arange(10).reshape(2, 5) * 3 % 30
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "trace.jsonl").read_text().splitlines()]
+
+
+def bits(value):
+    return [t.detach().numpy().tobytes() for _, t in isotrace.torch._tensors(value)]
+
+
+@pytest.mark.parametrize("level", ["modules", "operators"])
+def test_a_recorded_run_is_the_same_run(tmp_path, model, ids, level):
+    with torch.no_grad():
+        plain = bits(model(ids))
+        with isotrace.torch.record(model, tmp_path / "trace", level=level):
+            assert bits(model(ids)) == plain
+        assert bits(model(ids)) == plain
+    trace = isotrace.Trace(tmp_path / "trace")
+    assert not any("missing" in note or "finish" in note for note in trace.notes), trace.notes
+    assert np.array_equal(trace["ids"], ids.numpy())
+    # Hooks alone see one tensor that two modules give, under the name of the first.
+    assert trace["logits" if level == "operators" else "head"].tobytes() == plain[0]
+    calls = [r["module"] for r in lines(tmp_path / "trace") if r["record"] == "call"]
+    assert calls == ["embed", "norm", "qkv", "out", "head", ""]
+
+
+def test_flags_and_ties_are_kept(tmp_path, model, ids):
+    with torch.no_grad(), isotrace.torch.record(model, tmp_path / "trace"):
+        model(ids)
+    header, *records = lines(tmp_path / "trace")
+    assert header["flags"]["training"] is False and header["flags"]["autocast"] == "off"
+    assert header["versions"]["torch"] == torch.__version__
+    tied = [r for r in records if r["record"] == "note" and r["class"] == "tied"]
+    assert tied[0]["where"] == ["embed.weight", "head.weight"]
+    parameters = [r["name"] for r in records if r["record"] == "value" and r["role"] == "parameter"]
+    assert len(parameters) == len(set(parameters)) == 7, "a tied weight is one value"
+
+
+def test_a_training_step_is_the_same_step(tmp_path, ids):
+    def train(folder=None):
+        torch.manual_seed(0)
+        model = Block()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        with contextlib.ExitStack() as stack:
+            recording = folder and stack.enter_context(isotrace.torch.record(model, folder))
+            for _ in range(2):
+                with recording.step() if recording else contextlib.nullcontext():
+                    optimizer.zero_grad()
+                    logits = model(ids)["logits"]
+                    torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten()).backward()
+                    optimizer.step()
+        return bits(list(model.parameters()))
+
+    assert train(tmp_path / "trace") == train()
+    trace = isotrace.Trace(tmp_path / "trace")
+    assert {"out.weight.grad@0", "out.weight.grad@1", "logits@0", "logits@1", "norm.grad@0"} <= set(trace)
+    assert np.abs(trace["out.weight.grad@0"]).max() > 0
+
+
+def test_a_recording_agrees_with_itself(tmp_path, model, ids):
+    with torch.no_grad(), isotrace.torch.record(model, tmp_path / "trace"):
+        model(ids)
+    report = isotrace.diff(tmp_path / "trace", tmp_path / "trace")
+    assert report.verdict in ("identical", "equivalent"), str(report)
+    assert report.a.kind == "trace"
+    assert not [w for w in report.warnings if "does not know" in w.summary], report.warnings
+
+
+def test_a_planted_fault_is_found(tmp_path, model, ids):
+    with torch.no_grad(), isotrace.torch.record(model, tmp_path / "a"):
+        model(ids)
+    model.norm.eps = 1e-2
+    with torch.no_grad(), isotrace.torch.record(model, tmp_path / "b"):
+        model(ids)
+    report = isotrace.diff(tmp_path / "a", tmp_path / "b")
+    assert report.verdict == "divergent"
+    assert report.culprits[0].cause["class"] == "epsilon", str(report)
+    assert report.culprits[0].b.ops == ["LayerNormalization"]
