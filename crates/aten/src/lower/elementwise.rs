@@ -182,17 +182,17 @@ fn power(c: &mut Call<'_>) -> Results {
     one(c.op("Pow", &[x, y], &[]))
 }
 
+/// One node: rounding between two would be ours, not that of what was recorded.
 fn rsqrt(c: &mut Call<'_>) -> Results {
     let dtype = c.result(0)?.0;
     let x = c.input_as(0, dtype)?;
-    let root = c.op("Sqrt", &[x], &[]);
-    one(c.op("Reciprocal", &[root], &[]))
+    let exponent = c.scalar(-0.5, dtype)?;
+    one(c.op("Pow", &[x, exponent], &[]))
 }
 
 fn silu(c: &mut Call<'_>) -> Results {
     let x = c.input(0)?;
-    let gate = c.op("Sigmoid", &[x], &[]);
-    one(c.op("Mul", &[x, gate], &[]))
+    one(c.op("Swish", &[x], &[]))
 }
 
 fn gelu(c: &mut Call<'_>) -> Results {
