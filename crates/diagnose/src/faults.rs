@@ -5,6 +5,7 @@ use isotrace_align::{Changes, Judge, Relation, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 
 use crate::causes::{Proposal, proposals};
+use crate::context;
 use crate::site::Site;
 
 /// Faults looked for; beyond this two models have little in common and naming more helps no one.
@@ -126,6 +127,7 @@ fn proven(
     before: f64,
     after: f64,
 ) -> Fault {
+    let class = refined(site, &proposal);
     let mut fault = Fault {
         outputs_b: outputs(site.judge.b, &proposal.nodes_b, site.point)
             .into_iter()
@@ -134,7 +136,7 @@ fn proven(
         outputs_a: outputs(site.judge.a, &proposal.nodes_a, site.candidate),
         nodes_a: proposal.nodes_a,
         nodes_b: proposal.nodes_b,
-        class: proposal.class.to_owned(),
+        class: class.to_owned(),
         summary: proposal.summary,
         evidence: confirmation(hypothesis),
         proof: Some((proposal.change, before, after)),
@@ -143,6 +145,25 @@ fn proven(
     };
     not_finite(site, &mut fault);
     fault
+}
+
+/// The class of a proven change once it is known what the changed values are for.
+fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
+    let own = ["nan", "precision", "quantisation", "mode", "mask", "rope", "epsilon"];
+    if own.contains(&proposal.class) {
+        return proposal.class;
+    }
+    let (a, b) = (site.judge.a, site.judge.b);
+    let read = proposal.edge.and_then(|v| context::purpose(b, v));
+    let of_b = || {
+        let mut written = proposal.patches.iter().flat_map(|(n, _)| b.graph().node(*n).writes());
+        written.find_map(|v| context::purpose(b, v))
+    };
+    let of_a = || {
+        let mut written = proposal.nodes_a.iter().flat_map(|&n| a.graph().node(n).writes());
+        written.find_map(|v| context::purpose(a, v))
+    };
+    read.or_else(of_b).or_else(of_a).unwrap_or(proposal.class)
 }
 
 fn unexplained(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, before: f64) -> Fault {

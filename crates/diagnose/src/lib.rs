@@ -2,6 +2,7 @@
 
 mod assemble;
 mod causes;
+mod context;
 mod declared;
 mod faults;
 mod outputs;

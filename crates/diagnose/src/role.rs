@@ -64,6 +64,11 @@ pub fn is_product(op: &str) -> bool {
         || op == "FusedGemm"
 }
 
+/// Whether an operator is an attention as a whole.
+pub fn is_attention(op: &str) -> bool {
+    op.ends_with("Attention")
+}
+
 /// Whether an operator only rearranges axes.
 pub fn is_layout(op: &str) -> bool {
     matches!(
@@ -133,15 +138,44 @@ fn is_rotated_once(side: &Side<'_>, v: ValueId) -> bool {
     })
 }
 
-/// Whether rows begin with all ones (cosines of position 0) or all zeros (sines) and stay within [-1, 1].
+/// How far a table's rows may be from those of a rotation.
+const ROTATION: f64 = 2e-3;
+
+/// Whether the rows are cosines or sines of angles that grow evenly from row to row, each column at its own pace: then
+/// t[p + 1] + t[p - 1] = 2 cos(w) t[p] in every column. Where rows do not follow each other (positions were chosen
+/// from a table), the first is of position 0 and both halves of a row are the same.
 fn is_table_of_angles(tensor: &Tensor) -> bool {
-    let Ok(values) = tensor.to_f64() else { return false };
-    let Some(&width) = tensor.shape().last().filter(|&&w| w >= 2) else { return false };
-    if tensor.rank() < 2 || values.len() < 2 * width || values.iter().any(|x| x.abs() > 1.0 + 1e-6) {
+    let (Ok(values), [.., rows, width]) = (tensor.to_f64(), tensor.shape()) else { return false };
+    let (rows, width) = (*rows, *width);
+    if !tensor.dtype().is_float()
+        || width < 2
+        || rows < 2
+        || values.iter().any(|x| x.is_nan() || x.abs() > 1.0 + 1e-3)
+    {
         return false;
     }
-    let constant = |c: f64| values[..width].iter().all(|&x| x == c);
-    (constant(0.0) || constant(1.0)) && values[width..].iter().any(|&x| x != values[0])
+    let table = &values[..rows * width];
+    let at = |p: usize, c: usize| table[p * width + c];
+    if table.iter().all(|&x| x == table[0]) {
+        return false;
+    }
+    let turns = |c: usize| {
+        let inner = || 1..rows - 1;
+        let (xy, xx) = inner().fold((0.0, 0.0), |(xy, xx), p| {
+            (xy + (at(p - 1, c) + at(p + 1, c)) * at(p, c), xx + at(p, c) * at(p, c))
+        });
+        let k = if xx == 0.0 { 2.0 } else { xy / xx };
+        k.abs() <= 2.0 + ROTATION
+            && inner().all(|p| (at(p - 1, c) + at(p + 1, c) - k * at(p, c)).abs() <= ROTATION)
+    };
+    if rows >= 4 && (0..width).all(turns) {
+        return true;
+    }
+    let first = (0..width).all(|c| at(0, c) == 0.0) || (0..width).all(|c| at(0, c) == 1.0);
+    let half = width / 2;
+    let halves = (0..rows).all(|p| (0..half).all(|c| at(p, c) == at(p, c + half)));
+    let pairs = (0..rows).all(|p| (0..half).all(|c| at(p, 2 * c) == at(p, 2 * c + 1)));
+    first && width % 2 == 0 && (halves || pairs)
 }
 
 /// Steps looked along a chain of operators of one element each.
@@ -266,6 +300,35 @@ fn by_distance(tensor: &Tensor) -> bool {
         && x.chunks(rows * columns).all(|m| {
             (1..rows).all(|i| (1..columns).all(|j| m[i * columns + j] == m[(i - 1) * columns + j - 1]))
         })
+}
+
+/// Of several parts that are missing or too many, what the fault as a whole is called: what only one kind of fault
+/// brings about comes before what every computation is made of.
+pub fn most_telling(classes: &[&'static str]) -> Option<&'static str> {
+    const ORDER: [&str; 21] = [
+        "quantisation",
+        "mode",
+        "mask",
+        "rope",
+        "normalisation",
+        "activation",
+        "reduction",
+        "epsilon",
+        "precision",
+        "residual",
+        "padding",
+        "weight_swap",
+        "weight_layout",
+        "bias",
+        "scale",
+        "gate_order",
+        "index",
+        "axis",
+        "weight_value",
+        "layout",
+        "operand_order",
+    ];
+    ORDER.into_iter().find(|c| classes.contains(c))
 }
 
 /// The cause when a setting of a node is wrong.
@@ -413,6 +476,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "And" | "Or" | "Not" | "Where" | "Trilu" => "mask",
         "Neg" => "rope",
         "Cast" | "CastLike" => "precision",
+        "Round" | "Floor" | "Ceil" => "quantisation",
         "Dropout" => "mode",
         "Pad" => "padding",
         "Slice" | "Gather" | "Concat" | "GatherElements" | "GatherND" | "Split" => "index",

@@ -12,7 +12,8 @@ use isotrace_ops::Flow;
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
-use super::{Cause, Proposal, label};
+use super::{Cause, Proposal, difference, label};
+use crate::context;
 use crate::role;
 use crate::site::Site;
 
@@ -21,11 +22,16 @@ pub struct Function;
 
 /// Calls in a transplanted region; shared parts are called once for each use.
 const MOST_CALLS: usize = 200;
+/// Nodes of A in a transplanted region; a larger one says where, and not what.
+const MOST_NODES: usize = 24;
 
 impl Cause for Function {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
         let Some(n) = site.judge.b.producer(site.point) else { return };
         let Some(class) = family(site) else { return };
+        if site.open_a.dynamic_nodes(site.judge.a).count() > MOST_NODES {
+            return;
+        }
         let transplanted = transplant(site, &site.open_a, &site.open_b)
             .or_else(|| transplant(site, &site.wide_a, &site.wide_b));
         let Some(patch) = transplanted else { return };
@@ -62,7 +68,8 @@ fn article(class: &str) -> &'static str {
         "weight_swap" => "products with the weights of two places",
         "weight_layout" => "products with one weight in two orders",
         "weight_value" => "products with different weights",
-        _ => "different selections of elements",
+        "index" => "different selections of elements",
+        _ => "different functions of the same values",
     }
 }
 
@@ -78,34 +85,21 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         || role::is_rotated(a, site.candidate)
         || site.open_b.nodes.iter().any(|&n| turns(b, n))
         || site.open_a.nodes.iter().any(|&n| turns(a, n));
-    // Statistics that one side takes from what it reads and the other has stored.
-    let takes =
-        |op: &&str| op.starts_with("ReduceMean") || role::is_normalisation(op) && *op != "BatchNormalization";
-    let stored = |ops: &[&str]| ops.iter().any(|op| *op == "BatchNormalization" || op.contains("Conv"));
-    let batch = |own: &[&str], other: &[&str]| {
-        own.iter().any(takes) && !other.iter().any(takes) && (stored(own) || stored(other))
-    };
+    let purpose = context::purpose(b, site.point).or_else(|| context::purpose(a, site.candidate));
     if grid(&ops_a) != grid(&ops_b) {
         Some("quantisation")
+    } else if purpose.is_some() {
+        purpose
     } else if rotary || any(&|op| matches!(op, "Cos" | "Sin" | "RotaryEmbedding")) {
         Some("rope")
     } else if any(&|op| matches!(op, "LSTM" | "GRU" | "RNN")) {
         Some("gate_order")
     } else if pointwise(site, &site.open_a, &site.open_b) || pointwise(site, &site.wide_a, &site.wide_b) {
         Some("activation")
-    } else if batch(&ops_a, &ops_b) || batch(&ops_b, &ops_a) {
+    } else if difference::takes_batch_statistics(site, &site.open_a, &site.open_b) {
         Some("mode")
-    } else if any(&|op| role::is_normalisation(op) || op == "ReduceMean") {
-        Some("normalisation")
-    } else if any(&|op| op == "Pad") {
-        Some("padding")
-    } else if any(&|op| matches!(op, "Where" | "And" | "Or" | "Not" | "Trilu")) {
-        Some("mask")
-    } else if any(&|op| matches!(op, "Slice" | "Gather" | "Concat" | "Split" | "GatherElements" | "GatherND"))
-    {
-        Some("index")
     } else {
-        weights(site)
+        difference::kind(site, &site.open_a, &site.open_b).or_else(|| weights(site))
     }
 }
 

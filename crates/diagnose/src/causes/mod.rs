@@ -6,6 +6,7 @@
 
 mod attribute;
 mod constant;
+mod difference;
 mod extra;
 mod function;
 mod layout;

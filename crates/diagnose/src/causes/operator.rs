@@ -55,6 +55,10 @@ impl Cause for Operator {
             let mut tried: Vec<&str> = Vec::new();
             for &m in site.nodes_a() {
                 let other = site.node_a(m);
+                // What moves elements stands for nothing that computes.
+                if role::is_layout(&other.op) != role::is_layout(&node.op) {
+                    continue;
+                }
                 if other.op != node.op && arity(other) == arity(node) && !tried.contains(&other.op.as_str()) {
                     tried.push(&other.op);
                     let kin = role::of_operator(&node.op, &other.op) != "operand_order"
