@@ -1,7 +1,7 @@
 //! A recording of PyTorch as a graph that everything else speaks.
 //!
 //! A trace holds the calls of ATen's operators as they ran. [`recorded`] writes each as one or a few of ONNX's operators
-//! (the table is [`lower`]), so that the evaluator, its budgets and the diagnosis work on recordings as they do on
+//! (the table is the module `lower`), so that the evaluator, its budgets and the diagnosis work on recordings as they do on
 //! files. One call becomes one node wherever an operator of the same meaning exists: what was recorded is then held
 //! against that node's own budget.
 //!
