@@ -69,6 +69,11 @@ pub fn is_attention(op: &str) -> bool {
     op.ends_with("Attention")
 }
 
+/// Whether an operator puts numbers on a grid or takes them off it.
+pub fn is_rounding(op: &str) -> bool {
+    matches!(op, "Round" | "Floor" | "Ceil") || op.contains("Quantize")
+}
+
 /// Whether an operator only rearranges axes.
 pub fn is_layout(op: &str) -> bool {
     matches!(
@@ -366,6 +371,8 @@ pub fn of_operator(b: &str, a: &str) -> &'static str {
         "normalisation"
     } else if is_activation(b) || is_activation(a) {
         "activation"
+    } else if is_rounding(b) != is_rounding(a) {
+        "quantisation"
     } else if is_layout(b) || is_layout(a) {
         "layout"
     } else if matches!(
@@ -480,7 +487,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "Dropout" => "mode",
         "Pad" => "padding",
         "Slice" | "Gather" | "Concat" | "GatherElements" | "GatherND" | "Split" => "index",
-        op if op.starts_with("Quantize") || op.starts_with("Dequantize") => "quantisation",
+        op if is_rounding(op) => "quantisation",
         op if is_activation(op) => "activation",
         op if is_layout(op) => "layout",
         op if is_normalisation(op) || op == "Sqrt" || op == "Reciprocal" || op == "Pow" => "normalisation",

@@ -320,10 +320,10 @@ fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
         || (0..width).all(|j| evenly_spaced(&x.iter().skip(j).step_by(width).copied().collect::<Vec<_>>()));
     // What was on such a grid before is not known to have been put there.
     let news = |grid: &dyn Fn(&[f64]) -> bool| grid(&x) && !grid(&y);
-    news(&|t| evenly_spaced(t)) || width >= 64 && rows() || x.len() / width >= 64 && columns()
+    news(&|t| evenly_spaced(t)) || width >= 16 && rows() || x.len() / width >= 16 && columns()
 }
 
-/// Whether numbers are whole multiples of a step that is at least a 256th of their range.
+/// Whether numbers are whole multiples of a step that is at least a 256th of their range, and more where they are few.
 ///
 /// The step is the one that the numbers themselves suggest: from the smallest gap between two of them, refined on
 /// ever larger gaps, so that neither rounding of the numbers nor levels that none of them takes mislead.
@@ -346,7 +346,8 @@ fn evenly_spaced(x: &[f64]) -> bool {
     }
     let on = |l: &f64| ((l - low) / step - ((l - low) / step).round()).abs() < 0.01;
     // Numbers that happen to lie so are few against the levels they could take.
-    (range / step).round() <= 256.0 && levels.iter().all(on)
+    let most = if x.len() < 64 { x.len() as f64 / 2.0 } else { 256.0 };
+    (range / step).round() <= most && levels.iter().all(on)
 }
 
 /// By how many rows `own` is `right` moved along the last axis but one (what runs over the end aside).

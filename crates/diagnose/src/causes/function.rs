@@ -113,7 +113,15 @@ fn weights(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     let [(right, numbers)] = &theirs[..] else { return None };
     let [(_, held)] = &own[..] else { return None };
     if held == numbers {
-        return Some("weight_layout");
+        // With one weight it may be what a fused product does with its result.
+        let curve = |node: &Node| {
+            role::is_activation(&node.op)
+                || node.op == "Softmax"
+                || node.attributes.contains_key("activation")
+        };
+        let curved = site.open_a.nodes.iter().any(|&n| curve(site.node_a(n)))
+            || site.open_b.nodes.iter().any(|&n| curve(site.node_b(n)));
+        return Some(if curved { "activation" } else { "weight_layout" });
     }
     let a = site.judge.a;
     let swapped = a.graph().node_ids().filter(|&n| role::is_product(&a.graph().node(n).op)).any(|n| {
