@@ -328,8 +328,9 @@ impl<'s, 'g> Judge<'s, 'g> {
         // A constant stored more narrowly than its side computes is a narrowing, and no excuse for one.
         let half_ulp = |side: &Side<'_>, x: ValueId| {
             let constant = side.declared.get(x)?;
-            let widest = self.allowed.iter().map(|d| Unit::of(*d).u).fold(side.unit().u, f64::max);
-            Uncertainty::stored(constant, Unit::of(constant.dtype()).u.min(widest))
+            let units = self.allowed.iter().map(|d| Unit::of(*d)).chain([side.unit()]);
+            let widest = units.max_by(|x, y| x.u.total_cmp(&y.u))?;
+            Uncertainty::stored(constant, widest.finer(Unit::of(constant.dtype())))
         };
         let enters_a = |x: ValueId| only_a.contains(&x).then(|| half_ulp(self.a, x)).flatten();
         let enters_b = |x: ValueId| only_b.contains(&x).then(|| half_ulp(self.b, x)).flatten();

@@ -98,20 +98,24 @@ pub enum Uncertainty {
 const SAMPLED: usize = 4096;
 
 impl Uncertainty {
-    /// Half an ulp at unit roundoff `u` of each element of a stored constant; whole numbers and infinities were meant
-    /// as they stand.
-    pub fn stored(constant: &Tensor, u: f64) -> Option<Self> {
-        let exact = |x: f64| !x.is_finite() || x == x.trunc();
+    /// Half an ulp at `unit` of each element of a stored constant; below the normal numbers a whole spacing, since
+    /// converters clamp tiny numbers away from zero as often as they round them.
+    ///
+    /// Infinities, numbers too large to have a fraction, and all of a constant that has no fractions were meant as
+    /// they stand. Among fractions a whole number may be one by rounding alone.
+    pub fn stored(constant: &Tensor, unit: Unit) -> Option<Self> {
         let values = constant.to_f64().ok()?;
+        let fractional = |x: &f64| x.is_finite() && *x != x.trunc();
         let mut sampled = values.iter().step_by((values.len() / SAMPLED).max(1)).filter(|x| **x != 0.0);
-        if sampled.all(|x| !exact(*x)) && values.iter().all(|x| x.is_finite()) {
-            return Some(Self::Relative(u));
+        if sampled.all(fractional) && values.iter().all(|x| *x == 0.0 || x.abs() >= unit.tiny && x.is_finite()) {
+            return Some(Self::Relative(unit.u));
         }
-        let half: Vec<f64> = values.iter().map(|&x| if exact(x) { 0.0 } else { u * x.abs() }).collect();
-        if half.iter().all(|&e| e == 0.0) {
+        if !values.iter().any(fractional) {
             return None;
         }
-        Tensor::from_vec(constant.shape(), half).ok().map(Self::Each)
+        let whole = unit.u.recip();
+        let half = |x: &f64| if x.abs() < whole { (unit.u * x.abs()).max(unit.eta) } else { 0.0 };
+        Tensor::from_vec(constant.shape(), values.iter().map(half).collect::<Vec<f64>>()).ok().map(Self::Each)
     }
 
     fn tensor(&self, value: &Tensor) -> Option<Tensor> {

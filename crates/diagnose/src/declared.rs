@@ -122,7 +122,7 @@ fn half_ulp(side: &Side<'_>, unit: Unit, v: ValueId) -> Option<Uncertainty> {
         return (unit.u > Unit::F32.u).then_some(Uncertainty::Relative(unit.u));
     }
     // Stored more narrowly than the side computes, it is a narrowing and no excuse for one.
-    Uncertainty::stored(declared, Unit::of(declared.dtype()).u.min(unit.u))
+    Uncertainty::stored(declared, unit.finer(Unit::of(declared.dtype())))
 }
 
 /// Pairs whose declared difference rounding does not explain, and what the comparison of every pair found.

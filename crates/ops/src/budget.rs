@@ -37,6 +37,11 @@ impl Unit {
             _ => Self { u: 0.0, eta: 0.0, tiny: 0.0 },
         }
     }
+
+    /// The one of two that rounds less.
+    pub const fn finer(self, other: Self) -> Self {
+        if other.u < self.u { other } else { self }
+    }
 }
 
 /// What rounding may do to each element of an output.
