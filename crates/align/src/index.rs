@@ -60,6 +60,11 @@ impl Index {
         self.constants.get(&sample(tensor)).map_or(&[][..], Vec::as_slice).iter().copied()
     }
 
+    /// Values with that many elements of a kind, constants or not.
+    pub fn alike(&self, len: usize, kind: Kind, constant: bool) -> &[ValueId] {
+        self.buckets.get(&(len, kind, constant)).map_or(&[], |b| &b.values)
+    }
+
     /// The value that stands for all that hold the same numbers.
     pub fn class(&self, v: ValueId) -> ValueId {
         self.classes[v.index()]

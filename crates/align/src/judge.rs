@@ -15,6 +15,7 @@ use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
 use crate::index::Index;
+use crate::narrow::{clamped, coarser, is_rounding};
 use crate::region::{Region, Rounding, Uncertainty, error};
 use crate::relation::{Probe, candidates};
 use crate::signature::{self, Kind, Signature};
@@ -178,6 +179,57 @@ impl<'s, 'g> Judge<'s, 'g> {
                 break;
             }
         }
+        if best.is_none() && constant {
+            return self.rounded_constant(v);
+        }
+        best
+    }
+
+    /// The type to which one side rounds what the other keeps wider, where that is no fault: it is the one in which
+    /// that side computes, or the user allows it. `own` is B's type, `theirs` is A's.
+    fn rounds_to(&self, own: DType, theirs: DType) -> Option<DType> {
+        let narrow = coarser(own, theirs)?;
+        let side = if narrow == own { self.b } else { self.a };
+        (narrow == side.main || self.allowed.contains(&narrow)).then_some(narrow)
+    }
+
+    /// A's constant of which B's is the rounding, or the other way round; the one of the same name where there are
+    /// several.
+    fn rounded_constant(&self, v: ValueId) -> Option<Match> {
+        let own = self.b.declared.get(v).filter(|t| t.dtype().is_float())?;
+        let mut best: Option<Match> = None;
+        let y = own.to_f64().ok()?;
+        for &a in self.index.alike(own.len(), Kind::of(own.dtype()), true) {
+            let Some(theirs) = self.a.declared.get(a) else { continue };
+            let Some(narrow) = self.rounds_to(own.dtype(), theirs.dtype()) else { continue };
+            let x = theirs.to_f64().ok()?;
+            let scale = moderate_rms(&x);
+            let degenerate = self.index.is_degenerate(self.a, a);
+            let mut relations = candidates(theirs.shape(), own.shape());
+            if degenerate {
+                relations.truncate(1);
+            }
+            let fits = |relation: &Relation| {
+                let probe = Probe::new(&x, theirs.shape(), own.shape(), relation);
+                samples(y.len()).all(|i| alike(probe.at(i), y[i], scale, Some(narrow)))
+                    && relation.carry(theirs, own.shape()).is_some_and(|theirs| {
+                        if narrow == own.dtype() {
+                            is_rounding(&theirs, own)
+                        } else {
+                            is_rounding(own, &theirs)
+                        }
+                    })
+            };
+            let Some(relation) = relations.into_iter().find(fits) else { continue };
+            let found = Match { a, relation, evidence: Evidence::Constants, degenerate };
+            let namesake = self.a.graph().value(a).name == self.b.graph().value(v).name;
+            if best.as_ref().is_none_or(|b| rank(&found, namesake) < rank(b, false)) {
+                best = Some(found);
+            }
+            if namesake {
+                break;
+            }
+        }
         best
     }
 
@@ -231,13 +283,14 @@ impl<'s, 'g> Judge<'s, 'g> {
         }
         let (x, y) = (theirs.to_f64().ok()?, value.to_f64().ok()?);
         let scale = moderate_rms(&x);
+        let narrow = self.narrow_at(v, candidate);
         let mut relations = candidates(theirs.shape(), value.shape());
         if degenerate {
             relations.truncate(1);
         }
         for relation in relations {
             let probe = Probe::new(&x, theirs.shape(), value.shape(), &relation);
-            if !samples(y.len()).all(|i| near(probe.at(i), y[i], scale)) {
+            if !samples(y.len()).all(|i| alike(probe.at(i), y[i], scale, narrow)) {
                 continue;
             }
             let Some(carried) = relation.carry(theirs, value.shape()) else { continue };
@@ -247,6 +300,11 @@ impl<'s, 'g> Judge<'s, 'g> {
             }
         }
         None
+    }
+
+    /// The type to which one side rounds this value, see [`rounds_to`](Self::rounds_to).
+    pub fn narrow_at(&self, v: ValueId, candidate: ValueId) -> Option<DType> {
+        self.rounds_to(self.b.declared.get(v)?.dtype(), self.a.declared.get(candidate)?.dtype())
     }
 
     /// Element by element, in B's layout: `own` as B computed it, `theirs` as A did.
@@ -263,14 +321,19 @@ impl<'s, 'g> Judge<'s, 'g> {
     ) -> Option<Evidence> {
         let mut bits = true;
         let mut noise = true;
+        let narrow = self.narrow_at(v, candidate);
+        let cut = |x: f64, y: f64| narrow.is_some_and(|narrow| clamped(x, y, narrow));
         for (x, y) in theirs.iter().zip(own) {
             if x == y {
                 continue;
             }
-            if !near(*x, *y, scale) {
+            if !alike(*x, *y, scale, narrow) {
                 return None;
             }
             bits = false;
+            if cut(*x, *y) {
+                continue;
+            }
             // u|y| is the least that any class allows.
             noise &= (x - y).abs() <= NOISE * Unit::F32.u * y.abs();
         }
@@ -286,7 +349,11 @@ impl<'s, 'g> Judge<'s, 'g> {
         let behind_b = Region::behind(self.b, &[v], |x| state.is_matched(x), MOST_NODES);
         let behind_a = Region::behind(self.a, &[candidate], |x| state.a_matched[x.index()], MOST_NODES);
         let within = |allowed: &[f64]| {
-            theirs.iter().zip(own).zip(allowed).all(|((x, y), e)| x == y || (x - y).abs() <= *e)
+            theirs
+                .iter()
+                .zip(own)
+                .zip(allowed)
+                .all(|((x, y), e)| x == y || (x - y).abs() <= *e || cut(*x, *y))
         };
         let none = |_: ValueId| None;
         let rounds = |_: NodeId| true;
@@ -305,7 +372,7 @@ impl<'s, 'g> Judge<'s, 'g> {
         if behind_a.dynamic_nodes(self.a).count().max(behind_b.dynamic_nodes(self.b).count()) > MOST_FOLDED {
             return None;
         }
-        let (only_a, only_b) = self.unshared(&behind_a, &behind_b);
+        let (only_a, only_b) = self.unshared(state, &behind_a, &behind_b);
         let folded = |side: &Side<'_>, region: &Region| {
             region.nodes.iter().any(|&n| {
                 side.graph().node(n).writes().any(|v| {
@@ -394,7 +461,7 @@ impl<'s, 'g> Judge<'s, 'g> {
     }
 
     /// Float constants of each region that the other region does not hold, up to layout.
-    fn unshared(&self, a: &Region, b: &Region) -> (Vec<ValueId>, Vec<ValueId>) {
+    fn unshared(&self, state: &State, a: &Region, b: &Region) -> (Vec<ValueId>, Vec<ValueId>) {
         let floats = |side: &Side<'_>, region: &Region| -> Vec<ValueId> {
             let is_float = |v: &ValueId| side.declared.get(*v).is_some_and(|t| t.dtype().is_float());
             region.constants.iter().copied().filter(is_float).collect()
@@ -403,7 +470,8 @@ impl<'s, 'g> Judge<'s, 'g> {
         let mut left_b = Vec::new();
         for v in floats(self.b, b) {
             let hash = self.hash(false, v);
-            match left_a.iter().position(|&x| self.hash(true, x) == hash) {
+            let partner = state.matched[v.index()].as_ref().map(|m| m.a);
+            match left_a.iter().position(|&x| partner == Some(x) || self.hash(true, x) == hash) {
                 Some(i) => {
                     left_a.swap_remove(i);
                 }
@@ -477,6 +545,11 @@ pub fn moderate_rms(values: &[f64]) -> f64 {
 /// Whether two elements are near enough to be worth a closer look.
 fn near(x: f64, y: f64, scale: f64) -> bool {
     x == y || (x - y).abs() <= 1e-2 * x.abs() + 1e-3 * scale
+}
+
+/// As [`near`], or one is the other as far as a type can hold it.
+fn alike(x: f64, y: f64, scale: f64, narrow: Option<DType>) -> bool {
+    near(x, y, scale) || narrow.is_some_and(|narrow| clamped(x, y, narrow))
 }
 
 /// A few places spread over a tensor, the first and last among them.

@@ -7,6 +7,7 @@
 
 pub mod index;
 pub mod judge;
+pub mod narrow;
 pub mod patch;
 pub mod region;
 pub mod relation;

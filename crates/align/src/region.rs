@@ -107,7 +107,9 @@ impl Uncertainty {
         let values = constant.to_f64().ok()?;
         let fractional = |x: &f64| x.is_finite() && *x != x.trunc();
         let mut sampled = values.iter().step_by((values.len() / SAMPLED).max(1)).filter(|x| **x != 0.0);
-        if sampled.all(fractional) && values.iter().all(|x| *x == 0.0 || x.abs() >= unit.tiny && x.is_finite()) {
+        if sampled.all(fractional)
+            && values.iter().all(|x| *x == 0.0 || x.abs() >= unit.tiny && x.is_finite())
+        {
             return Some(Self::Relative(unit.u));
         }
         if !values.iter().any(fractional) {

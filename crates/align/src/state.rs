@@ -9,6 +9,7 @@ use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
 use crate::judge::{Evidence, Judge};
+use crate::narrow::cast_like;
 use crate::patch::Patch;
 use crate::{Relation, Side};
 
@@ -163,7 +164,7 @@ impl<'s, 'g> State<'s, 'g> {
             if judge.narrows(own.dtype(), theirs.dtype()) {
                 // Putting the wide value in would undo the rounding that has to be judged where it is widened.
                 self.narrowed[i] = true;
-            } else if let Ok(cast) = theirs.cast(own.dtype()) {
+            } else if let Some(cast) = cast_like(&theirs, own) {
                 self.declared[i] = Some(cast);
             }
         }

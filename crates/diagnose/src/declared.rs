@@ -4,6 +4,7 @@
 //! compared in declared precision too, B's computed from A's own declared values, against the rounding that both
 //! regions may commit at the precision in which their side computes as a whole.
 
+use isotrace_align::narrow::clamped;
 use isotrace_align::region::{Rounding, Uncertainty};
 use isotrace_align::{Evidence, Judge, Region, Side, State};
 use isotrace_graph::{NodeId, ValueId};
@@ -34,7 +35,11 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
         return None;
     }
     let (x, y) = (theirs.to_f64().ok()?, own.to_f64().ok()?);
-    let gap = |x: f64, y: f64| if x == y || x.is_nan() && y.is_nan() { 0.0 } else { (x - y).abs() };
+    let narrow = judge.narrow_at(v, m.a);
+    let same = |x: f64, y: f64| {
+        x == y || x.is_nan() && y.is_nan() || narrow.is_some_and(|narrow| clamped(x, y, narrow))
+    };
+    let gap = |x: f64, y: f64| if same(x, y) { 0.0 } else { (x - y).abs() };
     let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 256);
     let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 256);
     let (unit_a, unit_b) = (unit(judge, judge.a), unit(judge, judge.b));

@@ -1,0 +1,93 @@
+//! A network in half precision beside one in single: what the conversion of a model does to its constants.
+//!
+//! Where one side as a whole computes in a narrower type, its constants are the other side's rounded to that type. They
+//! are the same constants, so that what is left of a difference in float64 is not that rounding's but a fault's.
+
+use isotrace_ops::budget::Unit;
+use isotrace_tensor::{DType, Tensor};
+
+/// Where converters clamp what a narrower type cannot hold, if not at its largest number: onnxconverter-common and
+/// ONNX Runtime's `convert_float_to_float16` take 1e4 (`max_finite_val`).
+const CLAMP: f64 = 1e4;
+
+/// The type that rounds more, where two types do not round alike.
+pub fn coarser(x: DType, y: DType) -> Option<DType> {
+    let (u, v) = (x.unit_roundoff()?, y.unit_roundoff()?);
+    (u != v).then_some(if u > v { x } else { y })
+}
+
+/// Whether one of two numbers is too large for `narrow` and the other what a conversion makes of it.
+pub fn clamped(x: f64, y: f64, narrow: DType) -> bool {
+    let largest = narrow.largest_finite().unwrap_or(f64::INFINITY);
+    let (small, large) = if x.abs() < y.abs() { (x, y) } else { (y, x) };
+    large.abs() > largest && small.abs() >= CLAMP.min(largest) && (small < 0.0) == (large < 0.0)
+}
+
+/// Whether `narrow` is `wide` rounded to its type, element by element. Below the normal numbers a spacing to either
+/// side will do: converters keep small numbers from vanishing.
+pub fn is_rounding(wide: &Tensor, narrow: &Tensor) -> bool {
+    let dtype = narrow.dtype();
+    let unit = Unit::of(dtype);
+    let Ok(rounded) = wide.cast(dtype) else { return false };
+    let (Ok(wide), Ok(rounded), Ok(narrow)) = (wide.to_f64(), rounded.to_f64(), narrow.to_f64()) else {
+        return false;
+    };
+    let same = |((&w, &r), &n): ((&f64, &f64), &f64)| {
+        r == n
+            || r.is_nan() && n.is_nan()
+            || w.abs() < unit.tiny && (w - n).abs() <= unit.eta
+            || clamped(w, n, dtype)
+    };
+    wide.iter().zip(rounded.iter()).zip(narrow.iter()).all(same)
+}
+
+/// `theirs` in the type of `own`; where that type cannot hold a number, the number that `own` has there.
+pub fn cast_like(theirs: &Tensor, own: &Tensor) -> Option<Tensor> {
+    let cast = theirs.cast(own.dtype()).ok()?;
+    if coarser(theirs.dtype(), own.dtype()) != Some(own.dtype()) || cast.shape() != own.shape() {
+        return Some(cast);
+    }
+    let (wide, narrow) = (theirs.to_f64().ok()?, own.to_f64().ok()?);
+    if !wide.iter().zip(narrow.iter()).any(|(&x, &y)| clamped(x, y, own.dtype())) {
+        return Some(cast);
+    }
+    let kept = wide.iter().zip(narrow.iter()).map(|(&x, &y)| if clamped(x, y, own.dtype()) { y } else { x });
+    Tensor::from_vec(own.shape(), kept.collect::<Vec<f64>>()).ok()?.cast(own.dtype()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn f32s(values: &[f32]) -> Tensor {
+        Tensor::from_vec(&[values.len()], values.to_vec()).unwrap()
+    }
+
+    fn halves(values: &[f32]) -> Tensor {
+        f32s(values).cast(DType::F16).unwrap()
+    }
+
+    #[test]
+    fn a_converted_constant_is_its_rounding() {
+        for (wide, narrow, expected) in [
+            (&[0.1f32, -3.0][..], &[0.099_975_586, -3.0][..], true),
+            (&[0.1, -3.0], &[0.1001, -3.0], false),
+            // Kept from vanishing.
+            (&[1e-9, 1.0], &[5.96e-8, 1.0], true),
+            (&[1e-9, 1.0], &[2e-7, 1.0], false),
+            // Clamped, whichever way the converter does it.
+            (&[f32::MIN, 1.0], &[-1e4, 1.0], true),
+            (&[f32::MIN, 1.0], &[-65504.0, 1.0], true),
+            (&[f32::MIN, 1.0], &[1e4, 1.0], false),
+            (&[-2e4, 1.0], &[-1e4, 1.0], false),
+        ] {
+            assert_eq!(is_rounding(&f32s(wide), &halves(narrow)), expected, "{wide:?} {narrow:?}");
+        }
+    }
+
+    #[test]
+    fn a_cast_keeps_what_was_clamped() {
+        let cast = cast_like(&f32s(&[f32::MIN, 0.5]), &halves(&[-1e4, 0.25])).unwrap();
+        assert!(cast.bit_eq(&halves(&[-1e4, 0.5])));
+    }
+}
