@@ -120,6 +120,16 @@ impl Uncertainty {
         Tensor::from_vec(constant.shape(), values.iter().map(half).collect::<Vec<f64>>()).ok().map(Self::Each)
     }
 
+    /// Half an ulp at `unit` of each element of a value that was rounded.
+    pub fn rounded(value: &Tensor, unit: Unit) -> Option<Self> {
+        let values = value.to_f64().ok()?;
+        if values.iter().all(|x| *x == 0.0 || x.abs() >= unit.tiny) {
+            return Some(Self::Relative(unit.u));
+        }
+        let half = |x: &f64| if x.is_finite() { (unit.u * x.abs()).max(unit.eta / 2.0) } else { 0.0 };
+        Tensor::from_vec(value.shape(), values.iter().map(half).collect::<Vec<f64>>()).ok().map(Self::Each)
+    }
+
     fn tensor(&self, value: &Tensor) -> Option<Tensor> {
         match self {
             Self::Each(tensor) => Some(tensor.clone()),

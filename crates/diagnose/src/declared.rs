@@ -45,11 +45,11 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
     let (unit_a, unit_b) = (unit(judge, judge.a), unit(judge, judge.b));
     let rounds = |_: NodeId| true;
     let never = |_: NodeId| false;
-    let enters_a = |r: ValueId| half_ulp(judge.a, unit_a, r);
+    let enters_a = |r: ValueId| half_ulp(judge.a, unit_a, r, judge.a.declared.get(r)?);
     let enters_b = |r: ValueId| {
         let exact =
             !judge.b.is_constant(r) && state.own_declared[r.index()].as_ref()?.dtype() == judge.a.main;
-        if exact { None } else { half_ulp(judge.b, unit_b, r) }
+        if exact { None } else { half_ulp(judge.b, unit_b, r, state.declared[r.index()].as_ref()?) }
     };
     let allowed = judge.allowance(
         state,
@@ -121,10 +121,12 @@ fn unit(judge: &Judge<'_, '_>, side: &Side<'_>) -> Unit {
     Unit::of(widest.unwrap_or(DType::F32))
 }
 
-fn half_ulp(side: &Side<'_>, unit: Unit, v: ValueId) -> Option<Uncertainty> {
-    let declared = side.declared.get(v).filter(|t| t.dtype().is_float())?;
+fn half_ulp(side: &Side<'_>, unit: Unit, v: ValueId, declared: &Tensor) -> Option<Uncertainty> {
+    if !declared.dtype().is_float() {
+        return None;
+    }
     if !side.is_constant(v) {
-        return (unit.u > Unit::F32.u).then_some(Uncertainty::Relative(unit.u));
+        return if unit.u > Unit::F32.u { Uncertainty::rounded(declared, unit) } else { None };
     }
     // Stored more narrowly than the side computes, it is a narrowing and no excuse for one.
     Uncertainty::stored(declared, unit.finer(Unit::of(declared.dtype())))
