@@ -187,7 +187,7 @@ impl<'s, 'g> Judge<'s, 'g> {
 
     /// The type to which one side rounds what the other keeps wider, where that is no fault: it is the one in which
     /// that side computes, or the user allows it. `own` is B's type, `theirs` is A's.
-    fn rounds_to(&self, own: DType, theirs: DType) -> Option<DType> {
+    pub fn rounds_to(&self, own: DType, theirs: DType) -> Option<DType> {
         let narrow = coarser(own, theirs)?;
         let side = if narrow == own { self.b } else { self.a };
         (narrow == side.main || self.allowed.contains(&narrow)).then_some(narrow)

@@ -1,7 +1,7 @@
 //! What A holds beside a fault: the numbers and tensors that B might have got wrong.
 
 use isotrace_graph::{Attribute, NodeId, ValueId};
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 
 use crate::site::Site;
 
@@ -65,4 +65,10 @@ pub fn same_numbers(x: &Tensor, y: &Tensor) -> bool {
 pub fn shown(x: f64) -> String {
     let narrow = x as f32;
     if f64::from(narrow) == x { format!("{narrow:e}") } else { format!("{x:.6e}") }
+}
+
+/// A tensor with its numbers rounded to a narrower type, if one is given, in the type that it has.
+pub fn rounded_to(tensor: &Tensor, narrow: Option<DType>) -> Tensor {
+    let rounded = narrow.and_then(|d| tensor.cast(d).and_then(|t| t.cast(tensor.dtype())).ok());
+    rounded.unwrap_or_else(|| tensor.clone())
 }

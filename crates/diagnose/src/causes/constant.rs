@@ -79,27 +79,38 @@ fn propose_tensor(
     } else {
         return;
     };
+    let v = node.inputs[slot].expect("a constant is read here");
+    let (own, narrow) = alike(site, v, a, own);
     for (turned, (shadow, declared)) in layouts.into_iter().enumerate() {
-        if pool::same_numbers(&shadow, own) && shadow.shape() == own.shape() {
+        let right = pool::rounded_to(&shadow, narrow);
+        if pool::same_numbers(&right, &own) && shadow.shape() == own.shape() {
             continue;
         }
         let mut sources = Patch::sources_of(node);
         sources[slot] = Source::Tensor { declared, shadow: shadow.clone() };
         let Some(patch) = Patch::new(node, sources) else { continue };
-        let (class, how) = name(site, n, slot, own, &shadow, a);
-        let value = &site.judge.b.graph().value(node.inputs[slot].expect("a constant is read here")).name;
+        let (class, how) = name(site, n, slot, &own, &right, a);
+        let value = &site.judge.b.graph().value(v).name;
         out.push(Proposal {
             patches: vec![(n, patch)],
             nodes_b: vec![n],
             nodes_a: vec![reader],
             // A constant that B's nodes compute is named with what reads it.
-            edge: node.inputs[slot].filter(|&v| site.judge.b.producer(v).is_some()),
+            edge: Some(v).filter(|&v| site.judge.b.producer(v).is_some()),
             class,
             summary: format!("{} reads {value:?}, {how}", label(site.judge.b, n)),
             change: format!("{value:?} as A's {:?}", site.judge.a.graph().value(a).name),
             cost: if kin { 11 } else { 15 } + turned as u32,
         });
     }
+}
+
+/// A constant of B as far as the side that rounds more can hold it, and the type of that side. Two networks of
+/// different precision do not hold the same numbers; what differs otherwise is told by what both can hold.
+fn alike(site: &Site<'_, '_, '_>, v: ValueId, a: ValueId, own: &Tensor) -> (Tensor, Option<DType>) {
+    let types = site.judge.b.declared.get(v).zip(site.judge.a.declared.get(a));
+    let narrow = types.and_then(|(b, a)| site.judge.rounds_to(b.dtype(), a.dtype()));
+    (pool::rounded_to(own, narrow), narrow)
 }
 
 /// The cause and how the two constants differ.
@@ -181,7 +192,10 @@ fn ratio(x: f64, y: f64) -> String {
 fn elsewhere(site: &Site<'_, '_, '_>, own: &Tensor, right: ValueId) -> Option<String> {
     let graph = site.judge.a.graph();
     graph.value_ids().filter(|&v| v != right && graph.value(v).constant.is_some()).find_map(|v| {
-        let t = site.judge.a.shadow.get(v)?;
+        let declared = site.judge.a.declared.get(v).filter(|t| t.len() == own.len())?;
+        let narrow = site.judge.rounds_to(site.judge.b.main, declared.dtype());
+        let shadow = site.judge.a.shadow.get(v)?;
+        let t = &pool::rounded_to(shadow, narrow);
         let same = t.len() == own.len() && t.dtype() == own.dtype() && pool::same_numbers(t, own);
         let trivial = own.to_f64().is_ok_and(|x| x.iter().all(|y| *y == x[0]));
         (same && !trivial).then(|| graph.value(v).name.clone())
@@ -391,7 +405,12 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
         if own.dtype() != shadow.dtype() || own.shape() != shadow.shape() || pool::same_numbers(own, shadow) {
             continue;
         }
-        let (class, text) = name(site, n, slot, own, shadow, a);
+        let (own, narrow) = alike(site, b, a, own);
+        let right = pool::rounded_to(shadow, narrow);
+        if pool::same_numbers(&own, &right) {
+            continue;
+        }
+        let (class, text) = name(site, n, slot, &own, &right, a);
         classes.push(class);
         how.push(text);
         sources[slot] = Source::Tensor { declared: declared.clone(), shadow: shadow.clone() };
