@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 use crate::index::Index;
 use crate::narrow::{clamped, coarser, is_rounding};
 use crate::region::{Region, Rounding, Uncertainty, error};
-use crate::relation::{Probe, candidates};
+use crate::relation::{Probe, candidates, cut};
 use crate::signature::{self, Kind, Signature};
 use crate::state::{Match, State};
 use crate::{Relation, Side, twins};
@@ -41,6 +41,8 @@ const MOST_CANDIDATES: usize = 24;
 const MOST_NODES: usize = 96;
 /// Nodes in a region whose differing constants may explain a difference.
 const MOST_FOLDED: usize = 16;
+/// The same where constants are stored in half precision: bounds of such uncertainty grow vacuous sooner.
+const MOST_FOLDED_HALF: usize = 6;
 /// Constants with fewer elements are numbers, not tensors to be recognised.
 const SMALL: usize = 8;
 
@@ -179,10 +181,7 @@ impl<'s, 'g> Judge<'s, 'g> {
                 break;
             }
         }
-        if best.is_none() && constant {
-            return self.rounded_constant(v);
-        }
-        best
+        if best.is_none() && constant { self.rounded_constant(v) } else { best }
     }
 
     /// The type to which one side rounds what the other keeps wider, where that is no fault: it is the one in which
@@ -194,35 +193,15 @@ impl<'s, 'g> Judge<'s, 'g> {
     }
 
     /// A's constant of which B's is the rounding, or the other way round; the one of the same name where there are
-    /// several.
+    /// several, else one of which it is a part.
     fn rounded_constant(&self, v: ValueId) -> Option<Match> {
-        let own = self.b.declared.get(v).filter(|t| t.dtype().is_float())?;
+        let own = self.b.declared.get(v).filter(|t| t.dtype().is_float() && t.len() >= SMALL)?;
+        let kind = Kind::of(own.dtype());
+        let name = &self.b.graph().value(v).name;
         let mut best: Option<Match> = None;
-        let y = own.to_f64().ok()?;
-        for &a in self.index.alike(own.len(), Kind::of(own.dtype()), true) {
-            let Some(theirs) = self.a.declared.get(a) else { continue };
-            let Some(narrow) = self.rounds_to(own.dtype(), theirs.dtype()) else { continue };
-            let x = theirs.to_f64().ok()?;
-            let scale = moderate_rms(&x);
-            let degenerate = self.index.is_degenerate(self.a, a);
-            let mut relations = candidates(theirs.shape(), own.shape());
-            if degenerate {
-                relations.truncate(1);
-            }
-            let fits = |relation: &Relation| {
-                let probe = Probe::new(&x, theirs.shape(), own.shape(), relation);
-                samples(y.len()).all(|i| alike(probe.at(i), y[i], scale, Some(narrow)))
-                    && relation.carry(theirs, own.shape()).is_some_and(|theirs| {
-                        if narrow == own.dtype() {
-                            is_rounding(&theirs, own)
-                        } else {
-                            is_rounding(own, &theirs)
-                        }
-                    })
-            };
-            let Some(relation) = relations.into_iter().find(fits) else { continue };
-            let found = Match { a, relation, evidence: Evidence::Constants, degenerate };
-            let namesake = self.a.graph().value(a).name == self.b.graph().value(v).name;
+        for &a in self.index.alike(own.len(), kind, true) {
+            let Some(found) = self.rounding(own, a, candidates) else { continue };
+            let namesake = self.a.graph().value(a).name == *name;
             if best.as_ref().is_none_or(|b| rank(&found, namesake) < rank(b, false)) {
                 best = Some(found);
             }
@@ -230,7 +209,45 @@ impl<'s, 'g> Judge<'s, 'g> {
                 break;
             }
         }
-        best
+        best.or_else(|| {
+            let cuts = |a: &[usize], b: &[usize]| {
+                let starts =
+                    cut(a, b).into_iter().flat_map(|axis| (0..=a[axis] - b[axis]).map(move |s| (axis, s)));
+                starts.map(|(axis, start)| Relation::Sliced { axis, start }).collect()
+            };
+            let mut larger = self.a.graph().value_ids().filter(|&a| {
+                let shape = self.a.declared.get(a).map(Tensor::shape);
+                self.a.is_constant(a) && shape.is_some_and(|shape| cut(shape, own.shape()).is_some())
+            });
+            larger.find_map(|a| self.rounding(own, a, cuts).filter(|m| !m.degenerate))
+        })
+    }
+
+    /// A constant of A of which `own` is the rounding under one of the `relations` that their shapes allow.
+    fn rounding(
+        &self,
+        own: &Tensor,
+        a: ValueId,
+        relations: impl Fn(&[usize], &[usize]) -> Vec<Relation>,
+    ) -> Option<Match> {
+        let theirs = self.a.declared.get(a)?;
+        let narrow = self.rounds_to(own.dtype(), theirs.dtype())?;
+        let (x, y) = (theirs.to_f64().ok()?, own.to_f64().ok()?);
+        let scale = moderate_rms(&x);
+        let degenerate = self.index.is_degenerate(self.a, a);
+        let mut relations = relations(theirs.shape(), own.shape());
+        if degenerate {
+            relations.truncate(1);
+        }
+        let fits = |relation: &Relation| {
+            let probe = Probe::new(&x, theirs.shape(), own.shape(), relation);
+            samples(y.len()).all(|i| alike(probe.at(i), y[i], scale, Some(narrow)))
+                && relation.carry(theirs, own.shape()).is_some_and(|theirs| {
+                    if narrow == own.dtype() { is_rounding(&theirs, own) } else { is_rounding(own, &theirs) }
+                })
+        };
+        let relation = relations.into_iter().find(fits)?;
+        Some(Match { a, relation, evidence: Evidence::Constants, degenerate })
     }
 
     fn same_op(&self, b: ValueId, a: ValueId) -> bool {
@@ -369,10 +386,11 @@ impl<'s, 'g> Judge<'s, 'g> {
             return Some(Evidence::Noise);
         }
         // Bounds through long regions say nothing: a rewrite that folds constants touches a few nodes.
-        if behind_a.dynamic_nodes(self.a).count().max(behind_b.dynamic_nodes(self.b).count()) > MOST_FOLDED {
+        let most = if narrow.is_some() { MOST_FOLDED_HALF } else { MOST_FOLDED };
+        if behind_a.dynamic_nodes(self.a).count().max(behind_b.dynamic_nodes(self.b).count()) > most {
             return None;
         }
-        let (only_a, only_b) = self.unshared(state, &behind_a, &behind_b);
+        let (only_a, only_b) = self.unshared(&behind_a, &behind_b);
         let folded = |side: &Side<'_>, region: &Region| {
             region.nodes.iter().any(|&n| {
                 side.graph().node(n).writes().any(|v| {
@@ -461,7 +479,7 @@ impl<'s, 'g> Judge<'s, 'g> {
     }
 
     /// Float constants of each region that the other region does not hold, up to layout.
-    fn unshared(&self, state: &State, a: &Region, b: &Region) -> (Vec<ValueId>, Vec<ValueId>) {
+    fn unshared(&self, a: &Region, b: &Region) -> (Vec<ValueId>, Vec<ValueId>) {
         let floats = |side: &Side<'_>, region: &Region| -> Vec<ValueId> {
             let is_float = |v: &ValueId| side.declared.get(*v).is_some_and(|t| t.dtype().is_float());
             region.constants.iter().copied().filter(is_float).collect()
@@ -470,8 +488,7 @@ impl<'s, 'g> Judge<'s, 'g> {
         let mut left_b = Vec::new();
         for v in floats(self.b, b) {
             let hash = self.hash(false, v);
-            let partner = state.matched[v.index()].as_ref().map(|m| m.a);
-            match left_a.iter().position(|&x| partner == Some(x) || self.hash(true, x) == hash) {
+            match left_a.iter().position(|&x| self.hash(true, x) == hash) {
                 Some(i) => {
                     left_a.swap_remove(i);
                 }

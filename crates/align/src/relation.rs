@@ -13,6 +13,13 @@ pub enum Relation {
     PermutedA(Vec<usize>),
     /// B with its axes in the order `perm` reads as A does.
     PermutedB(Vec<usize>),
+    /// A part of A: as many places as B has along an axis, from `start` on. Constants only.
+    Sliced {
+        /// The axis that is cut.
+        axis: usize,
+        /// The first place along it.
+        start: usize,
+    },
 }
 
 impl Relation {
@@ -22,6 +29,7 @@ impl Relation {
             Self::Same => "same",
             Self::Reshaped => "reshaped",
             Self::PermutedA(_) | Self::PermutedB(_) => "permuted",
+            Self::Sliced { .. } => "sliced",
         }
     }
 
@@ -33,6 +41,12 @@ impl Relation {
     /// Whether a tensor of shape `a` can be carried to `shape`.
     pub fn fits(&self, a: &[usize], shape: &[usize]) -> bool {
         let axes = match self {
+            Self::Sliced { axis, start } => {
+                let cut = |(i, (a, b)): (usize, (&usize, &usize))| {
+                    if i == *axis { start + b <= *a } else { a == b }
+                };
+                return a.len() == shape.len() && a.iter().zip(shape).enumerate().all(cut);
+            }
             Self::Same | Self::Reshaped => true,
             Self::PermutedA(perm) => perm.len() == a.len(),
             Self::PermutedB(perm) => perm.len() == shape.len(),
@@ -44,6 +58,9 @@ impl Relation {
     pub fn carry(&self, a: &Tensor, shape: &[usize]) -> Option<Tensor> {
         match self {
             Self::Same | Self::Reshaped => a.reshape(shape).ok(),
+            Self::Sliced { axis, start } if self.fits(a.shape(), shape) => {
+                a.slice(*axis, *start, shape[*axis]).ok()
+            }
             Self::PermutedA(perm) if perm.len() == a.rank() => a.permute(perm).ok()?.reshape(shape).ok(),
             Self::PermutedB(perm) if perm.len() == shape.len() => {
                 let permuted: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
@@ -80,6 +97,13 @@ pub fn candidates(a: &[usize], b: &[usize]) -> Vec<Relation> {
         }
     }
     out
+}
+
+/// The axis along which a tensor of shape `b` may be a part of one of shape `a`.
+pub fn cut(a: &[usize], b: &[usize]) -> Option<usize> {
+    let mut differ = (0..a.len()).filter(|&i| a.len() == b.len() && a[i] != b[i]);
+    let axis = differ.next()?;
+    (a[axis] > b[axis] && differ.next().is_none()).then_some(axis)
 }
 
 /// Orders of the axes that are longer than 1, the identity left out; fewest moved axes first.
@@ -136,6 +160,11 @@ impl<'a> Probe<'a> {
             Relation::PermutedB(perm) => {
                 let permuted: Vec<usize> = perm.iter().map(|&p| b_shape[p]).collect();
                 (View::new(a, &permuted).permute(&inverse(perm)), b_shape.to_vec())
+            }
+            Relation::Sliced { axis, start } => {
+                let strides = isotrace_tensor::strides(a_shape);
+                let from = start * strides.get(*axis).copied().unwrap_or(0);
+                (View::new(&a[from.min(a.len())..], a_shape), b_shape.to_vec())
             }
         };
         let strides = isotrace_tensor::strides(&shape);

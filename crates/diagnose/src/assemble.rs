@@ -271,6 +271,7 @@ fn pair(
             Layout::Same => Relation::Same,
             Layout::Reshaped => Relation::Reshaped,
             Layout::PermutedA(_) | Layout::PermutedB(_) => Relation::Permuted,
+            Layout::Sliced { .. } => Relation::Sliced,
         },
         role: role(a, va).or_else(|| role(b, vb)),
         op: Both::new(op(a, va), op(b, vb)),
@@ -284,6 +285,10 @@ fn pair(
         }
         Layout::PermutedB(perm) => {
             out.detail.insert("perm_b".into(), perm.clone().into());
+        }
+        Layout::Sliced { axis, start } => {
+            out.detail.insert("axis".into(), (*axis).into());
+            out.detail.insert("start".into(), (*start).into());
         }
         _ => {}
     }

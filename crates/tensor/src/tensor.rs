@@ -209,6 +209,28 @@ impl Tensor {
         Ok(Self { dtype: self.dtype, shape, data: Data::Bytes(data) })
     }
 
+    /// A copy of `len` places along an axis, from `start` on. Fails for text, and where the tensor ends before.
+    pub fn slice(&self, axis: usize, start: usize, len: usize) -> Result<Self, TensorError> {
+        let Some(&size) = self.shape.get(axis) else {
+            return Err(TensorError::Axis { axis: axis as i64, rank: self.rank() });
+        };
+        let mut shape = self.shape.clone();
+        shape[axis] = len;
+        let fits = start.checked_add(len).is_some_and(|end| end <= size);
+        if !fits {
+            return Err(TensorError::Length { shape, expected: size, found: start.saturating_add(len) });
+        }
+        let Some(bytes) = self.aligned() else {
+            return Err(TensorError::Convert { from: self.dtype, to: self.dtype });
+        };
+        let inner = self.shape[axis + 1..].iter().product::<usize>() * self.dtype.size();
+        let mut out = Vec::with_capacity(element_count(&shape)? * self.dtype.size());
+        for block in bytes.chunks((size * inner).max(1)) {
+            out.extend_from_slice(&block[start * inner..(start + len) * inner]);
+        }
+        Self::from_bytes(self.dtype, &shape, out.into())
+    }
+
     /// Whether both hold the same type, shape and bits. NaN equals NaN of the same bits; 0 is not -0.
     pub fn bit_eq(&self, other: &Self) -> bool {
         self.dtype == other.dtype

@@ -193,6 +193,7 @@ fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<P
 /// What `patch` computes in A's layout, of shape `theirs`, in B's, of shape `own`.
 fn laid_out(patch: Patch, theirs: &[usize], own: &[usize], relation: &Relation) -> Option<Patch> {
     match relation {
+        Relation::Sliced { .. } => None,
         Relation::Same | Relation::Reshaped if theirs == own => Some(patch),
         Relation::Same | Relation::Reshaped => reshaped(patch, own),
         Relation::PermutedA(perm) => reshaped(transposed(patch, perm)?, own),
