@@ -116,6 +116,12 @@ impl<'g> Side<'g> {
         self.constant[v.index()]
     }
 
+    /// Whether its run wrote some value of this type.
+    pub fn holds(&self, dtype: DType) -> bool {
+        let mut written = self.graph().nodes.iter().flat_map(isotrace_graph::Node::writes);
+        written.any(|v| self.declared.get(v).is_some_and(|t| t.dtype() == dtype))
+    }
+
     /// Whether a value is one of the graph's outputs.
     pub fn is_output(&self, v: ValueId) -> bool {
         self.is_output[v.index()]

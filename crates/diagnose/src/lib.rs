@@ -106,7 +106,12 @@ pub fn diff(
     .map_err(failed(&b))?;
     let index = Index::new(&side_a);
     let told = step("aligning", 0.3, 0.9);
-    let mut judge = Judge::new(&side_a, &side_b, &index, options.allowed);
+    // Rounding to the type in which the reference as a whole computes is no narrowing of B's.
+    let mut allowed = options.allowed.to_vec();
+    if side_b.holds(side_a.main) && !allowed.contains(&side_a.main) {
+        allowed.push(side_a.main);
+    }
+    let mut judge = Judge::new(&side_a, &side_b, &index, &allowed);
     judge.progress = Some(&told);
     let (outputs, unpaired) = outputs::pair(a.graph, b.graph);
     // Against a reference that is not a number nothing can be found: the search would blame B for it.
