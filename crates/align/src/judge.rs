@@ -465,8 +465,16 @@ impl<'s, 'g> Judge<'s, 'g> {
         len: usize,
         rounding: (Rounding<'_>, Rounding<'_>),
     ) -> Option<Vec<f64>> {
-        let look_a = |x: ValueId| self.a.shadow.operand(x);
-        let look_b = |x: ValueId| state.operand(x);
+        // Half precision strays from float64 so far that what it allows is a matter of the values it has itself.
+        let own = |unit: Unit, declared: Option<&Tensor>| {
+            declared.filter(|t| unit.u > Unit::F32.u && t.dtype().is_float())?.cast(DType::F64).ok()
+        };
+        let look_a = |x: ValueId| {
+            own(rounding.0.unit, self.a.declared.get(x)).or_else(|| self.a.shadow.operand(x))
+        };
+        let look_b = |x: ValueId| {
+            own(rounding.1.unit, state.declared[x.index()].as_ref()).or_else(|| state.operand(x))
+        };
         let mut total = vec![0.0; len];
         if let Some(e) = error(self.b, behind_b, v, &look_b, rounding.1).ok()? {
             add(&mut total, &e);
