@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import _isotrace
@@ -64,6 +65,11 @@ def _class(x: Any) -> str:
     return f"{type(x).__module__}.{type(x).__qualname__}"
 
 
+def _writes(t: torch.Tensor) -> int:
+    """PyTorch's own count of writes."""
+    return 0 if t.is_inference() else t._version
+
+
 def _place(t: torch.Tensor) -> tuple[Any, ...]:
     return t.storage_offset(), tuple(t.shape), tuple(t.stride()), t.dtype, t.is_conj(), t.is_neg()
 
@@ -98,6 +104,9 @@ class Recorder:
         self._tied: dict[str, list[str]] = {}
         self._graph: dict[str, list[int]] = {"inputs": [], "outputs": []}
         self._handles: list[Any] = []
+        self._compiled: list[tuple[torch.nn.Module, Any]] = []
+        self._known: dict[str, int] = {}
+        self._before_all: dict[str, int] = {}
         self._mode = _Operators(self) if level == "operators" else None
         self._busy = False
 
@@ -106,6 +115,9 @@ class Recorder:
 
         @functools.wraps(hook)
         def quiet(*args: Any) -> None:
+            # What a compiler traces is no run; the calls of what it makes of it are seen, and so is the whole.
+            if torch.compiler.is_compiling():
+                return
             before, self._busy = self._busy, True
             try:
                 with torch.no_grad():
@@ -128,7 +140,7 @@ class Recorder:
     def _key(self, t: torch.Tensor) -> tuple[Any, ...]:
         """Where a tensor lies; without its operators, PyTorch's own count of writes tells values apart."""
         place = _place(t)
-        return place if self._mode else (*place, 0 if t.is_inference() else t._version)
+        return place if self._mode else (*place, _writes(t))
 
     def _describe(self, t: torch.Tensor, name: str, role: str, memory: _Memory | None, more: dict[str, Any]) -> dict[str, Any]:
         record = {"name": name, "role": role, "dtype": _short(t.dtype), "shape": list(t.shape), **more}
@@ -161,7 +173,7 @@ class Recorder:
                 memory.base = (number, key)
         return number
 
-    def _value(self, t: torch.Tensor, name: str | None = None, role: str | None = None) -> int:
+    def _value(self, t: torch.Tensor, name: str | None = None, role: str | None = None, **more: Any) -> int:
         """The value that a tensor is now; a new one where nobody computed it before our eyes."""
         if t.layout is not torch.strided:
             return self._write(t, name or "constant", role or "constant")
@@ -176,7 +188,7 @@ class Recorder:
             name, role = own
         elif name is None:
             name, role = (own[0] if own else "constant"), role or "constant"
-        return self._write(t, name, role or "intermediate")
+        return self._write(t, name, role or "intermediate", **more)
 
     def _look(self, t: torch.Tensor, memory: _Memory) -> int:
         """A view that no operator made: taken before the recording, or stale since a write through another view."""
@@ -227,9 +239,9 @@ class Recorder:
 
     def _named(self, t: torch.Tensor, name: str, role: str, **more: Any) -> int:
         """The same numbers under a name of their own: an output, a gradient."""
-        source = self._value(t)
         if self._mode is None:
-            return source
+            return self._value(t, name, role, **more)
+        source = self._value(t)
         memory = self._memory(t)
         views, base = dict(memory.views), memory.base
         number = self._write(t, name, role, **more)
@@ -247,13 +259,21 @@ class Recorder:
             root = not path and not self._stack
             ids = []
             for name, t in given:
-                value = self._value(t, name if root else f"{path}.{name}", "input" if root else "intermediate")
-                ids.append(value)
-                if root and value not in self._graph["inputs"]:
-                    self._graph["inputs"].append(value)
+                ids.append(self._input(t, name) if root else self._value(t, f"{path}.{name}", "intermediate"))
             self._stack.append((path, call, ids))
 
         return hook
+
+    def _input(self, t: torch.Tensor, name: str) -> int:
+        """What the model reads is given to it, however it came about inside the recording."""
+        plain = self._mode is not None and t.layout is torch.strided
+        known = self._memory(t).views.get(self._key(t)) if plain else None
+        given = self._graph["inputs"]
+        own = (t.untyped_storage()._cdata, _place(t)) in self._names if plain else True
+        value = self._value(t, name, "input") if known is None or known in given or own else self._write(t, name, "input")
+        if value not in given:
+            given.append(value)
+        return value
 
     def _after(self, path: str) -> Any:
         @self._quietly
@@ -311,13 +331,39 @@ class Recorder:
             self._step = None
 
     def gradients(self) -> None:
-        """Keeps the gradients that parameters have now. Done at the end of each step, and of the recording."""
-        for name, parameter in self.model.named_parameters():
+        """Keeps the gradients that parameters have now. Done before each step of an optimiser, at the end of each
+        `step`, and at the end of the recording."""
+        for name, parameter in self._parameters():
             if parameter.grad is not None:
-                self._quietly(self._named_gradient)(name, parameter)
+                self._quietly(self._result)(f"{name}.grad", parameter.grad, "gradient", parameter)
 
-    def _named_gradient(self, name: str, parameter: torch.Tensor) -> None:
-        self._named(parameter.grad, f"{name}.grad", "gradient", of=self._value(parameter))
+    def _parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((_uncompiled(name), p) for name, p in self.model.named_parameters())
+
+    def _result(self, name: str, t: torch.Tensor, role: str, of: torch.Tensor | None = None) -> None:
+        """What training gives besides the model's outputs: kept once for each value that it takes."""
+        source = self._value(t, None if self._mode else name, role)
+        if self._known.get(name) == source:
+            return
+        self._known[name] = source
+        more = {} if of is None else {"of": self._value(of)}
+        number = self._named(t, name, role, **more) if self._mode else source
+        self._graph["outputs"].append(number)
+
+    def _optimised(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """The state that an optimiser keeps of each parameter, by the name of the parameter."""
+        names = {id(p): name for name, p in self._parameters()}
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                for key, state in optimizer.state.get(p, {}).items():
+                    if id(p) in names and isinstance(state, torch.Tensor):
+                        self._named(state, f"{names[id(p)]}.{key}", "optimizer", of=self._value(p))
+
+    def _changed(self) -> None:
+        """Parameters that were written to since the recording began, as they are now."""
+        for name, parameter in self._parameters():
+            if self._before_all.get(name) != _writes(parameter):
+                self._result(f"{name}.updated", parameter, "parameter")
 
     # The whole
 
@@ -325,15 +371,30 @@ class Recorder:
         for role, tensors in (("parameter", self.model.named_parameters(remove_duplicate=False)),
                               ("buffer", self.model.named_buffers(remove_duplicate=False))):  # fmt: skip
             for name, t in tensors:
+                name = _uncompiled(name)
                 first = self._names.setdefault((t.untyped_storage()._cdata, _place(t)), (name, role))
                 if first[0] != name:
                     self._tied.setdefault(first[0], []).append(name)
         for first, others in self._tied.items():
             self._writer.note(json.dumps({"class": "tied", "text": f"{first} is also {', '.join(others)}",
                                           "where": [first, *others]}))  # fmt: skip
+        self._before_all = {name: _writes(p) for name, p in self._parameters()}
+        hooked = set()
         for path, module in self.model.named_modules():
-            self._handles.append(module.register_forward_pre_hook(self._before(path), prepend=True, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(self._after(path), with_kwargs=True))
+            path = _uncompiled(path)
+            if path in hooked:
+                continue
+            hooked.add(path)
+            before, after = self._before(path), self._after(path)
+            if module._compiled_call_impl is not None:
+                self._compiled.append((module, module._compiled_call_impl))
+                module._compiled_call_impl = _around(module, module._compiled_call_impl, before, after)
+                continue
+            self._handles.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(after, with_kwargs=True))
+        pre, post = self._quietly(lambda *_: self.gradients()), self._quietly(self._optimised)
+        self._handles.append(register_optimizer_step_pre_hook(pre))
+        self._handles.append(register_optimizer_step_post_hook(post))
         if self._mode is not None:
             self._mode.__enter__()
         return self
@@ -344,17 +405,41 @@ class Recorder:
         try:
             if error is None:
                 self.gradients()
+                self._quietly(self._changed)()
             else:
                 self._writer.note(json.dumps({"class": "interrupted", "text": f"{kind.__name__}: {error}"}))
             self._writer.graph(json.dumps({"name": _class(self.model), **self._graph}))
         finally:
             for handle in self._handles:
                 handle.remove()
-            self._handles = []
+            for module, impl in self._compiled:
+                module._compiled_call_impl = impl
+            self._handles, self._compiled = [], []
             self._writer.finish()
 
 
+def _uncompiled(path: str) -> str:
+    """The path of what a compiled module was made of is its own."""
+    return ".".join(part for part in path.split(".") if part != "_orig_mod")
+
+
+def _around(module: torch.nn.Module, impl: Any, before: Any, after: Any) -> Any:
+    """A call of a module that was compiled in place, in which the module's own hooks are compiled too."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before(module, args, kwargs)
+        output = impl(*args, **kwargs)
+        after(module, args, kwargs, output)
+        return output
+
+    return call
+
+
 _STORED = {*SHORT.values(), *(short for short, _ in EXTRA.values())}
+
+
+# Running statistics are written in training, though the schema does not say so.
+_HIDDEN = {name: ("running_mean", "running_var") for name in ("aten::native_batch_norm", "aten::cudnn_batch_norm")}
 
 
 class _Operators(TorchDispatchMode):
@@ -377,6 +462,7 @@ class _Operators(TorchDispatchMode):
         inputs: list[int | None] = []
         attributes: dict[str, Any] = {}
         written: list[torch.Tensor] = []
+        hidden: list[torch.Tensor] = []
         aliases = False
         for at, argument in enumerate(schema.arguments):
             given = args[at] if at < len(args) else kwargs.get(argument.name, argument.default_value)
@@ -384,6 +470,8 @@ class _Operators(TorchDispatchMode):
                 aliases = True
                 if argument.alias_info.is_write:
                     written += [t for t in (given if isinstance(given, (list, tuple)) else [given]) if t is not None]
+            elif schema.name in _HIDDEN and argument.name in _HIDDEN[schema.name] and given is not None:
+                hidden.append(given)
             kind = str(argument.type)
             if isinstance(given, torch.Tensor):
                 inputs.append(recorder._value(given))
@@ -395,6 +483,8 @@ class _Operators(TorchDispatchMode):
                 setting = _setting(given)
                 if setting is not None:
                     attributes[argument.name] = setting
+        if attributes.get("training") == {"bool": True}:
+            written += hidden
         out = func(*args, **kwargs)
         results = [out] if isinstance(out, torch.Tensor) else list(out) if isinstance(out, (list, tuple)) else []
         flat = [t for r in results for t in (r if isinstance(r, (list, tuple)) else [r])]

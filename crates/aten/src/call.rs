@@ -10,6 +10,14 @@ use crate::VERSION;
 /// Type and shape.
 pub type Typed = (DType, Vec<usize>);
 
+/// What a trace tells of the values that a call names.
+pub trait Told {
+    /// The elements, where they were kept.
+    fn elements(&self, id: u64) -> Option<Tensor>;
+    /// Strides and offset in the storage, in elements.
+    fn layout(&self, id: u64) -> Option<(Vec<i64>, i64)>;
+}
+
 /// A call, what is known of its tensors, and the nodes that it has become so far.
 pub struct Call<'c> {
     graph: &'c mut Graph,
@@ -19,6 +27,9 @@ pub struct Call<'c> {
     given: Vec<Option<Typed>>,
     /// The types of what it gives, as recorded.
     pub wanted: Vec<Option<Typed>>,
+    trace: &'c dyn Told,
+    /// A number that stands for a setting while one of several tensors is looked at.
+    instead: Option<(&'static str, f64)>,
     types: FxHashMap<ValueId, DType>,
     nodes: Vec<Node>,
     made: FxHashSet<ValueId>,
@@ -31,9 +42,51 @@ impl<'c> Call<'c> {
         inputs: Vec<Option<ValueId>>,
         given: Vec<Option<Typed>>,
         wanted: Vec<Option<Typed>>,
+        trace: &'c dyn Told,
     ) -> Self {
         let types = inputs.iter().zip(&given).filter_map(|(v, t)| Some(((*v)?, t.as_ref()?.0))).collect();
-        Self { graph, node, inputs, given, wanted, types, nodes: vec![], made: FxHashSet::default() }
+        let (nodes, made) = (Vec::new(), FxHashSet::default());
+        Self { graph, node, inputs, given, wanted, trace, instead: None, types, nodes, made }
+    }
+
+    /// The same call seen by one of several tensors: reads inputs `inputs`, gives output `output`, and has `instead` for
+    /// a setting.
+    pub fn narrowed<R>(
+        &mut self,
+        inputs: &[usize],
+        output: usize,
+        instead: Option<(&'static str, f64)>,
+        rule: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        let picked = inputs.iter().map(|&i| self.inputs.get(i).copied().flatten()).collect();
+        let types = inputs.iter().map(|&i| self.given.get(i).cloned().flatten()).collect();
+        let wanted = vec![self.wanted.get(output).cloned().flatten()];
+        let all = (
+            std::mem::replace(&mut self.inputs, picked),
+            std::mem::replace(&mut self.given, types),
+            std::mem::replace(&mut self.wanted, wanted),
+        );
+        self.instead = instead;
+        let result = rule(self);
+        (self.inputs, self.given, self.wanted) = all;
+        self.instead = None;
+        result
+    }
+
+    /// What was recorded of input `at`.
+    pub fn elements(&self, at: usize) -> Option<Tensor> {
+        self.trace.elements(self.node.inputs.get(at).copied().flatten()?)
+    }
+
+    /// Strides and offset of input `at` in its storage, in elements; C order from 0 where nothing was said.
+    pub fn layout(&self, at: usize) -> Option<(Vec<i64>, i64)> {
+        self.trace.layout(self.node.inputs.get(at).copied().flatten()?)
+    }
+
+    /// What was recorded of output `at`, as a constant: what the call drew at random.
+    pub fn drawn(&mut self, at: usize) -> Option<ValueId> {
+        let tensor = self.trace.elements(self.node.outputs.get(at).copied().flatten()?)?;
+        Some(self.constant(tensor))
     }
 
     /// The nodes, and the values that they write.
@@ -63,6 +116,11 @@ impl<'c> Call<'c> {
     /// How many tensors it reads.
     pub fn arity(&self) -> usize {
         self.inputs.len()
+    }
+
+    /// How many tensors it gives.
+    pub fn results(&self) -> usize {
+        self.wanted.len()
     }
 
     pub fn input(&self, at: usize) -> Option<ValueId> {
@@ -110,6 +168,11 @@ impl<'c> Call<'c> {
     }
 
     pub fn number(&self, name: &str) -> Option<f64> {
+        if let Some((instead, x)) = self.instead
+            && instead == name
+        {
+            return Some(x);
+        }
         match self.setting(name)? {
             record::Attribute::Float(x) => Some(x.0),
             record::Attribute::Int(i) => Some(*i as f64),
@@ -123,6 +186,22 @@ impl<'c> Call<'c> {
             record::Attribute::Ints(list) => Some(list.clone()),
             record::Attribute::Int(one) => Some(vec![*one]),
             _ => None,
+        }
+    }
+
+    pub fn numbers(&self, name: &str) -> Option<Vec<f64>> {
+        match self.setting(name)? {
+            record::Attribute::Floats(list) => Some(list.iter().map(|x| x.0).collect()),
+            record::Attribute::Ints(list) => Some(list.iter().map(|&i| i as f64).collect()),
+            _ => None,
+        }
+    }
+
+    /// Whether output `at` is wanted, where the call has a mask of its outputs.
+    pub fn asked(&self, at: usize) -> bool {
+        match self.setting("output_mask") {
+            Some(record::Attribute::Bools(mask)) => mask.get(at).copied().unwrap_or(true),
+            _ => true,
         }
     }
 
@@ -159,6 +238,92 @@ impl<'c> Call<'c> {
         let dtype = inputs.first().and_then(|v| self.type_of(*v)).unwrap_or(DType::F32);
         let inputs: Vec<_> = inputs.iter().copied().map(Some).collect();
         self.typed(dtype, op, &inputs, settings)
+    }
+
+    /// Input `at` in the type in which kernels compute: f64, or f32 for all that is narrower.
+    pub fn wide(&mut self, at: usize) -> Option<ValueId> {
+        let dtype = if self.dtype(at)? == DType::F64 { DType::F64 } else { DType::F32 };
+        self.input_as(at, dtype)
+    }
+
+    /// A value in the type of output `at`.
+    pub fn as_result(&mut self, v: ValueId, at: usize) -> Option<ValueId> {
+        let dtype = self.result(at)?.0;
+        self.cast(v, dtype)
+    }
+
+    pub fn add(&mut self, x: ValueId, y: ValueId) -> ValueId {
+        self.op("Add", &[x, y], &[])
+    }
+
+    pub fn sub(&mut self, x: ValueId, y: ValueId) -> ValueId {
+        self.op("Sub", &[x, y], &[])
+    }
+
+    pub fn mul(&mut self, x: ValueId, y: ValueId) -> ValueId {
+        self.op("Mul", &[x, y], &[])
+    }
+
+    pub fn div(&mut self, x: ValueId, y: ValueId) -> ValueId {
+        self.op("Div", &[x, y], &[])
+    }
+
+    pub fn matmul(&mut self, x: ValueId, y: ValueId) -> ValueId {
+        self.op("MatMul", &[x, y], &[])
+    }
+
+    /// A number of the type of `like`.
+    pub fn number_like(&mut self, x: f64, like: ValueId) -> Option<ValueId> {
+        let dtype = self.type_of(like)?;
+        self.scalar(x, dtype)
+    }
+
+    /// A value times a number.
+    pub fn times(&mut self, v: ValueId, factor: f64) -> Option<ValueId> {
+        let factor = self.number_like(factor, v)?;
+        Some(self.mul(v, factor))
+    }
+
+    /// A value plus a number.
+    pub fn plus(&mut self, v: ValueId, x: f64) -> Option<ValueId> {
+        let x = self.number_like(x, v)?;
+        Some(self.add(v, x))
+    }
+
+    /// A number minus a value.
+    pub fn from(&mut self, x: f64, v: ValueId) -> Option<ValueId> {
+        let x = self.number_like(x, v)?;
+        Some(self.sub(x, v))
+    }
+
+    /// `op` over axes; over all where none are given.
+    pub fn over(&mut self, op: &str, v: ValueId, axes: &[i64], keep: bool) -> ValueId {
+        let settings = [("keepdims", Attribute::Int(i64::from(keep)))];
+        if axes.is_empty() {
+            return self.op(op, &[v], &settings);
+        }
+        let axes = self.integers(axes.to_vec());
+        self.op(op, &[v, axes], &settings)
+    }
+
+    /// `x` where `op(v, limit)` holds, else `y`.
+    pub fn choose(&mut self, op: &str, v: ValueId, limit: f64, x: ValueId, y: ValueId) -> Option<ValueId> {
+        let limit = self.number_like(limit, v)?;
+        let holds = self.typed(DType::Bool, op, &[Some(v), Some(limit)], &[]);
+        Some(self.pick(holds, x, y))
+    }
+
+    /// `x` where a condition holds, else `y`.
+    pub fn pick(&mut self, condition: ValueId, x: ValueId, y: ValueId) -> ValueId {
+        let dtype = self.type_of(x).unwrap_or(DType::F32);
+        self.typed(dtype, "Where", &[Some(condition), Some(x), Some(y)], &[])
+    }
+
+    /// A tensor of one number.
+    pub fn filled(&mut self, x: f64, shape: &[usize], dtype: DType) -> Option<ValueId> {
+        let v = self.scalar(x, dtype)?;
+        let shape = self.integers(shape.iter().map(|&n| n as i64).collect());
+        Some(self.op("Expand", &[v, shape], &[]))
     }
 
     /// A node with several outputs.

@@ -8,6 +8,7 @@
 //! - Values that nothing computed (parameters, buffers, what was there before) are constants.
 //! - An operator that the table lacks is *opaque*: its outputs are constants with the recorded elements. It is counted,
 //!   and what hangs on it can still be compared, but not through it.
+//! - What a call drew at random is a constant too: the recorded numbers are its truth. It is not counted.
 //! - What the outputs do not depend on is left out.
 
 mod call;
@@ -130,10 +131,7 @@ impl<'t> Builder<'t> {
 
     /// The elements of a value, where they were kept.
     fn elements(&self, id: u64) -> Result<Option<Tensor>, AtenError> {
-        match self.places.get(&id) {
-            Some(&at) if self.trace.has_data(at) => Ok(Some(self.trace.tensor(&self.trace.values()[at])?)),
-            _ => Ok(None),
-        }
+        Ok(kept(self.trace, &self.places, id)?)
     }
 
     fn input(&mut self, id: u64) -> Result<(), AtenError> {
@@ -177,11 +175,12 @@ impl<'t> Builder<'t> {
         };
         let given = node.inputs.iter().map(|id| id.and_then(typed)).collect();
         let wanted: Vec<_> = node.outputs.iter().map(|id| id.and_then(typed)).collect();
-        let mut call = Call::new(&mut self.out.graph, node, inputs, given, wanted);
+        let told = Values { trace: self.trace, places: &self.places };
+        let mut call = Call::new(&mut self.out.graph, node, inputs, given, wanted, &told);
         let results = lower::lower(&mut call).unwrap_or_default();
         let (nodes, made) = call.finish();
         let kept = results.iter().any(Option::is_some);
-        if !kept && !lower::makes_constants(node) {
+        if !kept && !lower::makes_constants(node) && !lower::draws(node) {
             *self.out.opaque.entry(format!("{}.{}", node.domain, node.op)).or_default() += 1;
         }
         let mut renamed: FxHashMap<ValueId, ValueId> = FxHashMap::default();
@@ -233,6 +232,38 @@ impl<'t> Builder<'t> {
             });
         }
         Ok(())
+    }
+}
+
+struct Values<'t> {
+    trace: &'t Trace,
+    places: &'t FxHashMap<u64, usize>,
+}
+
+impl call::Told for Values<'_> {
+    fn elements(&self, id: u64) -> Option<Tensor> {
+        kept(self.trace, self.places, id).ok().flatten()
+    }
+
+    fn layout(&self, id: u64) -> Option<(Vec<i64>, i64)> {
+        let value = self.trace.by_id(id)?;
+        let offset = value.storage.as_ref().map_or(0, |s| s.offset);
+        let strides = match &value.strides {
+            Some(strides) => strides.iter().map(|&s| i64::try_from(s).ok()).collect::<Option<_>>()?,
+            None => {
+                let shape: Vec<usize> =
+                    value.shape.iter().map(|&n| usize::try_from(n).ok()).collect::<Option<_>>()?;
+                isotrace_tensor::strides(&shape).iter().map(|&s| s as i64).collect()
+            }
+        };
+        Some((strides, i64::try_from(offset).ok()?))
+    }
+}
+
+fn kept(trace: &Trace, places: &FxHashMap<u64, usize>, id: u64) -> Result<Option<Tensor>, TraceError> {
+    match places.get(&id) {
+        Some(&at) if trace.has_data(at) => Ok(Some(trace.tensor(&trace.values()[at])?)),
+        _ => Ok(None),
     }
 }
 

@@ -54,7 +54,13 @@ pub fn report(
 ) -> Report {
     let blamed: Vec<ValueId> =
         faults.iter().flat_map(|f| f.outputs_b.iter().copied()).chain(wrong.iter().copied()).collect();
-    let (pairs, of_a, of_b) = pairs(judge, state, &blamed, outputs, (compared, detail.budgets));
+    let (pairs, of_a, of_b) = pairs(
+        judge,
+        state,
+        &blamed,
+        outputs,
+        (compared, detail.budgets, a.recorded.or(b.recorded).is_some()),
+    );
     let (verdict, reason) = verdict(judge, &faults, outputs);
     let mut report = Report::new(verdict, reason, a.side(), b.side());
     if detail.listing {
@@ -174,7 +180,7 @@ fn pairs(
     state: &State,
     blamed: &[ValueId],
     outputs: &[(ValueId, ValueId)],
-    compared: (&Compared, bool),
+    compared: (&Compared, bool, bool),
 ) -> (Vec<Pair>, Places, Places) {
     let (a, b) = (judge.a, judge.b);
     let (mut of_a, mut of_b) = (Places::default(), Places::default());
@@ -256,7 +262,7 @@ fn pair(
     state: &State<'_, '_>,
     (va, vb): (ValueId, ValueId),
     blamed: &[ValueId],
-    (compared, budgets): (&Compared, bool),
+    (compared, budgets, recorded): (&Compared, bool, bool),
 ) -> Pair {
     let (a, b) = (judge.a, judge.b);
     let (x, y) = (a.declared.get(va), b.declared.get(vb));
@@ -304,6 +310,14 @@ fn pair(
             () if state.own_declared[vb.index()].as_ref().is_some_and(|own| own.bit_eq(&carried)) => {
                 Status::Inherited
             }
+            // Two runs by other programs never share their rounding, so it is the greater part that names the pair.
+            () if recorded
+                && state.own_declared[vb.index()]
+                    .as_ref()
+                    .is_some_and(|own| mostly_inherited(own, &carried, y)) =>
+            {
+                Status::Inherited
+            }
             () => Status::Rounding,
         };
         let place = m.argmax.as_ref().map(|index| {
@@ -337,6 +351,12 @@ fn pair(
         }
     }
     out
+}
+
+/// Whether B's value is farther from what B's nodes compute of A's inputs than that is from A's value.
+fn mostly_inherited(own: &Tensor, theirs: &Tensor, free: &Tensor) -> bool {
+    let gap = |x: &Tensor, y: &Tensor| compare(x, y).map_or(0.0, |m| m.max_abs);
+    gap(own, free) > gap(own, theirs)
 }
 
 fn place_in_a(x: &Tensor, y: &Tensor, layout: &Layout, flat: usize) -> usize {

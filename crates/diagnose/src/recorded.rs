@@ -1,20 +1,32 @@
-//! Whether a run that somebody else made does what its graph says: `fresh` of a recorded side, node by node.
+//! Whether a run that somebody else made does what its graph says: `fresh` of a recorded side, value by value.
 //!
-//! Each node is evaluated in float64 on the values that were recorded as its inputs and held against the value that
-//! was recorded as its output, within what rounding in the output's type allows. Inputs are the recorded ones, so no
-//! node answers for another, and every wrong kernel is found in one pass.
+//! Each recorded value is evaluated in float64 from the recorded values nearest before it and held against what was
+//! recorded of it, within what rounding allows on the way. Inputs are the recorded ones, so no value answers for
+//! another, and every wrong kernel is found in one pass. Between the two there is one node as a rule; where one call of
+//! the recorded program became several, what they hand on was never stored anywhere, so it is not rounded here either,
+//! and the rounding that the call may have committed inside is bounded as that of a region is.
+//!
+//! What an operator drew at random is not judged: the recorded numbers are the truth of that call.
 
-use isotrace_align::Side;
+use isotrace_align::region::{Rounding, error};
+use isotrace_align::{Region, Side};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::budget::Unit;
 use isotrace_ops::{Flow, Precision};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
-use std::cell::OnceCell;
 
 use crate::faults::Fault;
 
-/// Nodes whose recorded outputs rounding does not explain, with the first such output.
+/// Nodes between recorded values at most; beyond, nothing is said.
+const MOST_NODES: usize = 256;
+
+/// How much more than the operators that it is made of a kernel may round that does several at once. Such kernels
+/// approximate more freely inside: the error function of GELU is allowed four times that of an Erf node in the table that
+/// was measured.
+const FUSED: f64 = 4.0;
+
+/// Values that rounding does not explain from the recorded ones before them, the first of each node.
 pub fn faults(
     side: &Side<'_>,
     recorded: &FxHashMap<ValueId, Tensor>,
@@ -23,12 +35,12 @@ pub fn faults(
     let graph = side.graph();
     let mut found = Vec::new();
     for id in graph.node_ids() {
-        for (index, v) in graph.node(id).outputs.iter().enumerate() {
-            let Some(v) = *v else { continue };
+        for v in graph.node(id).writes() {
             let Some(output) = recorded.get(&v).filter(|t| t.dtype().is_float()) else { continue };
-            let Some(excess) = excess(side, id, index, output) else { continue };
+            let call = Call::new(side, recorded, v);
+            let Some(excess) = call.excess(output) else { continue };
             if excess.share > 1.0 {
-                found.push((fault(side, id, (index, v), output, &excess, is_reference), v));
+                found.push((call.fault(output, &excess, is_reference), v));
                 break;
             }
         }
@@ -36,28 +48,86 @@ pub fn faults(
     found
 }
 
-/// How far a recorded output is from what its node computes.
+/// How far a recorded output is from what its nodes compute.
 struct Excess {
     difference: f64,
     /// The largest share of the allowance.
     share: f64,
 }
 
-fn excess(side: &Side<'_>, id: NodeId, index: usize, output: &Tensor) -> Option<Excess> {
-    let lookup = |v: ValueId| side.declared.get(v).cloned();
-    let exact = evaluate(side, id, &lookup)?.into_iter().nth(index)?;
-    let wide = |v: ValueId| {
-        lookup(v).and_then(|t| if t.dtype().is_float() { t.cast(DType::F64).ok() } else { Some(t) })
-    };
-    let unit = Unit::of(output.dtype());
-    let mut allowed = side.plan.budget(id, &wide, index, &exact, unit, &OnceCell::new()).ok()?.allowed;
-    if side.plan.op(id).flow() == Flow::Moves {
-        // What is only moved may still be stored in another type.
-        for (e, x) in allowed.iter_mut().zip(exact.to_f64().ok()?.iter()) {
-            *e = e.max(unit.u * x.abs() + unit.eta);
-        }
+/// A recorded value with the nodes that lead to it from other recorded values.
+struct Call<'s, 'g> {
+    side: &'s Side<'g>,
+    region: Region,
+    output: ValueId,
+}
+
+impl<'s, 'g> Call<'s, 'g> {
+    fn new(side: &'s Side<'g>, recorded: &FxHashMap<ValueId, Tensor>, output: ValueId) -> Self {
+        // What nobody recorded but a run of ours made ends no region, unless it was drawn.
+        let stop = |v: ValueId| recorded.contains_key(&v) || draws(side, v);
+        Self { side, region: Region::behind(side, &[output], stop, MOST_NODES), output }
     }
-    Some(measure(&exact, output, &allowed))
+
+    /// In float64, from recorded values that `enters` may change.
+    fn evaluate(&self, enters: &dyn Fn(Tensor) -> Tensor) -> Option<FxHashMap<ValueId, Tensor>> {
+        let mut own: FxHashMap<ValueId, Tensor> = FxHashMap::default();
+        for &id in &self.region.nodes {
+            let node = self.side.graph().node(id);
+            let read =
+                |v: ValueId| own.get(&v).cloned().or_else(|| self.side.declared.get(v).cloned().map(enters));
+            if !node.reads().all(|v| read(v).is_some()) {
+                return None;
+            }
+            let decided: Vec<Option<Tensor>> =
+                node.outputs.iter().map(|v| v.and_then(|v| self.side.declared.get(v).cloned())).collect();
+            let outputs = self.side.plan.evaluate(id, &read, Precision::Float64, Some(&decided)).ok()?;
+            own.extend(node.outputs.iter().zip(outputs).filter_map(|(v, t)| Some(((*v)?, t))));
+        }
+        Some(own)
+    }
+
+    fn excess(&self, output: &Tensor) -> Option<Excess> {
+        let side = self.side;
+        if self.region.nodes.len() >= MOST_NODES || draws(side, self.output) {
+            return None;
+        }
+        let own = self.evaluate(&|t| t)?;
+        let exact = own.get(&self.output)?;
+        let wide = |v: ValueId| {
+            let value = own.get(&v).or_else(|| side.declared.get(v))?;
+            // Weights are read as they are stored: a copy in f64 would cost twice their memory.
+            let stored = side.producer(v).is_none() || !value.dtype().is_float();
+            if stored { Some(value.clone()) } else { value.cast(DType::F64).ok() }
+        };
+        let unit = Unit::of(output.dtype());
+        let rounds = |_: NodeId| true;
+        // ONNX keeps settings in f32, which is not what a program that computes in f64 was told.
+        let scaled = |_: NodeId| unit.u < Unit::F32.u;
+        let none = |_: ValueId| None;
+        let rounding = Rounding { unit, allowance: true, rounds: &rounds, scaled: &scaled, enters: &none };
+        let mut allowed = match error(side, &self.region, self.output, &wide, rounding).ok()? {
+            Some(allowed) => allowed.to_f64().ok()?.into_owned(),
+            None => vec![0.0; exact.len()],
+        };
+        let computes = |n: &&NodeId| side.plan.op(**n).flow() != Flow::Moves;
+        let steps = self.region.nodes.iter().filter(computes).count();
+        if steps > 1 {
+            allowed.iter_mut().for_each(|e| *e *= FUSED);
+        }
+        if steps == 0 {
+            // What is only moved may still be stored in another type.
+            for (e, x) in allowed.iter_mut().zip(exact.to_f64().ok()?.iter()) {
+                *e = e.max(unit.u * x.abs() + unit.eta);
+            }
+        }
+        Some(measure(exact, output, &allowed))
+    }
+}
+
+/// Whether a value was drawn at random.
+fn draws(side: &Side<'_>, v: ValueId) -> bool {
+    side.producer(v).is_some_and(|n| side.plan.op(n).draws())
 }
 
 fn measure(exact: &Tensor, output: &Tensor, allowed: &[f64]) -> Excess {
@@ -81,76 +151,67 @@ fn measure(exact: &Tensor, output: &Tensor, allowed: &[f64]) -> Excess {
     worst
 }
 
-fn evaluate(side: &Side<'_>, id: NodeId, lookup: &dyn Fn(ValueId) -> Option<Tensor>) -> Option<Vec<Tensor>> {
-    let node = side.graph().node(id);
-    if !node.reads().all(|v| lookup(v).is_some()) {
-        return None;
-    }
-    let decided: Vec<Option<Tensor>> =
-        node.outputs.iter().map(|v| v.and_then(|v| side.declared.get(v).cloned())).collect();
-    side.plan.evaluate(id, lookup, Precision::Float64, Some(&decided)).ok()
-}
-
 /// Formats to which hardware rounds the factors of a product on its way: name and bits of the significand kept.
 const NARROWER: [(&str, u32); 3] = [("tf32", 11), ("bf16", 8), ("f16", 11)];
 
-fn fault(
-    side: &Side<'_>,
-    id: NodeId,
-    (index, v): (usize, ValueId),
-    output: &Tensor,
-    excess: &Excess,
-    is_reference: bool,
-) -> Fault {
-    let name = if is_reference { "A" } else { "B" };
-    let graph = side.graph();
-    let label = format!("{} {:?}", graph.node(id).qualified_op(), graph.label(id));
-    let recorded = |v: ValueId| side.declared.get(v).cloned();
-    let narrowed = NARROWER.iter().find_map(|&(format, bits)| {
-        let lookup = |v: ValueId| recorded(v).map(|t| rounded(&t, bits));
-        let exact = evaluate(side, id, &lookup)?.into_iter().nth(index)?;
-        let left = measure(&exact, output, &vec![f64::INFINITY; exact.len()]).difference;
-        // Rounding the inputs in this way has to explain nearly all of it, or it explains nothing.
-        (left < excess.difference / 16.0).then_some((format, left))
-    });
-    let (class, summary, proof) = match narrowed {
-        Some((format, left)) => (
-            "precision",
-            format!(
-                "{name} computes {label} on inputs rounded to {format}, though they are {}",
-                output.dtype()
+impl Call<'_, '_> {
+    fn fault(&self, output: &Tensor, excess: &Excess, is_reference: bool) -> Fault {
+        let name = if is_reference { "A" } else { "B" };
+        let graph = self.side.graph();
+        let mut nodes: Vec<NodeId> = self.region.dynamic_nodes(self.side).collect();
+        if nodes.is_empty() {
+            nodes.clone_from(&self.region.nodes);
+        }
+        let label = match self.side.producer(self.output) {
+            Some(id) => format!("{} {:?}", graph.node(id).qualified_op(), graph.label(id)),
+            None => format!("{:?}", graph.value(self.output).name),
+        };
+        let narrowed = NARROWER.iter().find_map(|&(format, bits)| {
+            let own = self.evaluate(&|t| rounded(&t, bits))?;
+            let exact = own.get(&self.output)?;
+            let left = measure(exact, output, &vec![f64::INFINITY; exact.len()]).difference;
+            // Rounding the inputs in this way has to explain nearly all of it, or it explains nothing.
+            (left < excess.difference / 16.0).then_some((format, left))
+        });
+        let (class, summary, proof) = match narrowed {
+            Some((format, left)) => (
+                "precision",
+                format!(
+                    "{name} computes {label} on inputs rounded to {format}, though they are {}",
+                    output.dtype()
+                ),
+                Some((format!("the node evaluated on inputs rounded to {format}"), excess.difference, left)),
             ),
-            Some((format!("the node evaluated on inputs rounded to {format}"), excess.difference, left)),
-        ),
-        None => (
-            if is_reference { "reference" } else { "unknown" },
-            format!(
-                "{name}'s run does not compute what {label} says: on its own recorded inputs it is {:.3e} away from \
-                 it, {:.1} times what rounding in {} allows",
-                excess.difference,
-                excess.share,
-                output.dtype()
+            None => (
+                if is_reference { "reference" } else { "unknown" },
+                format!(
+                    "{name}'s run does not compute what {label} says: on its own recorded inputs it is {:.3e} away \
+                     from it, {:.1} times what rounding in {} allows",
+                    excess.difference,
+                    excess.share,
+                    output.dtype()
+                ),
+                None,
             ),
-            None,
-        ),
-    };
-    let (nodes, outputs) = (vec![id], vec![v]);
-    let (none, nothing) = (Vec::new(), Vec::new());
-    let (nodes_a, outputs_a, nodes_b, outputs_b) =
-        if is_reference { (nodes, outputs, none, nothing) } else { (none, nothing, nodes, outputs) };
-    Fault {
-        nodes_a,
-        nodes_b,
-        outputs_a,
-        outputs_b,
-        class: class.to_owned(),
-        summary,
-        evidence: vec![
-            "found on the recorded values of this run alone; the other side plays no part".to_owned(),
-        ],
-        proof,
-        narrow: Some(!is_reference),
-        nearest: Vec::new(),
+        };
+        let (none, nothing) = (Vec::new(), Vec::new());
+        let outputs = vec![self.output];
+        let (nodes_a, outputs_a, nodes_b, outputs_b) =
+            if is_reference { (nodes, outputs, none, nothing) } else { (none, nothing, nodes, outputs) };
+        Fault {
+            nodes_a,
+            nodes_b,
+            outputs_a,
+            outputs_b,
+            class: class.to_owned(),
+            summary,
+            evidence: vec![
+                "found on the recorded values of this run alone; the other side plays no part".to_owned(),
+            ],
+            proof,
+            narrow: Some(!is_reference),
+            nearest: Vec::new(),
+        }
     }
 }
 

@@ -107,6 +107,11 @@ pub trait Operator: Send + Sync + std::fmt::Debug {
         Decision::None
     }
 
+    /// Whether it may draw its outputs at random: what one run drew, no other computes again.
+    fn draws(&self) -> bool {
+        false
+    }
+
     /// Whether f16 and bf16 tensors are handed over as they are rather than widened to f32.
     fn keeps_half(&self) -> bool {
         self.flow() == Flow::Moves

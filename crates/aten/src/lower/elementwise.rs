@@ -59,6 +59,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("round", |c| unary(c, "Round")),
     ("rsqrt", rsqrt),
     ("rsub", reversed),
+    ("sgn", |c| unary(c, "Sign")),
     ("sigmoid", |c| unary(c, "Sigmoid")),
     ("sign", |c| unary(c, "Sign")),
     ("silu", silu),
@@ -208,10 +209,13 @@ fn leaky(c: &mut Call<'_>) -> Results {
 }
 
 fn elu(c: &mut Call<'_>) -> Results {
-    let ones = ["scale", "input_scale"].iter().all(|n| c.number(n).unwrap_or(1.0) == 1.0);
-    let x = c.input(0).filter(|_| ones)?;
-    let alpha = c.number("alpha").unwrap_or(1.0) as f32;
-    one(c.op("Elu", &[x], &[("alpha", Attribute::Float(alpha))]))
+    let x = c.input(0).filter(|_| c.number("input_scale").unwrap_or(1.0) == 1.0)?;
+    let alpha = ("alpha", Attribute::Float(c.number("alpha").unwrap_or(1.0) as f32));
+    let scale = c.number("scale").unwrap_or(1.0);
+    if scale == 1.0 {
+        return one(c.op("Elu", &[x], &[alpha]));
+    }
+    one(c.op("Selu", &[x], &[alpha, ("gamma", Attribute::Float(scale as f32))]))
 }
 
 fn hard_sigmoid(c: &mut Call<'_>) -> Results {
@@ -220,9 +224,20 @@ fn hard_sigmoid(c: &mut Call<'_>) -> Results {
     one(c.op("HardSigmoid", &[x], &settings))
 }
 
+/// log(1 + exp(beta x)) / beta, and x itself above the threshold.
 fn softplus(c: &mut Call<'_>) -> Results {
-    let x = c.input(0).filter(|_| c.number("beta").unwrap_or(1.0) == 1.0)?;
-    one(c.op("Softplus", &[x], &[]))
+    let (beta, limit) = (c.number("beta").unwrap_or(1.0), c.number("threshold").unwrap_or(20.0));
+    let x = c.wide(0)?;
+    // Above 20 the two are one number in f32.
+    if beta == 1.0 && limit >= 20.0 && c.type_of(x) != Some(DType::F64) {
+        let y = c.op("Softplus", &[x], &[]);
+        return one(c.as_result(y, 0)?);
+    }
+    let inner = c.times(x, beta)?;
+    let soft = c.op("Softplus", &[inner], &[]);
+    let soft = c.times(soft, 1.0 / beta)?;
+    let y = c.choose("Greater", inner, limit, x, soft)?;
+    one(c.as_result(y, 0)?)
 }
 
 /// Bounds are numbers, or tensors of any shape, which Clip does not take.

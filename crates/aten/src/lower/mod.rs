@@ -8,11 +8,15 @@ mod attention;
 mod backward;
 mod elementwise;
 mod index;
+mod loss;
 mod movement;
+mod norm_backward;
 mod normalise;
+mod optimise;
 mod pool;
 mod product;
 mod reduce;
+mod window_backward;
 
 use isotrace_graph::ValueId;
 use isotrace_trace::trace::record;
@@ -29,11 +33,15 @@ const FAMILIES: &[&[(&str, Rule)]] = &[
     backward::RULES,
     elementwise::RULES,
     index::RULES,
+    loss::RULES,
     movement::RULES,
+    norm_backward::RULES,
     normalise::RULES,
+    optimise::RULES,
     pool::RULES,
     product::RULES,
     reduce::RULES,
+    window_backward::RULES,
 ];
 
 /// Writes a call as nodes.
@@ -43,11 +51,44 @@ pub fn lower(call: &mut Call<'_>) -> Results {
         "isotrace" => index::memory(call),
         "aten" | "prims" => {
             let name = call.operator();
-            let rule = FAMILIES.iter().flat_map(|f| f.iter()).find(|(known, _)| *known == name)?.1;
-            rule(call)
+            match name.strip_prefix("_foreach_") {
+                Some(plain) => optimise::each(call, plain),
+                None => rule_of(name)?(call),
+            }
         }
         _ => None,
     }
+}
+
+/// The rule of an operator.
+fn rule_of(name: &str) -> Option<Rule> {
+    FAMILIES.iter().flat_map(|f| f.iter()).find(|(known, _)| *known == name).map(|(_, rule)| *rule)
+}
+
+/// What is drawn at random: nobody else draws the same, so its elements are those that were recorded.
+pub fn draws(node: &record::Node) -> bool {
+    const NAMES: [&str; 19] = [
+        "bernoulli",
+        "cauchy",
+        "exponential",
+        "geometric",
+        "log_normal",
+        "multinomial",
+        "normal",
+        "normal_functional",
+        "poisson",
+        "rand",
+        "rand_like",
+        "randint",
+        "randint_like",
+        "randn",
+        "randn_like",
+        "random",
+        "randperm",
+        "rrelu_with_noise",
+        "uniform",
+    ];
+    NAMES.contains(&node.op.split('.').next().unwrap_or_default().trim_end_matches('_'))
 }
 
 /// What depends on no number that the network reads: its elements are those that were recorded, and nothing is opaque.

@@ -21,7 +21,14 @@ pub const RULES: &[(&str, Rule)] = &[
     ("expand", expand),
     ("flip", flip),
     ("lift_fresh", same),
-    ("native_dropout", |c| if c.flag("train") { None } else { same(c) }),
+    ("native_dropout", dropout),
+    ("native_dropout_backward", |c| {
+        let g = c.wide(0)?;
+        let mask = c.input_as(1, c.type_of(g)?)?;
+        let kept = c.mul(g, mask);
+        let scaled = c.times(kept, c.number("scale")?)?;
+        one(c.as_result(scaled, 0)?)
+    }),
     ("permute", permute),
     ("repeat", repeat),
     ("reshape", reshape),
@@ -43,6 +50,20 @@ pub const RULES: &[(&str, Rule)] = &[
 /// Its first input.
 pub fn same(c: &mut Call<'_>) -> Results {
     one(c.input(0)?)
+}
+
+/// What was kept was drawn: the mask is what was recorded of it, and no output of the node.
+fn dropout(c: &mut Call<'_>) -> Results {
+    if !c.flag("train") {
+        return Some(vec![Some(c.input(0)?), None]);
+    }
+    let x = c.wide(0)?;
+    let mask = c.drawn(1)?;
+    let mask = c.cast(mask, c.type_of(x)?)?;
+    let kept = c.mul(x, mask);
+    let rest = 1.0 - c.number("p")?;
+    let scaled = c.times(kept, if rest == 0.0 { 0.0 } else { 1.0 / rest })?;
+    Some(vec![Some(c.as_result(scaled, 0)?), None])
 }
 
 fn convert(c: &mut Call<'_>) -> Results {
@@ -78,7 +99,7 @@ fn reshape(c: &mut Call<'_>) -> Results {
     one(reshaped(c, x, &shape))
 }
 
-fn permuted(c: &mut Call<'_>, v: ValueId, order: Vec<i64>) -> ValueId {
+pub fn permuted(c: &mut Call<'_>, v: ValueId, order: Vec<i64>) -> ValueId {
     c.op("Transpose", &[v], &[("perm", Attribute::Ints(order))])
 }
 
@@ -144,7 +165,7 @@ fn stack(c: &mut Call<'_>) -> Results {
     one(c.typed(dtype, "Concat", &parts, &[("axis", Attribute::Int(axis))]))
 }
 
-fn sliced(c: &mut Call<'_>, v: ValueId, axis: i64, [start, end, step]: [i64; 3]) -> ValueId {
+pub fn sliced(c: &mut Call<'_>, v: ValueId, axis: i64, [start, end, step]: [i64; 3]) -> ValueId {
     let [start, end, axis, step] = [start, end, axis, step].map(|i| c.integers(vec![i]));
     c.op("Slice", &[v, start, end, axis, step], &[])
 }

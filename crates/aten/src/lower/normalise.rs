@@ -1,15 +1,18 @@
 //! Normalisations and softmax.
 
-use isotrace_graph::{Attribute, ValueId};
+use isotrace_graph::Attribute;
 use isotrace_tensor::DType;
 
 use super::movement::reshaped;
+use super::norm_backward::{batch_training, inverse_root};
 use super::{Results, Rule, one};
 use crate::call::Call;
 
 pub const RULES: &[(&str, Rule)] = &[
     ("_fused_rms_norm", rms_norm),
     ("_log_softmax", |c| softmax(c, "LogSoftmax")),
+    ("_native_batch_norm_legit", batch_norm),
+    ("_native_batch_norm_legit_functional", batch_norm),
     ("_native_batch_norm_legit_no_training", batch_norm),
     ("_safe_softmax", |c| softmax(c, "Softmax")),
     ("_softmax", |c| softmax(c, "Softmax")),
@@ -26,13 +29,6 @@ fn softmax(c: &mut Call<'_>, op: &str) -> Results {
     one(c.op(op, &[x], &[("axis", Attribute::Int(axis))]))
 }
 
-/// A tensor filled with one number, for a gain or a shift that was left out.
-fn filled(c: &mut Call<'_>, x: f64, shape: &[usize], dtype: DType) -> Option<ValueId> {
-    let v = c.scalar(x, dtype)?;
-    let shape = c.integers(shape.iter().map(|&n| n as i64).collect());
-    Some(c.op("Expand", &[v, shape], &[]))
-}
-
 fn axis_of(c: &Call<'_>) -> Option<(i64, Vec<usize>)> {
     let shape = c.shape(0)?;
     let over = c.ints("normalized_shape")?.len();
@@ -47,7 +43,7 @@ fn layer_norm(c: &mut Call<'_>) -> Results {
     let dtype = c.dtype(0)?;
     let gain = match c.input(1) {
         Some(gain) => gain,
-        None => filled(c, 1.0, &over, dtype)?,
+        None => c.filled(1.0, &over, dtype)?,
     };
     let settings = [
         ("axis", Attribute::Int(axis)),
@@ -65,28 +61,30 @@ fn rms_norm(c: &mut Call<'_>) -> Results {
     let dtype = c.dtype(0)?;
     let gain = match c.input(1) {
         Some(gain) => gain,
-        None => filled(c, 1.0, &over, dtype)?,
+        None => c.filled(1.0, &over, dtype)?,
     };
     let epsilon = c.number("eps").or_else(|| Some(2.0 * dtype.unit_roundoff()?))?;
     let settings = [("axis", Attribute::Int(axis)), ("epsilon", Attribute::Float(epsilon as f32))];
-    one(c.op("RMSNormalization", &[x, gain], &settings))
+    let y = c.op("RMSNormalization", &[x, gain], &settings);
+    let r = if c.result(1).is_some() { Some(inverse_root(c, epsilon)?) } else { None };
+    Some(vec![Some(y), r])
 }
 
-/// With the running statistics; in training they are those of the batch, and ONNX counts them differently.
+/// With the running statistics, or in training those of the batch.
 fn batch_norm(c: &mut Call<'_>) -> Results {
-    if c.flag("training") || c.flag("train") {
-        return None;
+    if c.flag("training") || c.flag("train") || c.operator().contains("functional") {
+        return batch_training(c);
     }
     let (x, mean, variance) = (c.input(0)?, c.input(3)?, c.input(4)?);
     let channels = [*c.shape(0)?.get(1)?];
     let dtype = c.dtype(3)?;
     let gain = match c.input(1) {
         Some(gain) => gain,
-        None => filled(c, 1.0, &channels, dtype)?,
+        None => c.filled(1.0, &channels, dtype)?,
     };
     let shift = match c.input(2) {
         Some(shift) => shift,
-        None => filled(c, 0.0, &channels, dtype)?,
+        None => c.filled(0.0, &channels, dtype)?,
     };
     let epsilon = c.number("eps").or_else(|| c.number("epsilon")).unwrap_or(1e-5) as f32;
     one(c.op(
@@ -102,11 +100,11 @@ fn group_norm(c: &mut Call<'_>) -> Results {
     let dtype = c.dtype(0)?;
     let gain = match c.input(1) {
         Some(gain) => gain,
-        None => filled(c, 1.0, &[channels], dtype)?,
+        None => c.filled(1.0, &[channels], dtype)?,
     };
     let shift = match c.input(2) {
         Some(shift) => shift,
-        None => filled(c, 0.0, &[channels], dtype)?,
+        None => c.filled(0.0, &[channels], dtype)?,
     };
     let settings = [
         ("num_groups", Attribute::Int(c.int("group")?)),

@@ -1,6 +1,7 @@
-//! Pooling. The places that ATen's max pooling gives besides are counted otherwise than ONNX's, and stay opaque.
+//! Pooling. The places of maxima are counted within each plane by ATen, over the whole tensor by ONNX.
 
 use isotrace_graph::Attribute;
+use isotrace_tensor::DType;
 
 use super::{Results, Rule, one};
 use crate::call::Call;
@@ -47,6 +48,13 @@ fn pool(c: &mut Call<'_>, op: &str) -> Results {
         settings.push(("count_include_pad", Attribute::Int(c.int("count_include_pad").unwrap_or(1))));
     }
     settings.push(("kernel_shape", Attribute::Ints(kernel)));
+    if op == "MaxPool" && c.result(1).is_some() {
+        let types = [c.dtype(0)?, DType::I64];
+        let made = c.several(op, &[Some(x)], &types, &settings);
+        let plane = c.scalar(c.shape(0)?[2..].iter().product::<usize>() as f64, DType::I64)?;
+        let places = c.op("Mod", &[made[1], plane], &[]);
+        return Some(vec![Some(made[0]), Some(places)]);
+    }
     one(c.op(op, &[x], &settings))
 }
 

@@ -20,8 +20,60 @@ pub const RULES: &[(&str, Rule)] = &[
     ("mean", |c| reduce(c, "ReduceMean")),
     ("min", |c| extreme(c, "ReduceMin", "ArgMin")),
     ("prod", |c| reduce(c, "ReduceProd")),
+    ("linalg_vector_norm", norm),
+    ("norm", norm),
+    ("std", |c| spread(c, true)),
+    ("std_mean", |c| spread(c, true)),
     ("sum", |c| reduce(c, "ReduceSum")),
+    ("var", |c| spread(c, false)),
+    ("var_mean", |c| spread(c, false)),
 ];
+
+/// Of order 1, 2 or infinity, over all elements or over axes.
+fn norm(c: &mut Call<'_>) -> Results {
+    let order = c.number("ord").or_else(|| c.number("p")).unwrap_or(2.0);
+    let x = c.wide(0)?;
+    let (x, op) = if order == 1.0 {
+        (x, "ReduceL1")
+    } else if order == 2.0 {
+        (x, "ReduceL2")
+    } else if order == f64::INFINITY {
+        (c.op("Abs", &[x], &[]), "ReduceMax")
+    } else {
+        return None;
+    };
+    let v = reduced(c, x, op);
+    one(c.as_result(v, 0)?)
+}
+
+/// The variance, or its root, divided by the count less a correction; with the mean where the call gives that too.
+fn spread(c: &mut Call<'_>, root: bool) -> Results {
+    let shape = c.shape(0)?.to_vec();
+    let axes: Vec<i64> = match c.ints("dim").filter(|a| !a.is_empty()) {
+        Some(axes) => axes.iter().map(|&a| if a < 0 { a + shape.len() as i64 } else { a }).collect(),
+        None => (0..shape.len() as i64).collect(),
+    };
+    let count: usize = axes.iter().map(|&a| shape[a as usize]).product();
+    let unbiased = if c.setting("unbiased").is_some() { c.flag("unbiased") } else { true };
+    let correction = c.number("correction").unwrap_or(f64::from(u8::from(unbiased)));
+    let keep = c.flag("keepdim");
+    let x = c.wide(0)?;
+    let mean = c.over("ReduceMean", x, &axes, true);
+    let centre = c.sub(x, mean);
+    let square = c.mul(centre, centre);
+    let sum = c.over("ReduceSum", square, &axes, keep);
+    let divisor = c.number_like((count as f64 - correction).max(0.0), sum)?;
+    let mut v = c.div(sum, divisor);
+    if root {
+        v = c.op("Sqrt", &[v], &[]);
+    }
+    let mut out = vec![Some(c.as_result(v, 0)?)];
+    if let Some((_, shape)) = c.result(1) {
+        let mean = reshaped(c, mean, &shape);
+        out.push(Some(c.as_result(mean, 1)?));
+    }
+    Some(out)
+}
 
 /// Over the axes of `dim`, all where there are none.
 fn reduced(c: &mut Call<'_>, x: ValueId, op: &str) -> ValueId {

@@ -35,6 +35,8 @@ struct Dropout {
     training: bool,
     /// The mask is of the data's type below version 10.
     typed_mask: bool,
+    /// Whether the node says whether elements are dropped.
+    told: bool,
     random: Random,
 }
 
@@ -44,6 +46,7 @@ pub fn dropout(node: &Node) -> Result<Box<dyn Operator>, OpError> {
         ratio: f64::from(attributes::float_or(node, "ratio", 0.5)?),
         training: node.version <= 6 && !attributes::flag(node, "is_test", false)?,
         typed_mask: node.version < 10,
+        told: node.inputs.get(2).is_some_and(Option::is_some),
         random: Random::of(node)?,
     }))
 }
@@ -96,6 +99,10 @@ impl Operator for Dropout {
         let mask = Tensor::from_vec(data.shape(), kept.into_iter().map(Bool::from).collect())?;
         let mask = mask.cast(if self.typed_mask { data.dtype() } else { DType::Bool })?;
         Ok(vec![out, mask])
+    }
+
+    fn draws(&self) -> bool {
+        self.training || self.told
     }
 
     fn propagate(

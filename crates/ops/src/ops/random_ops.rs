@@ -100,6 +100,10 @@ impl Operator for Fill {
         Ok(vec![out.cast(call.precision.resolve(dtype))?])
     }
 
+    fn draws(&self) -> bool {
+        true
+    }
+
     fn keeps_half(&self) -> bool {
         true
     }
@@ -132,6 +136,10 @@ impl Operator for Bernoulli {
         let mut stream = self.random.stream();
         let drawn = chance.to_f64()?.iter().map(|&p| u8::from(stream.uniform() < p)).collect();
         Ok(vec![Tensor::from_vec(chance.shape(), drawn)?.cast(dtype)?])
+    }
+
+    fn draws(&self) -> bool {
+        true
     }
 
     fn keeps_half(&self) -> bool {
@@ -201,6 +209,10 @@ impl Operator for Multinomial {
             }));
         }
         Ok(vec![Tensor::from_vec(&shape, drawn)?.cast(self.dtype)?])
+    }
+
+    fn draws(&self) -> bool {
+        true
     }
 
     fn keeps_half(&self) -> bool {
