@@ -23,6 +23,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import torch
+from torch._guards import CompileContext
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -309,8 +310,8 @@ class Recorder:
 
     def _gradient(self, name: str, of: int) -> Any:
         @self._quietly
-        def hook(gradient: torch.Tensor) -> None:
-            if self._handles:
+        def hook(gradient: torch.Tensor | None) -> None:
+            if self._handles and gradient is not None:
                 self._named(gradient, f"{name}.grad", "gradient", of=of)
 
         return hook
@@ -408,6 +409,9 @@ class Recorder:
                 self._quietly(self._changed)()
             else:
                 self._writer.note(json.dumps({"class": "interrupted", "text": f"{kind.__name__}: {error}"}))
+            if not self._counts:
+                self._writer.note(json.dumps({"class": "uncalled", "text": "the recorded model was not called; record "
+                                              "what torch.compile gave, where that was called in its place"}))  # fmt: skip
             self._writer.graph(json.dumps({"name": _class(self.model), **self._graph}))
         finally:
             for handle in self._handles:
@@ -449,10 +453,16 @@ class _Operators(TorchDispatchMode):
         super().__init__()
         self.recorder = recorder
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """torch.compile goes on inside a recording: else the recorded run would not be the compiled one."""
+        return True
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         recorder, schema = self.recorder, func._schema
-        if recorder._busy:
+        # What a compiler tries out is not run.
+        if recorder._busy or CompileContext.try_get() is not None:
             return func(*args, **kwargs)
         recorder._calls += 1
         if recorder._calls % SWEEP == 0:

@@ -248,13 +248,11 @@ impl call::Told for Values<'_> {
     fn layout(&self, id: u64) -> Option<(Vec<i64>, i64)> {
         let value = self.trace.by_id(id)?;
         let offset = value.storage.as_ref().map_or(0, |s| s.offset);
-        let strides = match &value.strides {
-            Some(strides) => strides.iter().map(|&s| i64::try_from(s).ok()).collect::<Option<_>>()?,
-            None => {
-                let shape: Vec<usize> =
-                    value.shape.iter().map(|&n| usize::try_from(n).ok()).collect::<Option<_>>()?;
-                isotrace_tensor::strides(&shape).iter().map(|&s| s as i64).collect()
-            }
+        let strides = if let Some(strides) = &value.strides {
+            strides.iter().map(|&s| i64::try_from(s).ok()).collect::<Option<_>>()?
+        } else {
+            let shape: Option<Vec<usize>> = value.shape.iter().map(|&n| usize::try_from(n).ok()).collect();
+            isotrace_tensor::strides(&shape?).iter().map(|&s| s as i64).collect()
         };
         Some((strides, i64::try_from(offset).ok()?))
     }

@@ -113,7 +113,9 @@ impl<'s, 'g> Call<'s, 'g> {
         let computes = |n: &&NodeId| side.plan.op(**n).flow() != Flow::Moves;
         let steps = self.region.nodes.iter().filter(computes).count();
         if steps > 1 {
-            allowed.iter_mut().for_each(|e| *e *= FUSED);
+            for e in &mut allowed {
+                *e *= FUSED;
+            }
         }
         if steps == 0 {
             // What is only moved may still be stored in another type.

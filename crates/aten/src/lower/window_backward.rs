@@ -161,14 +161,8 @@ fn average(c: &mut Call<'_>) -> Results {
     let padding = list(c, "padding", 0, space);
     let whole = c.int("count_include_pad").unwrap_or(1) == 1;
     let divisor = c.number("divisor_override");
-    spread(
-        c,
-        &shape,
-        &kernel,
-        Windows { strides, padding, dilations: vec![1; space], groups: 1 },
-        whole,
-        divisor,
-    )
+    let windows = Windows { strides, padding, dilations: vec![1; space], groups: 1 };
+    spread(c, &shape, &kernel, &windows, whole, divisor)
 }
 
 /// Windows of one size that share nothing; others stay opaque.
@@ -181,14 +175,14 @@ fn adaptive(c: &mut Call<'_>) -> Results {
     let kernel: Vec<usize> = shape[at..].iter().zip(&small).map(|(n, &w)| n / w.max(1)).collect();
     let strides = kernel.iter().map(|&k| k as i64).collect();
     let windows = Windows { strides, padding: vec![0; space], dilations: vec![1; space], groups: 1 };
-    if fits { spread(c, &shape, &kernel, windows, true, None) } else { None }
+    if fits { spread(c, &shape, &kernel, &windows, true, None) } else { None }
 }
 
 fn spread(
     c: &mut Call<'_>,
     shape: &[usize],
     kernel: &[usize],
-    windows: Windows,
+    windows: &Windows,
     whole: bool,
     divisor: Option<f64>,
 ) -> Results {
