@@ -469,9 +469,8 @@ impl<'s, 'g> Judge<'s, 'g> {
         let own = |unit: Unit, declared: Option<&Tensor>| {
             declared.filter(|t| unit.u > Unit::F32.u && t.dtype().is_float())?.cast(DType::F64).ok()
         };
-        let look_a = |x: ValueId| {
-            own(rounding.0.unit, self.a.declared.get(x)).or_else(|| self.a.shadow.operand(x))
-        };
+        let look_a =
+            |x: ValueId| own(rounding.0.unit, self.a.declared.get(x)).or_else(|| self.a.shadow.operand(x));
         let look_b = |x: ValueId| {
             own(rounding.1.unit, state.declared[x.index()].as_ref()).or_else(|| state.operand(x))
         };

@@ -139,15 +139,7 @@ fn diff(a: Source<'_>, b: Source<'_>, inputs: &FxHashMap<String, Tensor>, option
 }
 
 fn compare(a: Net, b: Net) -> Report {
-    let (a, b) = (a.finish(&["x"]), b.finish(&["x"]));
-    let inputs = FxHashMap::from_iter([("x".to_owned(), numbers(&[2, 6, 8], 99))]);
-    let source = |path, graph| Source { path, graph, recorded: None };
-    diff(
-        source("a", &a),
-        source("b", &b),
-        &inputs,
-        Options { allowed: &[], progress: None, detail: Detail::FULL },
-    )
+    compare_as(a, b, "y", "y")
 }
 
 /// Puts a call between a value and its readers.
@@ -295,6 +287,65 @@ fn rewrites_that_change_no_function_are_no_faults() {
     let report = compare(block(), folded);
     assert_eq!(report.verdict, Verdict::Equivalent, "{}", report.reason);
     assert!(report.culprits.is_empty());
+}
+
+/// A causal mask as exporters write it: the lowest number of f32 where nobody may look.
+fn masked() -> Net {
+    let mut n = block();
+    let mask = (0..36).map(|i| if i % 6 > i / 6 { f32::MIN } else { 0.0 }).collect();
+    n.constant("mask", Tensor::from_vec(&[6, 6], mask).unwrap());
+    insert(&mut n, "Add", "scaled", &[], &["mask"]);
+    n
+}
+
+/// The network as a converter to f16 leaves it: constants rounded, what does not fit clamped, casts at both ends.
+fn in_half(mut n: Net) -> Net {
+    let clamp = |x: &f64| if x.abs() > 65504.0 { x.signum() * 1e4 } else { *x };
+    for value in &mut n.graph.values {
+        if let Some(t) = value.constant.as_mut().filter(|t| t.dtype() == DType::F32) {
+            let wide = t.to_f64().unwrap().iter().map(clamp).collect::<Vec<f64>>();
+            *t = Tensor::from_vec(t.shape(), wide).unwrap().cast(DType::F16).unwrap();
+        }
+    }
+    insert(&mut n, "Cast", "x", &[("to", Attribute::Int(10))], &[]);
+    insert(&mut n, "Cast", "y", &[("to", Attribute::Int(1))], &[]);
+    n
+}
+
+fn compare_as(a: Net, b: Net, output_a: &str, output_b: &str) -> Report {
+    let (a, b) = (a.finish_as(&["x"], output_a), b.finish_as(&["x"], output_b));
+    let inputs = FxHashMap::from_iter([("x".to_owned(), numbers(&[2, 6, 8], 99))]);
+    let source = |path, graph| Source { path, graph, recorded: None };
+    let options = Options { allowed: &[], progress: None, detail: Detail::FULL };
+    diff(source("a", &a), source("b", &b), &inputs, options)
+}
+
+#[test]
+fn half_precision_throughout_is_no_fault() {
+    for (a, b) in [(masked(), in_half(masked())), (in_half(masked()), masked())] {
+        let ends = |n: &Net| if n.names.contains_key("y_cast") { "y_cast" } else { "y" };
+        let (end_a, end_b) = (ends(&a), ends(&b));
+        let report = compare_as(a, b, end_a, end_b);
+        assert_eq!(report.verdict, Verdict::Equivalent, "{}", report.reason);
+    }
+}
+
+#[test]
+fn faults_are_named_across_precisions() {
+    let mut wrong = Vec::new();
+    // A tensor in f16 is no fault of a network that is in f16 throughout.
+    for case in FAULTS.iter().filter(|c| c.cause != "precision") {
+        let mut b = masked();
+        (case.plant)(&mut b);
+        let report = compare_as(masked(), in_half(b), "y", "y_cast");
+        let first = report.culprits.first();
+        let named = first.is_some_and(|c| c.b.outputs.iter().any(|o| case.named.contains(&o.as_str())));
+        let cause = first.map(|c| c.cause.class.as_str());
+        if report.verdict != Verdict::Divergent || !named || cause != Some(case.cause) {
+            wrong.push(format!("{}: {:?} {:?}", case.what, report.verdict, first));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
