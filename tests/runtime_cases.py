@@ -13,10 +13,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import quantised_cases
 from onnx import TensorProto, helper, numpy_helper
 
 DOMAIN = "com.microsoft"
-TYPES = {np.float32: TensorProto.FLOAT, np.int32: TensorProto.INT32, np.uint8: TensorProto.UINT8}
+TYPES = {
+    np.bool_: TensorProto.BOOL,
+    np.float32: TensorProto.FLOAT,
+    np.int8: TensorProto.INT8,
+    np.int32: TensorProto.INT32,
+    np.uint8: TensorProto.UINT8,
+}
 
 
 class Cases:
@@ -26,8 +33,9 @@ class Cases:
     def normal(self, *shape, spread=1.0):
         return (self.random.standard_normal(shape) * spread).astype(np.float32)
 
-    def case(self, name, op, inputs, outputs=1, **attributes):
-        """`inputs` are arrays, or None where one is left out; `outputs` a number, or which ones are asked for."""
+    def case(self, name, op, inputs, outputs=1, exact=False, **attributes):
+        """`inputs` are arrays, or None where one is left out; `outputs` a number, or which ones are asked for; `exact`
+        where every bit has to agree."""
         wanted = [True] * outputs if isinstance(outputs, int) else outputs
         names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
         made = [f"y{i}" if w else "" for i, w in enumerate(wanted)]
@@ -55,7 +63,7 @@ class Cases:
         place = self.folder / name / "test_data_set_0"
         place.mkdir(parents=True)
         onnx.save(model, place.parent / "model.onnx")
-        (place.parent / "tolerance.txt").write_text("1e-5 2e-6\n")
+        (place.parent / "tolerance.txt").write_text("0 0\n" if exact else "1e-5 2e-6\n")
         for kind, tensors in [("input", [x for _, x in given]), ("output", results)]:
             for k, x in enumerate(tensors):
                 (place / f"{kind}_{k}.pb").write_bytes(numpy_helper.from_array(x).SerializeToString())
@@ -220,5 +228,5 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     shutil.rmtree(sys.argv[1], ignore_errors=True)
     cases = Cases(sys.argv[1])
-    for group in [attention, multi_head, group_query, embedding, few_bits, small]:
+    for group in [attention, multi_head, group_query, embedding, few_bits, small, *quantised_cases.GROUPS]:
         group(cases)

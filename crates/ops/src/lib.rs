@@ -19,6 +19,7 @@ pub mod dispatch;
 mod error;
 mod float;
 pub mod flow;
+mod grid;
 mod magnitude;
 pub mod math;
 pub mod moves;

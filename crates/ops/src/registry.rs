@@ -222,7 +222,17 @@ table! {
 
     // Quantisation
     ONNX "DequantizeLinear" 10 => ops::quantize::dequantize;
+    ONNX "DynamicQuantizeLinear" 11 => ops::dynamic_quantize::build;
     ONNX "QuantizeLinear" 10 => ops::quantize::quantize;
+    MICROSOFT "DequantizeLinear" 1 => ops::quantize::dequantize;
+    MICROSOFT "QLinearAdd" 1 => ops::qlinear_binary::add;
+    MICROSOFT "QLinearConcat" 1 => ops::qlinear_table::concat;
+    MICROSOFT "QLinearLeakyRelu" 1 => ops::qlinear_table::leaky_relu;
+    MICROSOFT "QLinearMul" 1 => ops::qlinear_binary::mul;
+    MICROSOFT "QLinearSigmoid" 1 => ops::qlinear_table::sigmoid;
+    MICROSOFT "QLinearSoftmax" 1 => ops::qlinear_softmax::build;
+    MICROSOFT "QLinearWhere" 1 => ops::qlinear_table::select;
+    MICROSOFT "QuantizeLinear" 1 => ops::quantize::quantize;
 
     // com.microsoft and its kin: what ONNX Runtime's optimiser writes
     MICROSOFT "Attention" 1 => ops::multi_head_attention::attention;

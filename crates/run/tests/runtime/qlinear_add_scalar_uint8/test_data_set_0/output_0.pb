@@ -1,0 +1,1 @@
+	J$‰PZTTC²3+aQ¡W7—¢$%ˆxy+izSFA…«™:C^˜B=

@@ -1,0 +1,1 @@
+J}cXOy)~xijÀ`¦?]dldVi8dauPÁ¡R«

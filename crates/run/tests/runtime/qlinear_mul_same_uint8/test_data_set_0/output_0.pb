@@ -1,0 +1,1 @@
+CJÉC8zjd–[:@peŸ9p[yj3|”ÔS´4‰‡ajg.dj`J0CiDnÇ[åpKwsc6WjPvYjnaWySl‹Z-ƒy{dVµ>{%­exœ[xª0xekqc>©ssl<k†`UlYZggiY085¦GeQ^e¨HUpD"k”S$dXbXªqkN%`€9¨Hœv…eLd$½wDXVXK?npjfdM]Y_7t x%[BZd­€Q:Nt4RUaN_pAC`d

@@ -1,0 +1,1 @@
+	J$idfc[h[^W`k`YjpaUVY_WZfcidiXhU[gcoWU

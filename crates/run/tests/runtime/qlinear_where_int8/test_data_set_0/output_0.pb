@@ -1,0 +1,1 @@
+JMMMMMMMMMMMMMMMM
