@@ -1,20 +1,25 @@
 //! The speed of comparing two tensors, against a plain read of the same memory.
 //!
-//!     cargo run --release -p isotrace-compare --example speed [MiB a side] [type]
+//!     cargo run --release -p isotrace-compare --example speed [MiB a side] [what]
+//!
+//! `what` is a type (`f32`, `f64`, `f16`, `bf16`), `small` for a thousand tensors of 64 KiB, or `views` for permuted
+//! ones; all of it where nothing is said. Every line begins with its name and has a number that carries over from one
+//! machine to another. Runs alternate between what is compared, so that load of the machine falls on both alike, and
+//! ratios are medians over the rounds.
 
 #![expect(clippy::print_stdout, reason = "what a program for the command line is for")]
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use isotrace_compare::compare;
-use isotrace_tensor::{Element, Tensor, bf16, f16};
+use isotrace_compare::{Real, compare, compare_views};
+use isotrace_tensor::{Element, Tensor, View, bf16, f16};
 use rayon::prelude::*;
 
 /// Bytes that a thread takes at once.
 const CHUNK: usize = 1 << 18;
-/// Runs, of which the fastest counts.
-const RUNS: usize = 7;
+/// Rounds of which the median counts, after one to warm up.
+const ROUNDS: usize = 11;
 
 /// Reads both and does next to nothing with them.
 fn read(a: &[u8], b: &[u8]) -> u64 {
@@ -31,14 +36,22 @@ fn read(a: &[u8], b: &[u8]) -> u64 {
     a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).map(one).reduce(|| 0, |a, b| a ^ b)
 }
 
-/// Seconds of the fastest run.
-fn best(mut run: impl FnMut()) -> f64 {
-    let time = |()| {
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Median seconds of two jobs that alternate, and the median of first over second.
+fn alternate(mut one: impl FnMut(), mut other: impl FnMut()) -> [f64; 3] {
+    let time = |job: &mut dyn FnMut()| {
         let start = Instant::now();
-        run();
+        job();
         start.elapsed().as_secs_f64()
     };
-    std::iter::repeat_n((), RUNS).map(time).fold(f64::INFINITY, f64::min)
+    let mut rounds: Vec<[f64; 2]> = (0..=ROUNDS).map(|_| [time(&mut one), time(&mut other)]).collect();
+    rounds.remove(0);
+    let of = |f: fn(&[f64; 2]) -> f64| median(rounds.iter().map(f).collect());
+    [of(|r| r[0]), of(|r| r[1]), of(|r| r[0] / r[1])]
 }
 
 /// From -0.5 to 0.5, by a hash of the place.
@@ -50,27 +63,89 @@ fn value(i: usize) -> f64 {
     2.0 * (noise(i) + noise(i.wrapping_mul(31) + 7) + noise(i ^ 0x5555_5555))
 }
 
-/// One type: numbers, and others that are about `apart` of them away.
-fn case<T: Element>(bytes: usize, apart: f64, of: impl Fn(f64) -> T) {
-    let n = bytes / size_of::<T>();
-    let a = Tensor::vector((0..n).map(|i| of(value(i))).collect());
-    let b = Tensor::vector(
-        (0..n).map(|i| of(value(i) * (1.0 + apart * noise(i + 99)) + 1e-5 * apart * noise(i * 3))).collect(),
+/// Numbers, and others that are about `apart` of them away. Making them touches every page.
+fn pair<T: Element>(n: usize, apart: f64, of: impl Fn(f64) -> T + Sync) -> [Vec<T>; 2] {
+    let near = |i: usize| value(i) * (1.0 + apart * noise(i + 99)) + 1e-5 * apart * noise(i * 3);
+    let (mut a, mut b) = (vec![of(0.0); n], vec![of(0.0); n]);
+    a.par_iter_mut().enumerate().for_each(|(i, x)| *x = of(value(i)));
+    b.par_iter_mut().enumerate().for_each(|(i, y)| *y = of(near(i)));
+    [a, b]
+}
+
+/// Two tensors of one type against a read of both.
+fn case<T: Element>(bytes: usize, apart: f64, of: impl Fn(f64) -> T + Sync) {
+    let [a, b] = pair(bytes / size_of::<T>(), apart, of).map(Tensor::vector);
+    let [plain, full, ratio] = alternate(
+        || {
+            black_box(read(a.bytes(), b.bytes()));
+        },
+        || {
+            black_box(compare(&a, &b).expect("both have one shape"));
+        },
     );
-    let plain = best(|| {
-        black_box(read(a.bytes(), b.bytes()));
-    });
-    let full = best(|| {
-        black_box(compare(&a, &b).expect("both have one shape"));
-    });
     let speed = |seconds: f64| 2.0 * bytes as f64 / seconds / 1e9;
     println!(
         "{:5} read {:6.1} GB/s  compare {:6.1} GB/s  {:5.1} %",
         T::DTYPE.name(),
         speed(plain),
         speed(full),
-        100.0 * plain / full
+        100.0 * ratio
     );
+}
+
+/// A thousand tensors of 64 KiB, one after the other.
+fn small() {
+    const COUNT: usize = 1000;
+    const LEN: usize = (64 << 10) / size_of::<f32>();
+    let [a, b] = pair(COUNT * LEN, 1e-6, |x| x as f32);
+    let tensors = |data: &[f32]| -> Vec<Tensor> {
+        data.chunks_exact(LEN).map(|part| Tensor::vector(part.to_vec())).collect()
+    };
+    let (a, b) = (tensors(&a), tensors(&b));
+    let [plain, full, _] = alternate(
+        || {
+            for (x, y) in a.iter().zip(&b) {
+                black_box(read(x.bytes(), y.bytes()));
+            }
+        },
+        || {
+            for (x, y) in a.iter().zip(&b) {
+                black_box(compare(x, y).expect("both have one shape"));
+            }
+        },
+    );
+    println!("small read {:6.1} ms    compare {:6.1} ms", 1e3 * plain, 1e3 * full);
+}
+
+/// A permuted view against a contiguous one, and both contiguous.
+fn views<T: Element + Real>(bytes: usize, apart: f64, of: impl Fn(f64) -> T + Sync) {
+    let n = bytes / size_of::<T>() / (12 * 64 * 64) * (12 * 64 * 64);
+    let [a, b] = pair(n, apart, of);
+    let side = n / (12 * 64);
+    // The layouts between which frameworks really permute.
+    let cases: [(&str, Vec<usize>, Vec<usize>); 4] = [
+        ("matrix transposed", vec![n / 4096, 4096], vec![1, 0]),
+        ("NCHW as NHWC", vec![side / 64, 12 * 64, 8, 8], vec![0, 2, 3, 1]),
+        ("heads before rows", vec![side / 64, 64, 12, 64], vec![0, 2, 1, 3]),
+        ("axes reversed", vec![side / 64, 64, 12, 64], vec![3, 2, 1, 0]),
+    ];
+    for (name, shape, perm) in cases {
+        let view = View::new(&a, &shape).permute(&perm);
+        let target: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
+        let (straight, other) = (View::new(&a, &target), View::new(&b, &target));
+        let run = |x: &View<'_, T>| {
+            black_box(compare_views(x, &other).expect("both have one shape"));
+        };
+        let [plain, permuted, ratio] = alternate(|| run(&straight), || run(&view));
+        let speed = |seconds: f64| 2.0 * bytes as f64 / seconds / 1e9;
+        println!(
+            "view  {:4} {name:18} contiguous {:6.1} GB/s  permuted {:6.1} GB/s  {:5.1} %",
+            T::DTYPE.name(),
+            speed(plain),
+            speed(permuted),
+            100.0 * ratio
+        );
+    }
 }
 
 fn main() {
@@ -90,5 +165,12 @@ fn main() {
     }
     if wanted("bf16") {
         case(bytes, 1e-2, bf16::from_f64);
+    }
+    if wanted("small") {
+        small();
+    }
+    if wanted("views") {
+        views(bytes / 4, 1e-6, |x| x as f32);
+        views(bytes / 4, 2e-3, f16::from_f64);
     }
 }

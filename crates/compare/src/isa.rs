@@ -11,12 +11,27 @@ pub(crate) trait Isa: Copy {
     /// Whether leading zeros are counted by one vector instruction.
     const COUNTS_ZEROS: bool;
 
-    /// f16, given by their bits, as f32: as many as a multiple of 16.
+    /// f16, given by their bits, as f32.
     #[inline(always)]
-    fn widen_f16(self, bits: &[u16], out: &mut [f32]) {
+    fn widen_f16(self, bits: &[u16; 16]) -> [f32; 16] {
+        let mut out = [0.0; 16];
         for (out, &bits) in out.iter_mut().zip(bits) {
             *out = f16_to_f32(bits);
         }
+        out
+    }
+
+    /// Adds three bits in every place: the sum and the carry.
+    #[inline(always)]
+    fn add_bits(self, a: [u64; 8], b: [u64; 8], c: [u64; 8]) -> [[u64; 8]; 2] {
+        let (mut sum, mut carry) = ([0; 8], [0; 8]);
+        for l in 0..8 {
+            let half = a[l] ^ b[l];
+            sum[l] = half ^ c[l];
+            // Where a and b agree the carry is either of them, else it is c.
+            carry[l] = (half & c[l]) | (!half & a[l]);
+        }
+        [sum, carry]
     }
 
     /// Asks for a cache line that will be read soon if it is there at all.
@@ -57,7 +72,7 @@ impl Isa for Portable {
 #[inline(always)]
 fn prefetch(sse: pulp::core_arch::x86::Sse, line: *const i8) {
     /// Into every level of the cache.
-    const T0: i32 = 2;
+    const T0: i32 = 3;
     sse._mm_prefetch::<T0>(line);
 }
 
@@ -76,11 +91,21 @@ impl Isa for pulp::x86::V4 {
     const COUNTS_ZEROS: bool = true;
 
     #[inline(always)]
-    fn widen_f16(self, bits: &[u16], out: &mut [f32]) {
-        let (bits, out) = (bits.as_chunks::<16>().0, out.as_chunks_mut::<16>().0);
-        for (out, bits) in out.iter_mut().zip(bits) {
-            *out = pulp::cast(self.avx512f._mm512_cvtph_ps(pulp::cast(*bits)));
-        }
+    fn widen_f16(self, bits: &[u16; 16]) -> [f32; 16] {
+        pulp::cast(self.avx512f._mm512_cvtph_ps(pulp::cast(*bits)))
+    }
+
+    /// Two instructions, each of which takes any function of three bits.
+    #[inline(always)]
+    fn add_bits(self, a: [u64; 8], b: [u64; 8], c: [u64; 8]) -> [[u64; 8]; 2] {
+        const ODD: i32 = 0b1001_0110;
+        const TWO: i32 = 0b1110_1000;
+        let [a, b, c] = [a, b, c].map(pulp::cast);
+        let f = self.avx512f;
+        [
+            pulp::cast(f._mm512_ternarylogic_epi64::<ODD>(a, b, c)),
+            pulp::cast(f._mm512_ternarylogic_epi64::<TWO>(a, b, c)),
+        ]
     }
 
     #[inline(always)]
@@ -173,9 +198,7 @@ mod tests {
 
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) -> [f32; 16] {
-            let mut out = [0.0; 16];
-            isa.widen_f16(&self.0, &mut out);
-            out
+            isa.widen_f16(&self.0)
         }
     }
 

@@ -9,7 +9,10 @@
 //!   leaves no trace in sums and maxima.
 //! - A new largest difference: only then its place is looked for. In random data the largest so far is exceeded a
 //!   number of times that grows with the logarithm of the length.
-//! - A new largest relative difference: only then quotients are computed.
+//! - A new largest relative difference: only then quotients are computed. Where the steps of a tile say that there
+//!   cannot be one, not even that is looked for.
+//! - Pairs that are more than a factor of two apart: only then products are summed; elsewhere the sums of squares say
+//!   what the sum of products is (`moments`).
 //! - Bits that agree throughout a tile: then there is only one norm to sum.
 
 mod moments;
@@ -20,7 +23,7 @@ mod word;
 use crate::isa::Isa;
 use crate::sums::Sums;
 
-use moments::below;
+use moments::{Any, Close, Flat, Seen, below};
 pub(crate) use moments::{LANES, Moments, Number};
 pub(crate) use real::{Narrow, OnNumbers, Real};
 use steps::Steps;
@@ -32,7 +35,13 @@ const VECTORS: usize = 32;
 /// Tiles between two additions of the lanes.
 const RUN: usize = 32;
 
-/// How many bytes ahead the processor is asked for memory: a tile.
+/// Cache lines of a tile on each side.
+const LINES: usize = VECTORS;
+
+/// Parts of a tile between which memory is asked for.
+const PARTS: usize = 4;
+
+/// How many bytes ahead the processor is asked for memory: two tiles.
 const AHEAD: usize = 4096;
 
 /// The largest tile, in elements.
@@ -41,14 +50,15 @@ pub(crate) const LONGEST: usize = 1024;
 /// What two slices have come to so far. `L` words make a vector.
 #[repr(align(64))]
 pub(crate) struct Pass<T: Real<L>, const L: usize> {
-    steps: Steps<T::Word, L>,
+    steps: Steps<T::Word>,
     moments: Moments,
     largest: [[T::Word; L]; 2],
     /// Counts and maxima.
     sums: Sums,
     /// Whether sums may be made in f32.
     narrow: bool,
-    room: T::Room,
+    /// Where a tile's distances in steps are until they are counted.
+    distances: [[T::Word; L]; VECTORS],
     /// Tiles since the lanes were emptied.
     tiles: usize,
 }
@@ -70,7 +80,7 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
             largest: [[T::Word::ZERO; L]; 2],
             sums: Sums::default(),
             narrow: narrow && T::NARROW,
-            room: T::room(),
+            distances: [[T::Word::ZERO; L]; VECTORS],
             tiles: 0,
         }
     }
@@ -130,59 +140,88 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
         }
         let (same, opposite) = bits.differ();
         if same {
-            return T::add_same(isa, &mut self.room, &mut self.moments, x);
+            return T::add_same(isa, &mut self.moments, x);
         }
-        let (a, b) = (T::words(x), T::words(y));
-        // A quarter of what comes next was asked for with the bits; a quarter with the steps, half with the sums.
-        const QUARTER: usize = VECTORS / 4;
+        let mut farthest = T::Word::ZERO;
+        {
+            let (x, y) = (T::words(x), T::words(y));
+            // Plain loops over all, which are compiled to wide vectors more surely than others.
+            macro_rules! distances {
+                ($distance:ident) => {
+                    for ((out, &x), &y) in self.distances.as_flattened_mut().iter_mut().zip(x).zip(y) {
+                        *out = x.$distance(y);
+                        farthest = farthest.max(*out);
+                    }
+                };
+            }
+            if opposite {
+                distances!(far);
+            } else {
+                distances!(near);
+            }
+        }
+        self.steps.count(isa, self.distances.as_flattened_mut(), farthest);
+        let narrow = match (self.narrow, farthest < T::EXACT_STEPS) {
+            (false, _) => Narrow::No,
+            (true, false) => Narrow::Rounded,
+            (true, true) => Narrow::Exact,
+        };
+        let seen = Seen { abs: self.sums.max_abs, rel: self.sums.max_rel };
+        let sides = [x, y];
+        // A quarter of what comes next was asked for with the bits.
         // A macro, since what is inlined for certain must be written as an argument.
-        macro_rules! count {
-            ($distance:ident) => {
-                self.steps.count::<I>(
-                    a,
-                    b,
-                    #[inline(always)]
-                    |x, y| x.$distance(y),
+        macro_rules! add {
+            ($tile:ty) => {
+                T::add::<I, $tile>(
+                    isa,
+                    &mut self.moments,
+                    sides,
+                    seen,
+                    narrow,
                     #[inline(always)]
                     |part| {
-                        for k in 0..QUARTER / steps::PARTS {
-                            ahead(isa, x, y, QUARTER + part * QUARTER / steps::PARTS + k);
+                        const EACH: usize = (LINES - LINES / 4) / PARTS;
+                        for k in 0..EACH {
+                            ahead(isa, x, y, LINES / 4 + part * EACH + k);
                         }
                     },
                 )
             };
         }
-        if opposite {
-            count!(far);
-        } else {
-            count!(near);
-        }
-        let max = [self.sums.max_abs, self.sums.max_rel];
-        let narrow = match (self.narrow, self.steps.max() < T::EXACT_STEPS) {
-            (false, _) => Narrow::No,
-            (true, false) => Narrow::Rounded,
-            (true, true) => Narrow::Exact,
+        let steps = farthest.wide();
+        let found = match !opposite && steps <= 1 << T::FRACTION {
+            false => add!(Any),
+            true if self.flat(x, y, steps) => add!(Flat),
+            true => add!(Close),
         };
-        let found = T::add(
-            isa,
-            &mut self.room,
-            &mut self.moments,
-            [x, y],
-            max,
-            narrow,
-            #[inline(always)]
-            |k| ahead(isa, x, y, 2 * QUARTER + k),
-        );
-        if found.steeper || found.larger {
-            if found.steeper {
-                let max = self.sums.max_rel;
-                self.sums.max_rel = T::with_numbers(&self.room, x, y, Steepest(max));
-            }
-            if found.larger {
-                let max = T::with_numbers(&self.room, x, y, Largest);
-                self.take_largest(max, x, y, ordered, place);
-            }
+        if found.steeper {
+            let max = self.sums.max_rel;
+            self.sums.max_rel = T::with_numbers(isa, x, y, Steepest(max));
         }
+        if found.larger {
+            let max = T::with_numbers(isa, x, y, Largest);
+            self.take_largest(max, x, y, ordered, place);
+        }
+    }
+
+    /// Whether no relative difference of a tile can be a new largest, where pairs have one sign each and are at most
+    /// `steps` apart, which are no more than a binade has.
+    ///
+    /// With p bits behind the point, n <= 2^p steps from a normal number a lead no farther than n·2^-p·|a|: down and
+    /// within the binade they are units of at most 2^-p·|a|. Up from j units below the next binade they are j such
+    /// units and n - j of twice the size, of a number of 2^(p+1) - j units: (2n - j) / (2^(p+1) - j), which no j > 0
+    /// brings above n·2^-p. Below the normal numbers that is not so, but what is equal there is no distance apart.
+    #[expect(clippy::needless_bitwise_bool, reason = "a branch would keep the loop from vector code")]
+    #[inline(always)]
+    fn flat(&self, x: &[T], y: &[T], steps: u64) -> bool {
+        if steps as f64 / (1u64 << T::FRACTION) as f64 > self.sums.max_rel {
+            return false;
+        }
+        let mut any = false;
+        for (&x, &y) in T::words(x).iter().zip(T::words(y)) {
+            any |= (x != y) & ((x & T::Word::MAGNITUDE) < T::NORMAL);
+        }
+        !any
     }
 
     /// Finds the place of the largest difference of a tile, if it is a new one.

@@ -1,9 +1,11 @@
 //! Sums of one tile: of differences, of squares, of products.
 
+use super::{LONGEST, PARTS};
+
 /// Sums kept side by side, so that additions do not wait for each other.
 pub(crate) const LANES: usize = 8;
-/// The same for sums in f32.
-const NARROW: usize = 16;
+/// The same for sums in f32: half of what a vector of half-precision numbers holds.
+pub(crate) const NARROW: usize = 16;
 
 /// Running sums over the places of two tensors, in lanes.
 #[derive(Debug, Clone)]
@@ -19,6 +21,13 @@ pub(crate) struct Moments {
     pub b: [f64; LANES],
     /// Of a·b.
     pub product: [f64; LANES],
+}
+
+/// The largest differences so far, absolute and relative.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub abs: f64,
+    pub rel: f64,
 }
 
 /// What a tile has to be looked at again for.
@@ -57,79 +66,148 @@ pub(crate) fn below(max: f64) -> f64 {
     max * (1.0 - f64::EPSILON * 4.0)
 }
 
+/// What is known of a tile before its numbers are looked at, which saves work.
+pub(crate) trait Kind {
+    /// Pairs are of one sign and within a factor of two. Then a·b need not be summed: it is
+    /// (a² + b² - (a - b)²) / 2, with as little error.
+    const CLOSE: bool;
+    /// No relative difference is a new largest.
+    const FLAT: bool;
+}
+
+/// Nothing is known.
+pub(crate) struct Any;
+/// Pairs are close.
+pub(crate) struct Close;
+/// Pairs are close, and no relative difference is a new largest.
+pub(crate) struct Flat;
+
+impl Kind for Any {
+    const CLOSE: bool = false;
+    const FLAT: bool = false;
+}
+
+impl Kind for Close {
+    const CLOSE: bool = true;
+    const FLAT: bool = false;
+}
+
+impl Kind for Flat {
+    const CLOSE: bool = true;
+    const FLAT: bool = true;
+}
+
+/// The sums of one tile, each an array of its own so that it stays in registers.
+struct Tile {
+    abs: [f64; LANES],
+    squares: [f64; LANES],
+    a: [f64; LANES],
+    b: [f64; LANES],
+    product: [f64; LANES],
+}
+
+impl Tile {
+    #[inline(always)]
+    fn new() -> Self {
+        let zero = [0.0; LANES];
+        Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
+    }
+
+    /// A pair, `d` apart.
+    #[inline(always)]
+    fn add<K: Kind>(&mut self, l: usize, x: f64, y: f64, d: f64) {
+        self.abs[l] += d;
+        self.squares[l] = d.mul_add(d, self.squares[l]);
+        self.a[l] = x.mul_add(x, self.a[l]);
+        self.b[l] = y.mul_add(y, self.b[l]);
+        if !K::CLOSE {
+            self.product[l] = x.mul_add(y, self.product[l]);
+        }
+    }
+
+    #[inline(always)]
+    fn finish<K: Kind>(self) -> Moments {
+        let Self { abs, squares, a, b, product } = self;
+        let mut moments = Moments { abs, squares, a, b, product };
+        if K::CLOSE {
+            moments.derive_product();
+        }
+        moments
+    }
+}
+
 impl Moments {
     pub const fn new() -> Self {
         let zero = [0.0; LANES];
         Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
     }
 
-    /// A tile of numbers. `max` and `max_rel` are the largest differences so far; `ahead` is called sixteen
-    /// times, with the number of the call, to ask for what comes next.
+    /// A tile of f64.
     #[inline(always)]
-    pub fn add<T: Number>(
+    pub fn add_f64<K: Kind>(&mut self, x: &[f64], y: &[f64], seen: Seen, ahead: impl Fn(usize)) -> Extremes {
+        self.add_wide::<f64, K>(x, y, seen, ahead)
+    }
+
+    /// A tile of numbers, everything in f64; `ahead` is called for each part of the tile, to ask for what comes next.
+    #[inline(always)]
+    pub fn add_wide<T: Number, K: Kind>(
         &mut self,
         x: &[T],
         y: &[T],
-        [max, max_rel]: [f64; 2],
+        seen: Seen,
         ahead: impl Fn(usize),
     ) -> Extremes {
-        let Self { mut abs, mut squares, mut a, mut b, mut product } = self.clone();
-        let (mut larger, mut over) = ([max; LANES], [0.0; LANES]);
-        let slope = -below(max_rel);
-        for (k, (x, y)) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0).enumerate() {
-            every(k, 32, &ahead);
-            for l in 0..LANES {
-                let (x, y) = (x[l].wide(), y[l].wide());
-                let d = (x - y).abs();
-                abs[l] += d;
-                squares[l] = d.mul_add(d, squares[l]);
-                a[l] = x.mul_add(x, a[l]);
-                b[l] = y.mul_add(y, b[l]);
-                product[l] = x.mul_add(y, product[l]);
-                larger[l] = if d > larger[l] { d } else { larger[l] };
-                let above = slope.mul_add(x.abs(), d);
-                over[l] = if above > over[l] { above } else { over[l] };
-            }
-        }
-        *self = Self { abs, squares, a, b, product };
-        extremes(&larger, max, &over)
-    }
-
-    /// The same for f32, with the maxima in f32. `exact` says that differences are exact in it.
-    #[inline(always)]
-    pub fn add_f32(
-        &mut self,
-        x: &[f32],
-        y: &[f32],
-        [max, max_rel]: [f64; 2],
-        exact: bool,
-        ahead: impl Fn(usize),
-    ) -> Extremes {
-        let Self { mut abs, mut squares, mut a, mut b, mut product } = self.clone();
-        let max = narrow_max(max, exact);
-        let slope = -narrow_below(max_rel);
-        let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
-        for (k, (x, y)) in x.as_chunks::<NARROW>().0.iter().zip(y.as_chunks::<NARROW>().0).enumerate() {
-            every(k, 32, &ahead);
-            for l in 0..NARROW {
-                let d = (x[l] - y[l]).abs();
-                larger[l] = if d > larger[l] { d } else { larger[l] };
-                let above = slope.mul_add(x[l].abs(), d);
-                over[l] = if above > over[l] { above } else { over[l] };
-            }
-            for half in 0..NARROW / LANES {
+        let mut tile = Tile::new();
+        let (mut larger, mut over) = ([seen.abs; LANES], [0.0; LANES]);
+        let slope = -below(seen.rel);
+        let length = x.len() / PARTS;
+        for (part, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
+            ahead(part);
+            for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
                 for l in 0..LANES {
-                    let (x, y) = (f64::from(x[half * LANES + l]), f64::from(y[half * LANES + l]));
-                    let d = x - y;
-                    abs[l] += d.abs();
-                    squares[l] = d.mul_add(d, squares[l]);
-                    a[l] = x.mul_add(x, a[l]);
-                    b[l] = y.mul_add(y, b[l]);
-                    product[l] = x.mul_add(y, product[l]);
+                    let (x, y) = (x[l].wide(), y[l].wide());
+                    let d = (x - y).abs();
+                    tile.add::<K>(l, x, y, d);
+                    larger[l] = if d > larger[l] { d } else { larger[l] };
+                    if !K::FLAT {
+                        let above = slope.mul_add(x.abs(), d);
+                        over[l] = if above > over[l] { above } else { over[l] };
+                    }
                 }
             }
         }
-        *self = Self { abs, squares, a, b, product };
+        self.join(&tile.finish::<K>());
+        extremes(&larger, seen.abs, &over)
+    }
+
+    /// The same for f32, with the maxima in f32 where differences are exact in it: within a factor of two (Sterbenz).
+    #[inline(always)]
+    pub fn add_f32<K: Kind>(&mut self, x: &[f32], y: &[f32], seen: Seen, ahead: impl Fn(usize)) -> Extremes {
+        if K::FLAT || !K::CLOSE {
+            return self.add_wide::<f32, K>(x, y, seen, ahead);
+        }
+        let mut tile = Tile::new();
+        let (max, slope) = (narrow_max(seen.abs, true), -narrow_below(seen.rel));
+        let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
+        let length = x.len() / PARTS;
+        for (part, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
+            ahead(part);
+            for (x, y) in x.as_chunks::<NARROW>().0.iter().zip(y.as_chunks::<NARROW>().0) {
+                for l in 0..NARROW {
+                    let d = (x[l] - y[l]).abs();
+                    larger[l] = if d > larger[l] { d } else { larger[l] };
+                    let above = slope.mul_add(x[l].abs(), d);
+                    over[l] = if above > over[l] { above } else { over[l] };
+                }
+                for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
+                    for l in 0..LANES {
+                        let (x, y) = (f64::from(x[l]), f64::from(y[l]));
+                        tile.add::<K>(l, x, y, (x - y).abs());
+                    }
+                }
+            }
+        }
+        self.join(&tile.finish::<K>());
         extremes(&larger, max, &over)
     }
 
@@ -150,38 +228,51 @@ impl Moments {
         }
     }
 
-    /// A tile of half-precision numbers, given as f32: products are exact there, and sums of a few of them lose no
-    /// more than 2^-20 of their value before they go on in f64. `exact` says that differences are exact in f32.
+    /// A tile of half-precision numbers, as `load` gives them in f32, two vectors at a time: products are exact there,
+    /// and sums of a few of them lose no more than 2^-19 of their value before they go on in f64. `exact` says that
+    /// differences are exact in f32.
     #[inline(always)]
-    pub fn add_narrow(
+    pub fn add_narrow<W, K: Kind>(
         &mut self,
-        x: &[f32],
-        y: &[f32],
-        [max, max_rel]: [f64; 2],
+        x: &[W],
+        y: &[W],
+        load: impl Fn(&[W; 2 * NARROW]) -> [[f32; NARROW]; 2],
+        seen: Seen,
         exact: bool,
         ahead: impl Fn(usize),
     ) -> Extremes {
-        let max = narrow_max(max, exact);
-        let slope = -narrow_below(max_rel);
+        let max = narrow_max(seen.abs, exact);
+        let slope = -narrow_below(seen.rel);
         let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
+        let zero = [0f32; NARROW];
         /// Elements between two roundings to f64.
-        const RUN: usize = 16 * NARROW;
+        const RUN: usize = 2 * LONGEST / PARTS;
+        /// Elements between two calls of `ahead`.
+        const PART: usize = LONGEST / PARTS;
         for (run, (x, y)) in x.as_chunks::<RUN>().0.iter().zip(y.as_chunks::<RUN>().0).enumerate() {
-            let zero = [0f32; NARROW];
             let (mut abs, mut squares, mut a, mut b, mut product) = (zero, zero, zero, zero, zero);
-            for (k, (x, y)) in x.as_chunks::<NARROW>().0.iter().zip(y.as_chunks::<NARROW>().0).enumerate() {
-                every(run * RUN / NARROW + k, 64, &ahead);
-                for l in 0..NARROW {
-                    let (x, y) = (x[l], y[l]);
-                    let d = (x - y).abs();
-                    abs[l] += d;
-                    squares[l] = d.mul_add(d, squares[l]);
-                    a[l] = x.mul_add(x, a[l]);
-                    b[l] = y.mul_add(y, b[l]);
-                    product[l] = x.mul_add(y, product[l]);
-                    larger[l] = if d > larger[l] { d } else { larger[l] };
-                    let above = slope.mul_add(x.abs(), d);
-                    over[l] = if above > over[l] { above } else { over[l] };
+            for (part, (x, y)) in x.as_chunks::<PART>().0.iter().zip(y.as_chunks::<PART>().0).enumerate() {
+                ahead(run * (RUN / PART) + part);
+                for (x, y) in x.as_chunks().0.iter().zip(y.as_chunks().0) {
+                    let (x, y) = (load(x), load(y));
+                    for (x, y) in x.iter().zip(&y) {
+                        for l in 0..NARROW {
+                            let (x, y) = (x[l], y[l]);
+                            let d = (x - y).abs();
+                            abs[l] += d;
+                            squares[l] = d.mul_add(d, squares[l]);
+                            a[l] = x.mul_add(x, a[l]);
+                            b[l] = y.mul_add(y, b[l]);
+                            larger[l] = if d > larger[l] { d } else { larger[l] };
+                            if !K::CLOSE {
+                                product[l] = x.mul_add(y, product[l]);
+                            }
+                            if !K::FLAT {
+                                let above = slope.mul_add(x.abs(), d);
+                                over[l] = if above > over[l] { above } else { over[l] };
+                            }
+                        }
+                    }
                 }
             }
             for l in 0..LANES {
@@ -189,8 +280,13 @@ impl Moments {
                 self.squares[l] += f64::from(squares[l]) + f64::from(squares[l + LANES]);
                 self.a[l] += f64::from(a[l]) + f64::from(a[l + LANES]);
                 self.b[l] += f64::from(b[l]) + f64::from(b[l + LANES]);
-                self.product[l] += f64::from(product[l]) + f64::from(product[l + LANES]);
+                if !K::CLOSE {
+                    self.product[l] += f64::from(product[l]) + f64::from(product[l + LANES]);
+                }
             }
+        }
+        if K::CLOSE {
+            self.derive_product();
         }
         extremes(&larger, max, &over)
     }
@@ -202,13 +298,23 @@ impl Moments {
         let range = f64::from_bits((1023 - 80) << 52)..f64::from_bits((1023 + 120) << 52);
         let mut within = true;
         for lanes in [&self.squares, &self.a, &self.b] {
-            let mut sum = 0.0;
-            for lane in lanes {
-                sum += lane;
+            // One lane that is large enough vouches for the others: they add less than is lost.
+            let mut reaches = false;
+            for &lane in lanes {
+                reaches |= lane >= range.start;
+                within &= lane < range.end;
             }
-            within &= range.contains(&sum);
+            within &= reaches;
         }
         within
+    }
+
+    /// The sum of a·b from those of a², b² and (a - b)².
+    #[inline(always)]
+    fn derive_product(&mut self) {
+        for l in 0..LANES {
+            self.product[l] = 0.5 * ((self.a[l] + self.b[l]) - self.squares[l]);
+        }
     }
 
     /// Both together.
@@ -229,15 +335,6 @@ impl Moments {
             let [a, b, c, d, e, f, g, h] = *lanes;
             ((a + b) + (c + d)) + ((e + f) + (g + h))
         })
-    }
-}
-
-/// Calls `ahead` 16 times in `steps` steps, with the number of the call.
-#[inline(always)]
-fn every(step: usize, steps: usize, ahead: &impl Fn(usize)) {
-    let apart = steps / 16;
-    if step.is_multiple_of(apart) && step < steps {
-        ahead(step / apart);
     }
 }
 

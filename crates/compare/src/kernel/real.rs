@@ -6,7 +6,7 @@ use isotrace_tensor::{bf16, f16};
 use crate::isa::Isa;
 
 use super::LONGEST;
-use super::moments::{Extremes, Moments, Number};
+use super::moments::{Any, Extremes, Kind, Moments, NARROW, Number, Seen};
 use super::word::Word;
 
 /// Something rare that is done with the numbers of a tile.
@@ -15,7 +15,7 @@ pub(crate) trait OnNumbers {
     fn run<N: Number>(self, x: &[N], y: &[N]) -> f64;
 }
 
-/// How a tile's sums are made.
+/// How the sums of a tile of half-precision numbers are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Narrow {
     /// In f64.
@@ -32,16 +32,15 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
     type Word: Word;
     /// The bits of infinity; every larger magnitude is NaN.
     const INFINITY: Self::Word;
+    /// The bits of the smallest normal number.
+    const NORMAL: Self::Word;
+    /// Bits of the significand, less the hidden one: so many halvings of a binade make a step.
+    const FRACTION: u32;
     /// Whether products are exact in f32.
     const NARROW: bool;
     /// Differences of numbers fewer steps apart than this are exact in f32.
     const EXACT_STEPS: Self::Word;
 
-    /// Room for a tile of each side in another form.
-    type Room;
-
-    /// Empty room.
-    fn room() -> Self::Room;
     /// As f64, exactly.
     fn wide(self) -> f64;
     /// Neither NaN nor infinite.
@@ -50,30 +49,30 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
     fn of_word(word: Self::Word) -> Self;
     /// The bits of each.
     fn words(slice: &[Self]) -> &[Self::Word];
-    /// Hands a tile, added just before, to something that needs numbers.
-    fn with_numbers(room: &Self::Room, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64;
+    /// Hands a tile to something that needs numbers.
+    fn with_numbers<I: Isa>(isa: I, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64;
     /// Adds a tile to the sums; see [`Moments::add`] and [`Moments::add_narrow`].
-    fn add<I: Isa>(
+    fn add<I: Isa, K: Kind>(
         isa: I,
-        room: &mut Self::Room,
         to: &mut Moments,
         sides: [&[Self]; 2],
-        max: [f64; 2],
+        seen: Seen,
         narrow: Narrow,
         ahead: impl Fn(usize),
     ) -> Extremes;
     /// Adds a tile whose two sides are the same.
-    fn add_same<I: Isa>(isa: I, room: &mut Self::Room, to: &mut Moments, x: &[Self]);
+    fn add_same<I: Isa>(isa: I, to: &mut Moments, x: &[Self]);
 }
 
 macro_rules! wide {
-    ($($t:ty, $word:ty, $lanes:literal, $exact:expr, $add:expr;)*) => { $(
+    ($($t:ty, $word:ty, $lanes:literal, $add:ident;)*) => { $(
         impl Real<$lanes> for $t {
             type Word = $word;
             const INFINITY: $word = <$t>::INFINITY.to_bits();
-            type Room = ();
+            const NORMAL: $word = <$t>::MIN_POSITIVE.to_bits();
+            const FRACTION: u32 = <$t>::MANTISSA_DIGITS - 1;
             const NARROW: bool = false;
-            const EXACT_STEPS: $word = $exact;
+            const EXACT_STEPS: $word = 0;
 
             #[inline(always)]
             fn wide(self) -> f64 {
@@ -96,93 +95,81 @@ macro_rules! wide {
             }
 
             #[inline(always)]
-            fn room() -> Self::Room {}
-
-            #[inline(always)]
-            fn with_numbers((): &Self::Room, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64 {
+            fn with_numbers<I: Isa>(_: I, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64 {
                 job.run(x, y)
             }
 
             #[inline(always)]
-            fn add<I: Isa>(
+            fn add<I: Isa, K: Kind>(
                 _: I,
-                (): &mut Self::Room,
                 to: &mut Moments,
                 [x, y]: [&[Self]; 2],
-                max: [f64; 2],
-                narrow: Narrow,
+                seen: Seen,
+                _: Narrow,
                 ahead: impl Fn(usize),
             ) -> Extremes {
-                $add(to, x, y, max, narrow, ahead)
+                to.$add::<K>(x, y, seen, ahead)
             }
 
             #[inline(always)]
-            fn add_same<I: Isa>(_: I, (): &mut Self::Room, to: &mut Moments, x: &[Self]) {
+            fn add_same<I: Isa>(_: I, to: &mut Moments, x: &[Self]) {
                 to.add_same(x);
             }
         }
     )* };
 }
 
-#[inline(always)]
-fn add_f64(
-    to: &mut Moments,
-    x: &[f64],
-    y: &[f64],
-    max: [f64; 2],
-    _: Narrow,
-    ahead: impl Fn(usize),
-) -> Extremes {
-    to.add(x, y, max, ahead)
-}
-
-#[inline(always)]
-fn add_f32(
-    to: &mut Moments,
-    x: &[f32],
-    y: &[f32],
-    max: [f64; 2],
-    narrow: Narrow,
-    ahead: impl Fn(usize),
-) -> Extremes {
-    to.add_f32(x, y, max, narrow == Narrow::Exact, ahead)
-}
-
 wide! {
-    f64, u64, 8, 0, add_f64;
-    // A binade: within it differences are exact (Sterbenz).
-    f32, u32, 16, 1 << 23, add_f32;
+    f64, u64, 8, add_f64;
+    f32, u32, 16, add_f32;
 }
 
-/// A tile of either side as f32, where a vector does not cross the border of two cache lines.
+/// A tile as f32, where a vector does not cross the border of two cache lines.
 #[repr(align(64))]
-pub(crate) struct Halves([[f32; LONGEST]; 2]);
+struct Widened([f32; LONGEST]);
 
 /// A half type: how its bits become f32.
 trait Half: Pod {
     /// Whether squares of its numbers may leave the range of f32.
     const RANGE: bool;
-    /// A tile.
-    fn widen<I: Isa>(isa: I, bits: &[u16], out: &mut [f32]);
+    /// Some, in whatever order takes the fewest instructions, the same for every set of them.
+    fn pair<I: Isa>(isa: I, bits: &[u16; 2 * NARROW]) -> [[f32; NARROW]; 2];
+
+    /// A tile, in the order of [`Self::pair`].
+    #[inline(always)]
+    fn tile<I: Isa>(isa: I, half: &[Self]) -> Widened {
+        let mut out = Widened([0.0; LONGEST]);
+        let bits: &[u16] = bytemuck::cast_slice(half);
+        for (out, bits) in out.0.as_chunks_mut::<NARROW>().0.chunks_exact_mut(2).zip(bits.as_chunks().0) {
+            out.copy_from_slice(&Self::pair(isa, bits));
+        }
+        out
+    }
 }
 
 impl Half for f16 {
     const RANGE: bool = false;
 
     #[inline(always)]
-    fn widen<I: Isa>(isa: I, bits: &[u16], out: &mut [f32]) {
-        isa.widen_f16(bits, out);
+    fn pair<I: Isa>(isa: I, bits: &[u16; 2 * NARROW]) -> [[f32; NARROW]; 2] {
+        let halves = bits.as_chunks::<NARROW>().0;
+        [isa.widen_f16(&halves[0]), isa.widen_f16(&halves[1])]
     }
 }
 
 impl Half for bf16 {
     const RANGE: bool = true;
 
+    /// A word of two: the one is its upper half as it stands, the other takes a shift.
     #[inline(always)]
-    fn widen<I: Isa>(_: I, bits: &[u16], out: &mut [f32]) {
-        for (out, &bits) in out.iter_mut().zip(bits) {
-            *out = f32::from_bits(u32::from(bits) << 16);
+    fn pair<I: Isa>(_: I, bits: &[u16; 2 * NARROW]) -> [[f32; NARROW]; 2] {
+        let words: [u32; NARROW] = bytemuck::cast(*bits);
+        let mut out = [[0.0; NARROW]; 2];
+        for l in 0..NARROW {
+            out[0][l] = f32::from_bits(words[l] << 16);
+            out[1][l] = f32::from_bits(words[l] & 0xffff_0000);
         }
+        out
     }
 }
 
@@ -191,7 +178,8 @@ macro_rules! half {
         impl Real<32> for $t {
             type Word = u16;
             const INFINITY: u16 = <$t>::INFINITY.to_bits();
-            type Room = Halves;
+            const NORMAL: u16 = <$t>::MIN_POSITIVE.to_bits();
+            const FRACTION: u32 = <$t>::MANTISSA_DIGITS - 1;
             const NARROW: bool = true;
             // As many binades as make up the 24 bits of an f32, less one for the carry.
             const EXACT_STEPS: u16 = (24 - <$t>::MANTISSA_DIGITS as u16) << (<$t>::MANTISSA_DIGITS - 1);
@@ -217,45 +205,46 @@ macro_rules! half {
             }
 
             #[inline(always)]
-            fn room() -> Self::Room {
-                Halves([[0.0; LONGEST]; 2])
+            fn with_numbers<I: Isa>(isa: I, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64 {
+                job.run(&Half::tile(isa, x).0, &Half::tile(isa, y).0)
             }
 
             #[inline(always)]
-            fn with_numbers(Halves([a, b]): &Self::Room, _: &[Self], _: &[Self], job: impl OnNumbers) -> f64 {
-                job.run(a, b)
-            }
-
-            #[inline(always)]
-            fn add<I: Isa>(
+            fn add<I: Isa, K: Kind>(
                 isa: I,
-                Halves([a, b]): &mut Self::Room,
                 to: &mut Moments,
                 [x, y]: [&[Self]; 2],
-                max: [f64; 2],
+                seen: Seen,
                 narrow: Narrow,
                 ahead: impl Fn(usize),
             ) -> Extremes {
-                <$t as Half>::widen(isa, bytemuck::cast_slice(x), a);
-                <$t as Half>::widen(isa, bytemuck::cast_slice(y), b);
                 let exact = match narrow {
-                    Narrow::No => return to.add(a, b, max, ahead),
+                    Narrow::No => {
+                        return to.add_wide::<f32, Any>(&Half::tile(isa, x).0, &Half::tile(isa, y).0, seen, ahead);
+                    }
                     Narrow::Rounded => false,
                     Narrow::Exact => true,
                 };
                 let mut tile = Moments::new();
-                let found = tile.add_narrow(a, b, max, exact, &ahead);
+                let found = tile.add_narrow::<u16, K>(
+                    Self::words(x),
+                    Self::words(y),
+                    #[inline(always)]
+                    |bits| <$t as Half>::pair(isa, bits),
+                    seen,
+                    exact,
+                    &ahead,
+                );
                 if <$t as Half>::RANGE && !tile.within_f32() {
-                    return to.add(a, b, max, ahead);
+                    return to.add_wide::<f32, Any>(&Half::tile(isa, x).0, &Half::tile(isa, y).0, seen, ahead);
                 }
                 to.join(&tile);
                 found
             }
 
             #[inline(always)]
-            fn add_same<I: Isa>(isa: I, Halves([a, _]): &mut Self::Room, to: &mut Moments, x: &[Self]) {
-                <$t as Half>::widen(isa, bytemuck::cast_slice(x), a);
-                to.add_same(a);
+            fn add_same<I: Isa>(isa: I, to: &mut Moments, x: &[Self]) {
+                to.add_same(&Half::tile(isa, x).0);
             }
         }
     )* };

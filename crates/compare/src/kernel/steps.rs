@@ -9,25 +9,19 @@
 
 use crate::isa::Isa;
 
-use super::VECTORS;
 use super::word::Word;
 
 /// Carries of weight 32 that fit: the sum of the weights of `more`, in units of 32.
 const ROOM: usize = (1 << LEVELS) - 1;
 const LEVELS: usize = 10;
 
-/// Parts in which distances are taken.
-pub(crate) const PARTS: usize = 4;
-
-/// Counters of one type of float; `L` words make a vector.
+/// Counters of one type of float.
 #[repr(C, align(64))]
-pub(crate) struct Steps<W, const L: usize> {
+pub(crate) struct Steps<W> {
     /// Counters of weight 1, 2, 4, 8 and 16.
-    low: [[W; L]; 5],
+    low: [Vector; 5],
     /// Counters of weight 32, 64, ...
-    more: [[W; L]; LEVELS],
-    /// Where a tile's distances are while they are counted.
-    buffer: [[W; L]; VECTORS],
+    more: [Vector; LEVELS],
     /// The largest distance.
     max: W,
     /// Carries taken since the counters were emptied.
@@ -36,89 +30,77 @@ pub(crate) struct Steps<W, const L: usize> {
     at_least: [u64; 64],
 }
 
+/// A vector as it is counted, whatever the width of its words.
+type Vector = [u64; 8];
+
 /// Adds three bits in every place: the sum stays in `a`, the carry is returned.
 #[inline(always)]
-fn add<W: Word>(a: &mut W, b: W, c: W) -> W {
-    let half = *a ^ b;
-    // Where a and b agree the carry is either of them, else it is c.
-    let carry = (half & c) | (!half & *a);
-    *a = half ^ c;
+fn add<I: Isa>(isa: I, a: &mut Vector, b: Vector, c: Vector) -> Vector {
+    let [sum, carry] = isa.add_bits(*a, b, c);
+    *a = sum;
     carry
 }
 
-impl<W: Word, const L: usize> Steps<W, L> {
+impl<W: Word> Steps<W> {
     pub fn new() -> Self {
-        Self {
-            max: W::ZERO,
-            low: [[W::ZERO; L]; 5],
-            more: [[W::ZERO; L]; LEVELS],
-            taken: 0,
-            buffer: [[W::ZERO; L]; VECTORS],
-            at_least: [0; 64],
-        }
+        Self { max: W::ZERO, low: [[0; 8]; 5], more: [[0; 8]; LEVELS], taken: 0, at_least: [0; 64] }
     }
 
-    /// A tile of pairs; `distance` of each is counted. `ahead` is called [`PARTS`] times, with the number of the call.
+    /// A tile of distances, the largest of which is `max`.
+    ///
+    /// Steps are mostly few, and the fewer bits the largest has, the fewer shifts fill every bit below the highest.
     #[inline(always)]
-    pub fn count<I: Isa>(&mut self, x: &[W], y: &[W], distance: impl Fn(W, W) -> W, ahead: impl Fn(usize)) {
-        // First a plain loop into a buffer, which is compiled to wide vectors more surely than what follows.
-        let mut max = self.max;
-        // In parts, because a loop that asks for memory ahead is not compiled to vectors.
-        for part in 0..PARTS {
-            ahead(part);
-            let from = part * VECTORS / PARTS;
-            let out = &mut self.buffer[from..from + VECTORS / PARTS];
-            for ((out, &x), &y) in out.as_flattened_mut().iter_mut().zip(&x[from * L..]).zip(&y[from * L..]) {
-                let steps = distance(x, y);
-                max = max.max(steps);
-                *out = steps.smear::<I>();
+    pub fn count<I: Isa>(&mut self, isa: I, distances: &mut [W], max: W) {
+        self.max = self.max.max(max);
+        let bits = W::BITS - max.leading_zeros();
+        // A plain loop in place, which is compiled to wide vectors more surely than in one with what follows.
+        macro_rules! smear {
+            ($bits:expr) => {
+                for word in distances.iter_mut() {
+                    *word = word.smear::<I>($bits);
+                }
+            };
+        }
+        match bits {
+            0..=1 => {}
+            2 => smear!(2),
+            3..=4 => smear!(4),
+            5..=8 => smear!(8),
+            _ => smear!(W::BITS),
+        }
+        let smeared: &[Vector] = bytemuck::cast_slice(distances);
+        let [mut one, mut two, mut four, mut eight, mut sixteen] = self.low;
+        macro_rules! twos {
+            ($k:expr) => {
+                add(isa, &mut one, smeared[$k], smeared[$k + 1])
+            };
+        }
+        macro_rules! fours {
+            ($k:expr) => {
+                add(isa, &mut two, twos!($k), twos!($k + 2))
+            };
+        }
+        macro_rules! eights {
+            ($k:expr) => {
+                add(isa, &mut four, fours!($k), fours!($k + 4))
+            };
+        }
+        macro_rules! sixteens {
+            ($k:expr) => {
+                add(isa, &mut eight, eights!($k), eights!($k + 8))
+            };
+        }
+        let mut carry = add(isa, &mut sixteen, sixteens!(0), sixteens!(16));
+        self.low = [one, two, four, eight, sixteen];
+        for counter in &mut self.more {
+            for (counter, carry) in counter.iter_mut().zip(&mut carry) {
+                (*counter, *carry) = (*counter ^ *carry, *counter & *carry);
             }
         }
-        debug_assert_eq!(x.len(), VECTORS * L);
-        let smeared = &self.buffer;
-        let [ones, twos, fours, eights, sixteens] = &mut self.low;
-        // One lane an iteration, which the compiler turns into one vector a step.
-        for l in 0..L {
-            let (mut one, mut two, mut four, mut eight, mut sixteen) =
-                (ones[l], twos[l], fours[l], eights[l], sixteens[l]);
-            macro_rules! twos {
-                ($k:expr) => {
-                    add(&mut one, smeared[$k][l], smeared[$k + 1][l])
-                };
-            }
-            macro_rules! fours {
-                ($k:expr) => {
-                    add(&mut two, twos!($k), twos!($k + 2))
-                };
-            }
-            macro_rules! eights {
-                ($k:expr) => {
-                    add(&mut four, fours!($k), fours!($k + 4))
-                };
-            }
-            macro_rules! sixteens {
-                ($k:expr) => {
-                    add(&mut eight, eights!($k), eights!($k + 8))
-                };
-            }
-            let mut carry = add(&mut sixteen, sixteens!(0), sixteens!(16));
-            (ones[l], twos[l], fours[l], eights[l], sixteens[l]) = (one, two, four, eight, sixteen);
-            for counter in &mut self.more {
-                let sum = counter[l] ^ carry;
-                carry = carry & counter[l];
-                counter[l] = sum;
-            }
-        }
-        self.max = max;
         self.taken += 1;
         if self.taken == ROOM {
             self.empty();
         }
-    }
-
-    /// The largest distance so far.
-    pub fn max(&self) -> W {
-        self.max
     }
 
     /// Takes the counters' contents over into plain numbers.
@@ -128,15 +110,15 @@ impl<W: Word, const L: usize> Steps<W, L> {
             let mut total = 0;
             for (level, counter) in self.low.iter().chain(&self.more).enumerate() {
                 let mut lanes = 0;
-                for word in counter {
+                for word in bytemuck::cast_slice::<u64, W>(counter) {
                     lanes += word.bit(k);
                 }
                 total += lanes << level;
             }
             self.at_least[k] += total;
         }
-        self.low = [[W::ZERO; L]; 5];
-        self.more = [[W::ZERO; L]; LEVELS];
+        self.low = [[0; 8]; 5];
+        self.more = [[0; 8]; LEVELS];
         self.taken = 0;
     }
 

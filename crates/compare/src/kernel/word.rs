@@ -28,8 +28,11 @@ pub(crate) trait Word:
     fn near(self, other: Self) -> Self;
     /// Steps between two floats, counted through zero, both zeros one place.
     fn far(self, other: Self) -> Self;
-    /// All bits from the highest that is set on down: bit k says whether the number is at least 2^k.
-    fn smear<I: Isa>(self) -> Self;
+    /// All bits from the highest that is set on down: bit k says whether the number is at least 2^k. The number has
+    /// no more than `bits` bits, a power of two.
+    fn smear<I: Isa>(self, bits: usize) -> Self;
+    /// Bits above the highest that is set.
+    fn leading_zeros(self) -> usize;
     /// As a wide number.
     fn wide(self) -> u64;
     /// Bit `k`, as 0 or 1.
@@ -58,13 +61,22 @@ macro_rules! word {
             }
 
             #[inline(always)]
-            fn smear<I: Isa>(self) -> Self {
-                if I::COUNTS_ZEROS && Self::BITS >= 32 {
-                    return if self == 0 { 0 } else { Self::MAX >> self.leading_zeros() };
+            fn smear<I: Isa>(self, bits: usize) -> Self {
+                if bits > 4 && I::COUNTS_ZEROS && Self::BITS >= 32 {
+                    return if self == 0 { 0 } else { Self::MAX >> Self::leading_zeros(self) };
                 }
                 let mut x = self;
-                $(x |= x >> $shift;)+
+                $(
+                    if $shift < bits {
+                        x |= x >> $shift;
+                    }
+                )+
                 x
+            }
+
+            #[inline(always)]
+            fn leading_zeros(self) -> usize {
+                self.leading_zeros() as usize
             }
 
             #[inline(always)]
