@@ -29,7 +29,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import _isotrace
-from ._array import EXTRA, SHORT, border
+from ._array import EXTRA, SHORT
 
 __all__ = ["Recorder", "record"]
 
@@ -64,6 +64,13 @@ def _tensors(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 def _class(x: Any) -> str:
     return f"{type(x).__module__}.{type(x).__qualname__}"
+
+
+def _elements(t: torch.Tensor, record: dict[str, Any]) -> dict[str, Any]:
+    """What the border to Rust is told of a tensor's elements, dense and in C order."""
+    t = t.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    size = t.numel() * t.element_size()
+    return {"dtype": record["dtype"], "shape": record["shape"], "address": t.data_ptr(), "bytes": size, "owner": t}
 
 
 def _writes(t: torch.Tensor) -> int:
@@ -108,6 +115,7 @@ class Recorder:
         self._compiled: list[tuple[torch.nn.Module, Any]] = []
         self._known: dict[str, int] = {}
         self._before_all: dict[str, int] = {}
+        self._stepped: set[str] = set()
         self._mode = _Operators(self) if level == "operators" else None
         self._busy = False
 
@@ -163,7 +171,7 @@ class Recorder:
         memory = self._memory(t) if plain else None
         record = self._describe(t, name, role, memory, more)
         if plain and not view and record["dtype"] in _STORED:
-            number = self._writer.value(json.dumps(record), border(t))
+            number = self._writer.value(json.dumps(record), _elements(t, record))
         else:
             record["omitted"] = "a view: its elements are those of what it looks at" if view else f"a tensor of {_class(t)}"
             number = self._writer.described(json.dumps(record))
@@ -194,7 +202,9 @@ class Recorder:
     def _look(self, t: torch.Tensor, memory: _Memory) -> int:
         """A view that no operator made: taken before the recording, or stale since a write through another view."""
         base, (offset, shape, strides, dtype, *_) = memory.base
-        if dtype != t.dtype:
+        first, last = _reach(memory.base[1])
+        mine = _reach(_place(t))
+        if dtype != t.dtype or mine[0] < first or mine[1] > last:
             return self._write(t, "constant", "constant")
         number = self._write(t, "view", "intermediate", view=True)
         self._node("isotrace", "view", [base], [number], {
@@ -267,11 +277,13 @@ class Recorder:
 
     def _input(self, t: torch.Tensor, name: str) -> int:
         """What the model reads is given to it, however it came about inside the recording."""
-        plain = self._mode is not None and t.layout is torch.strided
-        known = self._memory(t).views.get(self._key(t)) if plain else None
         given = self._graph["inputs"]
-        own = (t.untyped_storage()._cdata, _place(t)) in self._names if plain else True
-        value = self._value(t, name, "input") if known is None or known in given or own else self._write(t, name, "input")
+        if self._mode is None or t.layout is not torch.strided:
+            value = self._value(t, name, "input")
+        else:
+            known = self._memory(t).views.get(self._key(t))
+            own = (t.untyped_storage()._cdata, _place(t)) in self._names
+            value = known if known in given else self._value(t) if own else self._write(t, name, "input")
         if value not in given:
             given.append(value)
         return value
@@ -356,6 +368,12 @@ class Recorder:
         names = {id(p): name for name, p in self._parameters()}
         for group in optimizer.param_groups:
             for p in group["params"]:
+                if self._mode is None:
+                    # PyTorch does not count the writes of steps that take many tensors at once.
+                    self._stepped.update(names[i] for i in [id(p)] if i in names)
+                    for t in [p, *optimizer.state.get(p, {}).values()]:
+                        if isinstance(t, torch.Tensor):
+                            self._memories.pop(t.untyped_storage()._cdata, None)
                 for key, state in optimizer.state.get(p, {}).items():
                     if id(p) in names and isinstance(state, torch.Tensor):
                         self._named(state, f"{names[id(p)]}.{key}", "optimizer", of=self._value(p))
@@ -363,7 +381,9 @@ class Recorder:
     def _changed(self) -> None:
         """Parameters that were written to since the recording began, as they are now."""
         for name, parameter in self._parameters():
-            if self._before_all.get(name) != _writes(parameter):
+            memory = self._memories.get(parameter.untyped_storage()._cdata)
+            written = memory is not None and memory.version > 0
+            if written or name in self._stepped or self._before_all.get(name) != _writes(parameter):
                 self._result(f"{name}.updated", parameter, "parameter")
 
     # The whole
@@ -555,6 +575,11 @@ def _number(x: float) -> float | str:
     return x if x == x and abs(x) != float("inf") else "nan" if x != x else "inf" if x > 0 else "-inf"
 
 
+def _reach(key: tuple[Any, ...]) -> tuple[int, int]:
+    """Where in its storage the first element of a tensor lies, and the last."""
+    return key[0], key[0] + sum((n - 1) * s for n, s in zip(key[1], key[2]) if n)
+
+
 def _count(key: tuple[Any, ...]) -> int:
     count = 1
     for n in key[1]:
@@ -582,10 +607,19 @@ def _location() -> str | None:
     return None
 
 
+_signature = functools.lru_cache(maxsize=None)(inspect.signature)
+
+
 def _arguments(module: torch.nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
     """What a module is given by the names of its parameters."""
+    # What torch.compile wraps a module in has no names for what it is given.
+    module = getattr(module, "_orig_mod", module)
     try:
-        given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        if "forward" in module.__dict__:
+            given = dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
+        else:
+            given = _signature(type(module).forward).bind(module, *args, **kwargs).arguments
+            given.pop(next(iter(given)))
     except (TypeError, ValueError):
         return {**{f"input.{i}": a for i, a in enumerate(args)}, **kwargs}
     named: dict[str, Any] = {}

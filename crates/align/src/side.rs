@@ -31,6 +31,8 @@ pub struct Side<'g> {
     /// Sums of absolute products that bounds over its nodes have in common.
     pub magnitudes: Magnitudes,
     is_output: Vec<bool>,
+    /// Of a side that somebody else ran, which values that run kept.
+    kept: Option<rustc_hash::FxHashSet<ValueId>>,
 }
 
 /// Is told which node of how many comes next; false stops the run.
@@ -59,7 +61,15 @@ impl<'g> Side<'g> {
                 .all(|v| recorded.contains_key(&v))
                 .then(|| node.outputs.iter().map(|v| recorded.get(&(*v)?).cloned()).collect())
         };
-        Self::run(graph, inputs, progress, Some(&known))
+        let mut side = Self::run(graph, inputs, progress, Some(&known))?;
+        side.kept = Some(recorded.keys().copied().collect());
+        Ok(side)
+    }
+
+    /// Whether a value is what the run of this side had: all are but those between the nodes that one call of a recorded
+    /// program became, which nobody ever rounded as we do.
+    pub fn existed(&self, v: ValueId) -> bool {
+        self.kept.as_ref().is_none_or(|kept| self.producer(v).is_none() || kept.contains(&v))
     }
 
     /// Runs a network in declared precision beside `a`, from which the outputs of twin nodes are taken. `bound`
@@ -96,6 +106,7 @@ impl<'g> Side<'g> {
             main: main_type(&plan, &declared),
             magnitudes: Magnitudes::default(),
             is_output,
+            kept: None,
             plan,
             declared,
         })

@@ -53,6 +53,15 @@ pub enum AtenError {
         "the trace does not say what the network gives; its recorder was stopped, or the model was not called inside it"
     )]
     NoOutputs,
+    /// What the network gives came from nowhere.
+    #[error(
+        "nothing in the trace computes output {name:?}: kernels that the recorder cannot see made it, as torch.compile's \
+         inductor does; record the model as it is, or compiled with backend=\"aot_eager\", which runs the same operators"
+    )]
+    Unseen {
+        /// The output.
+        name: String,
+    },
     /// A value that is needed was not kept.
     #[error(
         "value {name:?} was recorded without its elements, and nothing in the trace computes it; record with keeps=\"data\""
@@ -88,6 +97,7 @@ pub fn recorded(trace: &Trace) -> Result<Recorded, AtenError> {
         builder.node(node)?;
     }
     for id in outputs {
+        builder.seen(id)?;
         let v = builder.read(id)?;
         if !builder.out.graph.outputs.contains(&v) {
             builder.out.graph.outputs.push(v);
@@ -163,6 +173,23 @@ impl<'t> Builder<'t> {
         let v = self.out.graph.add_value(Value { name, constant: Some(tensor), declared: None });
         self.ids.insert(id, v);
         Ok(v)
+    }
+
+    /// An output is computed by a call, or handed through from what the model was given or owns.
+    fn seen(&self, id: u64) -> Result<(), AtenError> {
+        let computes = |id: u64| {
+            let found = |n: &&record::Node| n.outputs.contains(&Some(id));
+            self.trace.nodes().iter().rev().find(found)
+        };
+        let Some(source) = computes(id).filter(|n| n.domain.is_empty()).and_then(|n| *n.inputs.first()?)
+        else {
+            return Ok(());
+        };
+        let role = self.trace.by_id(source).map(|v| v.role);
+        if role == Some(Role::Constant) && computes(source).is_none() {
+            return Err(AtenError::Unseen { name: self.name(id) });
+        }
+        Ok(())
     }
 
     /// One call: lowered by the table, or opaque.

@@ -14,6 +14,7 @@ use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
 use crate::faults::Fault;
+use crate::recorded::FUSED;
 
 /// What a declared comparison of one pair found.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +42,7 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
     };
     let gap = |x: f64, y: f64| if same(x, y) { 0.0 } else { (x - y).abs() };
     let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 256);
-    let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 256);
+    let behind_a = behind_a(judge, state, m.a);
     let (unit_a, unit_b) = (unit(judge, judge.a), unit(judge, judge.b));
     let rounds = |_: NodeId| true;
     let never = |_: NodeId| false;
@@ -51,7 +52,7 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
             !judge.b.is_constant(r) && state.own_declared[r.index()].as_ref()?.dtype() == judge.a.main;
         if exact { None } else { half_ulp(judge.b, unit_b, r, state.declared[r.index()].as_ref()?) }
     };
-    let allowed = judge.allowance(
+    let mut allowed = judge.allowance(
         state,
         v,
         &behind_b,
@@ -64,6 +65,11 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
             Rounding { unit: unit_b, allowance: true, rounds: &rounds, scaled: &never, enters: &enters_b },
         ),
     )?;
+    if behind_a.nodes.iter().flat_map(|&n| judge.a.graph().node(n).writes()).any(|w| !judge.a.existed(w)) {
+        for e in &mut allowed {
+            *e *= FUSED;
+        }
+    }
     let (mut difference, mut share, mut at) = (0f64, 0f64, 0.0);
     for ((x, y), e) in x.iter().zip(y.iter()).zip(&allowed) {
         let d = gap(*x, *y);
@@ -80,12 +86,17 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
     Some(Declared { difference, allowed: at, share })
 }
 
+/// A's nodes behind a value, back to values that have a partner and that A's run really had.
+fn behind_a(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Region {
+    Region::behind(judge.a, &[v], |r| state.a_matched[r.index()] && judge.a.existed(r), 256)
+}
+
 /// How far each side's declared value lies from its region's float64 value on the same declared inputs (A's).
 pub fn fresh(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Option<(f64, f64)> {
     let m = state.matched[v.index()].as_ref()?;
     let own = state.own_declared[v.index()].as_ref()?;
     let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 256);
-    let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 256);
+    let behind_a = behind_a(judge, state, m.a);
     let exact_b = oracle(judge.b, &behind_b, v, &|r| state.declared[r.index()].clone());
     let exact_a = oracle(judge.a, &behind_a, m.a, &|r| judge.a.declared.get(r).cloned());
     let from = |exact: Option<Tensor>, value: &Tensor| exact.and_then(|e| distance(&e, value)).unwrap_or(0.0);

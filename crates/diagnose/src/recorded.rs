@@ -24,7 +24,7 @@ const MOST_NODES: usize = 256;
 /// How much more than the operators that it is made of a kernel may round that does several at once. Such kernels
 /// approximate more freely inside: the error function of GELU is allowed four times that of an Erf node in the table that
 /// was measured.
-const FUSED: f64 = 4.0;
+pub const FUSED: f64 = 4.0;
 
 /// Values that rounding does not explain from the recorded ones before them, the first of each node.
 pub fn faults(

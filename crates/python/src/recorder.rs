@@ -1,8 +1,16 @@
 //! Traces written from Python: records come as JSON, elements as arrays.
+//!
+//! What is recorded computes while this writes: records go to a thread of their own in the order in which they came, and
+//! only the elements are copied before a call returns, since Python may overwrite them. What waits is bounded, so that
+//! memory is. An error of the thread is raised by the next call.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
+use anyhow::anyhow;
 use bytes::Bytes;
 use isotrace_tensor::Tensor;
 use isotrace_trace::trace::{Options, record};
@@ -11,21 +19,120 @@ use pyo3::prelude::*;
 use crate::array::Array;
 use crate::failure;
 
+/// Records that wait at most.
+const QUEUE: usize = 4096;
+
+/// What is to be written.
+enum Job {
+    Value(u64, String, Option<Tensor>),
+    Node(String),
+    Call(String),
+    Graph(String),
+    Step(String),
+    Note(String),
+    Flush(SyncSender<()>),
+}
+
+/// Bytes that wait, and who waits for them to become fewer.
+#[derive(Default)]
+struct Gauge {
+    bytes: Mutex<u64>,
+    fewer: Condvar,
+}
+
+impl Gauge {
+    fn enter(&self, bytes: u64, most: u64) {
+        let mut waiting = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        // A tensor larger than all that may wait enters alone.
+        while *waiting > 0 && *waiting + bytes > most {
+            waiting = self.fewer.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        *waiting += bytes;
+    }
+
+    fn leave(&self, bytes: u64) {
+        let mut waiting = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting = waiting.saturating_sub(bytes);
+        drop(waiting);
+        self.fewer.notify_all();
+    }
+}
+
+/// The thread that writes.
+struct Behind {
+    jobs: SyncSender<Job>,
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
 /// A trace under way.
 #[pyclass(frozen, module = "isotrace._isotrace")]
-pub struct Writer(Mutex<Option<isotrace_trace::Writer>>);
+pub struct Writer {
+    behind: Mutex<Option<Behind>>,
+    gauge: Arc<Gauge>,
+    most: u64,
+    next_value: AtomicU64,
+    next_call: AtomicU64,
+}
+
+/// Does one job after the other, up to the first error: the next call finds nobody at work, and asks why.
+fn work(
+    mut writer: isotrace_trace::Writer,
+    jobs: &std::sync::mpsc::Receiver<Job>,
+    gauge: &Gauge,
+) -> anyhow::Result<()> {
+    for job in jobs {
+        let bytes = match &job {
+            Job::Value(_, _, Some(tensor)) => tensor.raw_bytes().len() as u64,
+            _ => 0,
+        };
+        if let Job::Flush(done) = job {
+            writer.flush()?;
+            // Whoever asked may have gone.
+            let _ = done.send(());
+            continue;
+        }
+        write(&mut writer, job)?;
+        gauge.leave(bytes);
+    }
+    Ok(writer.finish()?)
+}
+
+fn write(writer: &mut isotrace_trace::Writer, job: Job) -> anyhow::Result<()> {
+    match job {
+        Job::Value(id, json, tensor) => {
+            let record = record::Value { id, ..parsed(&json)? };
+            match tensor {
+                Some(tensor) => writer.value(record, &tensor)?,
+                None => writer.described(record)?,
+            };
+        }
+        Job::Node(json) => {
+            writer.node(parsed(&json)?)?;
+        }
+        Job::Call(json) => {
+            writer.call(parsed(&json)?)?;
+        }
+        Job::Graph(json) => writer.graph(parsed(&json)?)?,
+        Job::Step(json) => writer.step(parsed(&json)?)?,
+        Job::Note(json) => writer.note(parsed(&json)?)?,
+        Job::Flush(_) => {}
+    }
+    Ok(())
+}
 
 impl Writer {
-    fn with<R: Send>(
-        &self,
-        py: Python<'_>,
-        f: impl FnOnce(&mut isotrace_trace::Writer) -> anyhow::Result<R> + Send,
-    ) -> PyResult<R> {
+    fn send(&self, py: Python<'_>, job: Job) -> PyResult<()> {
         py.detach(|| {
-            let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match writer.as_mut() {
-                Some(writer) => f(writer),
-                None => Err(anyhow::anyhow!("this trace is finished; nothing can be added to it")),
+            let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(Behind { jobs, .. }) = behind.as_ref() else {
+                return Err(anyhow!("this trace is finished; nothing can be added to it"));
+            };
+            if jobs.send(job).is_ok() {
+                return Ok(());
+            }
+            match behind.take().map(|b| b.thread.join()) {
+                Some(Ok(Err(error))) => Err(error),
+                _ => Err(anyhow!("the thread that writes this trace has ended")),
             }
         })
         .map_err(failure)
@@ -33,7 +140,7 @@ impl Writer {
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(json: &str) -> anyhow::Result<T> {
-    serde_json::from_str(json).map_err(|e| anyhow::anyhow!("a record that cannot be read: {e}"))
+    serde_json::from_str(json).map_err(|e| anyhow!("a record that cannot be read: {e}"))
 }
 
 /// What Python may overwrite before it is written is copied now.
@@ -52,65 +159,97 @@ impl Writer {
         let writer = py
             .detach(|| isotrace_trace::Writer::create(folder, &header, Options { shard_bytes }))
             .map_err(failure)?;
-        Ok(Self(Mutex::new(Some(writer))))
+        let gauge = Arc::new(Gauge::default());
+        let (jobs, received) = sync_channel(QUEUE);
+        let bytes = Arc::clone(&gauge);
+        let thread = std::thread::Builder::new()
+            .name("isotrace writer".into())
+            .spawn(move || {
+                let result = work(writer, &received, &bytes);
+                // What still waits is not written; nobody may wait for it.
+                drop(received);
+                *bytes.bytes.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+                bytes.fewer.notify_all();
+                result
+            })
+            .map_err(failure)?;
+        Ok(Self {
+            behind: Mutex::new(Some(Behind { jobs, thread })),
+            gauge,
+            most: shard_bytes.max(1),
+            next_value: AtomicU64::new(1),
+            next_call: AtomicU64::new(1),
+        })
     }
 
     /// A number for a value that is written later.
-    fn reserve(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |w| Ok(w.reserve()))
+    fn reserve(&self) -> u64 {
+        self.next_value.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A number for a call that is written later.
-    fn reserve_call(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |w| Ok(w.reserve_call()))
+    fn reserve_call(&self) -> u64 {
+        self.next_call.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Adds a value with its elements; gives its number.
-    fn value(&self, py: Python<'_>, json: &str, array: Array) -> PyResult<u64> {
+    fn value(&self, py: Python<'_>, json: String, array: Array) -> PyResult<u64> {
         let tensor = copied(array)?;
-        self.with(py, |w| Ok(w.value(parsed(json)?, &tensor)?))
+        let bytes = tensor.raw_bytes().len() as u64;
+        py.detach(|| self.gauge.enter(bytes, self.most));
+        let id = self.reserve();
+        self.send(py, Job::Value(id, json, Some(tensor))).inspect_err(|_| self.gauge.leave(bytes))?;
+        Ok(id)
     }
 
     /// Adds a value without elements; gives its number.
-    fn described(&self, py: Python<'_>, json: &str) -> PyResult<u64> {
-        self.with(py, |w| Ok(w.described(parsed(json)?)?))
+    fn described(&self, py: Python<'_>, json: String) -> PyResult<u64> {
+        let id = self.reserve();
+        self.send(py, Job::Value(id, json, None))?;
+        Ok(id)
     }
 
-    /// Adds a call of an operator; gives its number.
-    fn node(&self, py: Python<'_>, json: &str) -> PyResult<u64> {
-        self.with(py, |w| Ok(w.node(parsed(json)?)?))
+    /// Adds a call of an operator.
+    fn node(&self, py: Python<'_>, json: String) -> PyResult<()> {
+        self.send(py, Job::Node(json))
     }
 
-    /// Adds a call of a module; gives its number.
-    fn call(&self, py: Python<'_>, json: &str) -> PyResult<u64> {
-        self.with(py, |w| Ok(w.call(parsed(json)?)?))
+    /// Adds a call of a module, under a number that was reserved.
+    fn call(&self, py: Python<'_>, json: String) -> PyResult<()> {
+        self.send(py, Job::Call(json))
     }
 
     /// Adds what a graph reads and gives.
-    fn graph(&self, py: Python<'_>, json: &str) -> PyResult<()> {
-        self.with(py, |w| Ok(w.graph(parsed(json)?)?))
+    fn graph(&self, py: Python<'_>, json: String) -> PyResult<()> {
+        self.send(py, Job::Graph(json))
     }
 
     /// Says that a step begins or ends.
-    fn step(&self, py: Python<'_>, json: &str) -> PyResult<()> {
-        self.with(py, |w| Ok(w.step(parsed(json)?)?))
+    fn step(&self, py: Python<'_>, json: String) -> PyResult<()> {
+        self.send(py, Job::Step(json))
     }
 
     /// Says something a reader should know.
-    fn note(&self, py: Python<'_>, json: &str) -> PyResult<()> {
-        self.with(py, |w| Ok(w.note(parsed(json)?)?))
+    fn note(&self, py: Python<'_>, json: String) -> PyResult<()> {
+        self.send(py, Job::Note(json))
     }
 
     /// Writes what waits: from now on it survives whatever happens to the program.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        self.with(py, |w| Ok(w.flush()?))
+        let (done, asked) = sync_channel(1);
+        self.send(py, Job::Flush(done))?;
+        // An error ends the thread, and the next call tells of it.
+        py.detach(move || asked.recv().unwrap_or_default());
+        Ok(())
     }
 
     /// Ends the trace.
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| {
-            let writer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-            writer.map_or(Ok(()), isotrace_trace::Writer::finish)
+            let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(Behind { jobs, thread }) = behind else { return Ok(()) };
+            drop(jobs);
+            thread.join().unwrap_or_else(|_| Err(anyhow!("the thread that writes this trace failed")))
         })
         .map_err(failure)
     }

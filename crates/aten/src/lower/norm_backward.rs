@@ -44,15 +44,18 @@ impl Norm {
     }
 }
 
-/// Those of the three gradients that the call asks for.
-fn three(c: &mut Call<'_>, gradients: [Option<ValueId>; 3]) -> Results {
+/// Those of the three gradients that the call asks for; `split` where their axes are still those of groups.
+///
+/// A gradient that has its shape is handed on as it is: what a further node made of it would be another value, and the
+/// one that the other side has a counterpart of.
+fn three(c: &mut Call<'_>, gradients: [Option<ValueId>; 3], split: bool) -> Results {
     let mut out = Vec::new();
     for (at, v) in gradients.into_iter().enumerate() {
         let wanted = c.asked(at) && c.result(at).is_some();
         out.push(match v.filter(|_| wanted) {
             Some(v) => {
                 let (_, shape) = c.result(at)?;
-                let v = reshaped(c, v, &shape);
+                let v = if split { reshaped(c, v, &shape) } else { v };
                 Some(c.as_result(v, at)?)
             }
             None => None,
@@ -87,7 +90,7 @@ fn layer(c: &mut Call<'_>, centred: bool) -> Results {
     // Without axes before the last there is nothing to add up.
     let sum = |c: &mut Call<'_>, v| if lead.is_empty() { v } else { c.over("ReduceSum", v, &lead, false) };
     let (of_gain, of_shift) = (sum(c, moved), sum(c, g));
-    three(c, [Some(of_input), Some(of_gain), Some(of_shift)])
+    three(c, [Some(of_input), Some(of_gain), Some(of_shift)], false)
 }
 
 /// Groups of channels: [N, C, ...] seen as [N, groups, C/groups, positions].
@@ -115,7 +118,7 @@ fn group(c: &mut Call<'_>) -> Results {
     let moved = c.mul(g, h);
     let of_gain = c.over("ReduceSum", moved, &[0, 3], false);
     let of_shift = c.over("ReduceSum", g, &[0, 3], false);
-    three(c, [Some(of_input), Some(of_gain), Some(of_shift)])
+    three(c, [Some(of_input), Some(of_gain), Some(of_shift)], true)
 }
 
 /// The axes besides that of the channels, and a channel's number seen beside all others.
@@ -205,7 +208,7 @@ fn batch_backward(c: &mut Call<'_>) -> Results {
     let moved = c.mul(g, h);
     let of_gain = c.over("ReduceSum", moved, &axes, false);
     let of_shift = c.over("ReduceSum", g, &axes, false);
-    three(c, [Some(of_input), Some(of_gain), Some(of_shift)])
+    three(c, [Some(of_input), Some(of_gain), Some(of_shift)], false)
 }
 
 /// The inverse root of the mean square over the last axes, which the fused normalisation gives besides.

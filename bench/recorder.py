@@ -1,0 +1,65 @@
+"""What recording PyTorch costs: a forward pass of BERT-base (random weights), plain and recorded in alternation.
+
+Ratios of the best of several runs carry over from one machine to another, seconds do not. Needs the installed package
+isotrace, PyTorch and transformers.
+
+    python bench/recorder.py [--batch 4] [--length 128] [--rounds 5]
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+
+import isotrace.torch
+import torch
+from transformers import BertConfig, BertModel
+
+# Level, what is kept, and how many times the plain run is promised at most.
+RUNS = [("operators", "data", 5.0), ("operators", "digest", None), ("modules", "data", None), ("modules", "digest", 1.3)]
+
+
+def seconds(run):
+    """Of the clock, and of all threads together."""
+    clock, work = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - clock, time.process_time() - work
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--batch", type=int, default=4)
+    arguments.add_argument("--length", type=int, default=128)
+    arguments.add_argument("--rounds", type=int, default=5)
+    given = arguments.parse_args()
+    torch.manual_seed(0)
+    model = BertModel(BertConfig()).eval()
+    ids = torch.randint(0, 30000, (given.batch, given.length))
+    folder = os.path.join(tempfile.mkdtemp(), "trace")
+
+    def recorded(level, keeps):
+        with isotrace.torch.record(model, folder, level=level, keeps=keeps):
+            model(ids)
+
+    plain, runs = [], {run[:2]: [] for run in RUNS}
+    sizes = {}
+    with torch.no_grad():
+        model(ids)
+        for _ in range(given.rounds):
+            for run, times in runs.items():
+                plain.append(seconds(lambda: model(ids)))
+                times.append(seconds(lambda: recorded(*run)))
+                sizes[run] = sum(entry.stat().st_size for entry in os.scandir(folder))
+                shutil.rmtree(folder)
+    best = [min(column) for column in zip(*plain)]
+    print(f"plain forward, {given.batch} x {given.length}: {best[0]:.3f} s")
+    for level, keeps, promised in RUNS:
+        clock, work = (min(column) / b for column, b in zip(zip(*runs[level, keeps]), best))
+        wanted = f"  (promised: {promised})" if promised else ""
+        size = sizes[level, keeps] / 2**20
+        print(f"{level:9} {keeps:6}  {clock:5.2f} times the clock, {work:5.2f} the work, {size:7.1f} MiB{wanted}")
+
+
+if __name__ == "__main__":
+    main()
