@@ -71,7 +71,7 @@ pub fn is_attention(op: &str) -> bool {
 
 /// Whether an operator puts numbers on a grid or takes them off it.
 pub fn is_rounding(op: &str) -> bool {
-    matches!(op, "Round" | "Floor" | "Ceil") || op.contains("Quantize")
+    matches!(op, "Round" | "Floor" | "Ceil") || op.to_ascii_lowercase().contains("quantize")
 }
 
 /// Whether an operator only rearranges axes.

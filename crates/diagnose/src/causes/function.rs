@@ -79,8 +79,7 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     let ops_a: Vec<&str> = site.open_a.nodes.iter().map(|&n| site.node_a(n).op.as_str()).collect();
     let ops_b: Vec<&str> = site.open_b.nodes.iter().map(|&n| site.node_b(n).op.as_str()).collect();
     let any = |f: &dyn Fn(&str) -> bool| ops_a.iter().chain(&ops_b).any(|op| f(op));
-    let grid =
-        |ops: &[&str]| ops.iter().any(|op| matches!(*op, "Round" | "Floor") || op.contains("Quantize"));
+    let grid = |ops: &[&str]| ops.iter().any(|op| role::is_rounding(op));
     let rotary = role::is_rotated(b, site.point)
         || role::is_rotated(a, site.candidate)
         || site.open_b.nodes.iter().any(|&n| turns(b, n))
