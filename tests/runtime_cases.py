@@ -21,8 +21,10 @@ TYPES = {
     np.bool_: TensorProto.BOOL,
     np.float32: TensorProto.FLOAT,
     np.int8: TensorProto.INT8,
+    np.int16: TensorProto.INT16,
     np.int32: TensorProto.INT32,
     np.uint8: TensorProto.UINT8,
+    np.uint16: TensorProto.UINT16,
 }
 
 

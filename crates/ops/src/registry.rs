@@ -225,8 +225,17 @@ table! {
     ONNX "DynamicQuantizeLinear" 11 => ops::dynamic_quantize::build;
     ONNX "QuantizeLinear" 10 => ops::quantize::quantize;
     MICROSOFT "DequantizeLinear" 1 => ops::quantize::dequantize;
+    MICROSOFT "DynamicQuantizeMatMul" 1 => ops::matmul_integer_to_float::dynamic;
+    MICROSOFT "MatMulIntegerToFloat" 1 => ops::matmul_integer_to_float::build;
+    MICROSOFT "NhwcMaxPool" 1 => ops::channels_last::max_pool;
+    MICROSOFT "QAttention" 1 => ops::dequantised::attention;
+    MICROSOFT "QEmbedLayerNormalization" 1 => ops::dequantised::embed_layer_norm;
+    MICROSOFT "QGemm" 1 => ops::qgemm::build;
     MICROSOFT "QLinearAdd" 1 => ops::qlinear_binary::add;
+    MICROSOFT "QLinearAveragePool" 1 => ops::qlinear_pool::average;
     MICROSOFT "QLinearConcat" 1 => ops::qlinear_table::concat;
+    MICROSOFT "QLinearConv" 1 => ops::channels_last::qlinear_conv;
+    MICROSOFT "QLinearGlobalAveragePool" 1 => ops::qlinear_pool::global_average;
     MICROSOFT "QLinearLeakyRelu" 1 => ops::qlinear_table::leaky_relu;
     MICROSOFT "QLinearMul" 1 => ops::qlinear_binary::mul;
     MICROSOFT "QLinearSigmoid" 1 => ops::qlinear_table::sigmoid;

@@ -50,7 +50,7 @@ pub fn qlinear_conv(node: &Node) -> Result<Box<dyn Operator>, OpError> {
 }
 
 /// `x` less its zero point in f64. The zero point is one number, or one an index of `axis`, or a tensor that broadcasts.
-fn centred(x: &Tensor, zero: Option<&Tensor>, axis: usize, name: &str) -> Result<Tensor, OpError> {
+pub(super) fn centred(x: &Tensor, zero: Option<&Tensor>, axis: usize, name: &str) -> Result<Tensor, OpError> {
     let values = x.to_f64()?;
     let Some(zero) = zero else { return Ok(Tensor::from_vec(x.shape(), values.into_owned())?) };
     let z = zero.to_f64()?;
@@ -141,10 +141,10 @@ impl Integer {
             .iter()
             .enumerate()
             .map(|(i, &sum)| {
-                // Runtimes form the factor in f32, and a result halfway between two integers shows it.
+                // Runtimes form the factor and the product in f32, and a result halfway between two integers shows it.
                 let factor =
                     (per(&sa, i, true) as f32 * per(&sb, i, false) as f32) / per(&sy, i, true) as f32;
-                let y = (sum * f64::from(factor)).round_ties_even() + per(&zero, i, true);
+                let y = f64::from(sum as f32 * factor).round_ties_even() + per(&zero, i, true);
                 y.clamp(low, high)
             })
             .collect();

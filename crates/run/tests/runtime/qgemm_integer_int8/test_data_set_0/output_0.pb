@@ -1,0 +1,1 @@
+	J-zxj‡aFNZ‰aqHQJn7€w`n)`^sZvwUKt6QqispVTba\8Ukw

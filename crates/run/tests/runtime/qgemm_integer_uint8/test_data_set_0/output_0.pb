@@ -1,0 +1,1 @@
+	J-€–x\F…–šsDYk‰˜de€o}Fvih~€”ËnVhdq~[Žj4paRL

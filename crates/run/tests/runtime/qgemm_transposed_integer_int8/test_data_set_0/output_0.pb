@@ -1,0 +1,1 @@
+	J-~xaŽV/:LŽ[n2@6j‚u[kWTrNuvI8q@maojJEWWOEeu
