@@ -23,13 +23,13 @@ PEERS = ["numpy", "onnx==1.23.2", "onnxruntime==1.31.1", "onnx-array-api==0.3.3"
 DIFF_SHARE, RUN_SHARE = 1 / 10, 2
 
 
-def python():
-    """The interpreter of the peers' virtual environment."""
-    place = HERE / ".venv"
+def python(folder=".venv", packages=PEERS):
+    """The interpreter of a virtual environment that holds the packages of the peers."""
+    place = HERE / folder
     program = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not (place / "ready").exists():
         venv.create(place, with_pip=True, clear=True)
-        subprocess.run([program, "-m", "pip", "install", "--quiet", *PEERS], check=True)
+        subprocess.run([program, "-m", "pip", "install", "--quiet", *packages], check=True)
         (place / "ready").touch()
     return str(program)
 
