@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Union
@@ -19,7 +20,8 @@ from ._isotrace import IsotraceError, __version__
 from ._report import Record, Report
 
 __all__ = [
-    "Comparison", "IsotraceError", "Report", "Trace", "__version__", "assert_equivalent", "compare", "diff", "run",
+    "Comparison", "IsotraceError", "Report", "Stats", "Trace", "__version__", "assert_equivalent", "compare", "diff", "run",
+    "stats",
 ]  # fmt: skip
 
 Model = Union[str, "os.PathLike[str]", bytes, Any]
@@ -57,17 +59,44 @@ def diff(
     dims: Mapping[str, int] | None = None,
     seed: int = 0,
     allow: Iterable[str] = (),
+    backend: str | None = None,
+    backend_a: str | None = None,
+    backend_b: str | None = None,
+    optimisation_a: str | None = None,
+    optimisation_b: str | None = None,
 ) -> Report:
     """Holds `b` against `a` on the same inputs.
 
-    `a` and `b` are paths, `onnx.ModelProto`s or bytes of ONNX files, or both mappings from names to arrays. `inputs` is
-    a mapping from names to arrays, a file of tensors, or None: then they are made, from `seed`, with the sizes of
-    `dims` and the values of `set`. `allow` holds types ("f16", "bf16") that `b` may narrow to.
+    `a` and `b` are paths of ONNX models or of recordings, `onnx.ModelProto`s or bytes of ONNX files. `inputs` is a
+    mapping from names to arrays, a file of tensors, or None: then a recording brings its own, and others are made, from
+    `seed`, with the sizes of `dims` and the values of `set`. `allow` holds types ("f16", "bf16") that `b` may narrow to.
+
+    `backend` says who runs the models, "embedded" or "onnxruntime"; `backend_a` and `backend_b` say it of one.
+    `optimisation_a` and `optimisation_b` are how much ONNX Runtime rewrites: "disable", "basic", "extended" or "all".
     """
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         raise TypeError("two mappings hold no graph; compare them name by name with isotrace.compare")
-    status, text, shown = _isotrace.diff(_model(a), _model(b), _feed(inputs, set, dims, seed), list(allow), False)
+    if backend == "onnxruntime" or "onnxruntime" in (backend_a, backend_b):
+        _find_runtime()
+    backends = ((backend_a or backend, optimisation_a), (backend_b or backend, optimisation_b))
+    feed = _feed(inputs, set, dims, seed)
+    status, text, shown = _isotrace.diff(_model(a), _model(b), feed, list(allow), backends)
     return Report(text, shown, status)
+
+
+def _find_runtime() -> None:
+    """The library of the onnxruntime that this interpreter would import, unless the user names another."""
+    if "ORT_DYLIB_PATH" in os.environ:
+        return
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    spec = find_spec("onnxruntime")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for pattern in ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll"):
+            for library in sorted(Path(folder, "capi").glob(pattern)):
+                os.environ["ORT_DYLIB_PATH"] = str(library)
+                return
 
 
 def run(
@@ -118,6 +147,26 @@ def compare(
             raise ValueError("there is nothing to compare: both sides are empty")
         return {name: compare(x[name], y[name], like=like, rtol=rtol, atol=atol) for name in x}
     return Comparison(_isotrace.compare(_border(sides[0]), _border(sides[1]), like, rtol, atol))
+
+
+class Stats(Record):
+    """What an array holds: the fields of the JSON of `isotrace stats`."""
+
+
+def stats(x: Any, *, intervals: int = 48) -> Stats | dict[str, Stats]:
+    """Counts, extremes, moments, a histogram of `intervals`, and what is suspicious about an array.
+
+    A mapping, or the path of a file of tensors, gives a dictionary.
+    """
+    if isinstance(x, (str, os.PathLike)):
+        x = Trace(x)
+    if isinstance(x, Mapping):
+        return {name: _stats(name, x[name], intervals) for name in x}
+    return _stats("", x, intervals)
+
+
+def _stats(name: str, x: Any, intervals: int) -> Stats:
+    return Stats(json.loads(_isotrace.stats(name, _border(x), intervals)))
 
 
 class Trace(Mapping):

@@ -118,6 +118,8 @@ class Recorder:
         self._stepped: set[str] = set()
         self._mode = _Operators(self) if level == "operators" else None
         self._busy = False
+        # Values whose elements were left out, since they follow from others.
+        self._views: set[int] = set()
 
     def _quietly(self, hook: Any) -> Any:
         """What a hook does by itself is no part of what the model computes."""
@@ -175,6 +177,7 @@ class Recorder:
         else:
             record["omitted"] = "a view: its elements are those of what it looks at" if view else f"a tensor of {_class(t)}"
             number = self._writer.described(json.dumps(record))
+            self._views.add(number)
         if memory is not None:
             key = self._key(t)
             memory.views[key] = number
@@ -188,10 +191,12 @@ class Recorder:
             return self._write(t, name or "constant", role or "constant")
         memory, key = self._memory(t), self._key(t)
         known = memory.views.get(key)
-        if known is not None:
+        # What the model is given has elements of its own: nothing recorded computes it.
+        given = role == "input"
+        if known is not None and not (given and known in self._views):
             return known
         own = self._names.get((t.untyped_storage()._cdata, _place(t)))
-        if self._mode and memory.base is not None and own is None:
+        if self._mode and memory.base is not None and own is None and not given:
             return self._look(t, memory)
         if own is not None and memory.version == 0:
             name, role = own

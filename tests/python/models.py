@@ -226,8 +226,8 @@ CLASSES = {"bert": Bert, "llama": Llama, "vit": Vit, "resnet": ResNet}
 
 def make(name: str, **settings: Any) -> nn.Module:
     """A network in inference, with the same random weights whatever its settings are."""
-    torch.manual_seed(0)
     model, right = CLASSES[name](**settings).eval(), CLASSES[name]().eval()
+    torch.manual_seed(0)
     with torch.no_grad():
         for key, t in sorted(right.state_dict().items()):
             if not t.is_floating_point():
@@ -276,7 +276,7 @@ FAULTS = [
     Fault("bert", "bias", {"bias": False}, ("bias",), "up"),
     Fault("llama", "scale", {"scale": 0.25}, ("scale",), "attention"),
     Fault("llama", "mask", {"causal": False}, ("mask",), "attention"),
-    Fault("llama", "rotary", {"interleaved": True}, ("rotary", "rotary_order", "position"), "attention"),
+    Fault("llama", "rotary", {"interleaved": True}, ("rope",), "attention"),
     Fault("llama", "epsilon", {"eps": 1e-6}, ("epsilon",), "attention_norm"),
     Fault("vit", "scale", {"scale": 0.25}, ("scale",), "attention"),
     Fault("vit", "tanh", {"gelu": "tanh"}, ("activation",), "act"),

@@ -133,6 +133,78 @@ def test_ctrl_c_is_honoured():
         isotrace.run(model, {"x": np.ones((n, n), np.float32)}, precision="f64")
 
 
+def chain(length, n):
+    """A model that takes its time: `length` products of n x n."""
+    w = np.random.default_rng(0).standard_normal((n, n)).astype(np.float32) / np.float32(n**0.5)
+    nodes = [helper.make_node("MatMul", [f"h{i}", "w"], [f"h{i + 1}"]) for i in range(length)]
+    nodes[0].input[0], nodes[-1].output[0] = "x", "y"
+    return network(*nodes, weights=[("w", w)], x=(n, n)), {"x": np.ones((n, n), np.float32)}
+
+
+def test_ctrl_c_ends_a_comparison():
+    model, inputs = chain(4000, 256)
+    other = helper.make_model(model.graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    other.graph.initializer[0].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(model.graph.initializer[0]) * 1.01, "w"))
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        isotrace.diff(model, other, inputs)
+
+
+@pytest.mark.parametrize("call", ["run", "diff", "compare", "stats"])
+def test_other_threads_go_on(call):
+    model, inputs = chain(200, 256)
+    x = np.ones(1 << 25, np.float32)
+    calls = {
+        "run": lambda: isotrace.run(model, inputs, precision="f64"),
+        "diff": lambda: isotrace.diff(model, model, inputs),
+        "compare": lambda: isotrace.compare(x, x),
+        "stats": lambda: isotrace.stats(x),
+    }
+    started, ended = threading.Event(), threading.Event()
+
+    def work():
+        started.set()
+        for _ in range(10):
+            calls[call]()
+        ended.set()
+
+    # The interpreter hands its lock over every so often, here never; calls that kept it would all end before we get it
+    # again.
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        worker = threading.Thread(target=work)
+        worker.start()
+        started.wait()
+        assert not ended.is_set(), "the call kept the interpreter's lock until it was done"
+    finally:
+        sys.setswitchinterval(switch)
+    worker.join()
+    assert ended.is_set()
+
+
+def test_stats_say_what_an_array_holds(tmp_path):
+    x = np.array([[0.0, 1.0, np.nan], [np.inf, 3.0, 0.0]], np.float32)
+    found = isotrace.stats(x, intervals=4)
+    assert (found.elements, found.nan, found.inf, found.zeros) == (6, 1, 1, 2)
+    assert (found.min, found.max, found.mean) == (0.0, 3.0, 1.0)
+    assert found.shape == [2, 3] and found.dtype == "f32" and len(found.histogram) == 4
+    np.savez(tmp_path / "t.npz", a=x, b=np.eye(3))
+    both = isotrace.stats(tmp_path / "t.npz")
+    assert set(both) == {"a", "b"} and both["a"].nan == 1 and both["b"].name == "b"
+    assert isotrace.stats({"a": x})["a"] == isotrace.stats(tmp_path / "t.npz")["a"]
+
+
+def test_onnx_runtime_is_a_backend():
+    pytest.importorskip("onnxruntime")
+    report = isotrace.diff(A, A, INPUTS, backend_b="onnxruntime")
+    assert report.verdict == "equivalent" and report.b.run.backend == "onnxruntime"
+    plain = isotrace.diff(A, B, INPUTS, backend="onnxruntime", optimisation_a="disable", optimisation_b="disable")
+    assert plain.verdict == "divergent" and plain.a.run.optimisation == "disable"
+    with pytest.raises(isotrace.IsotraceError, match='expected one of "embedded", "onnxruntime"'):
+        isotrace.diff(A, B, backend="tensorrt")
+
+
 def test_the_program_comes_along():
     program = Path(sys.executable).with_name("isotrace")
     done = subprocess.run([program, "diff", A, B, "--inputs", INPUTS], capture_output=True, text=True)

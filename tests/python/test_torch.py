@@ -124,3 +124,19 @@ def test_a_planted_fault_is_found(tmp_path, model, ids):
     assert report.verdict == "divergent"
     assert report.culprits[0].cause["class"] == "epsilon", str(report)
     assert report.culprits[0].b.ops == ["LayerNormalization"]
+
+
+def test_inputs_that_share_memory_are_kept_each(tmp_path, ids):
+    class Sum(torch.nn.Module):
+        def forward(self, x, y, z):
+            return x * y + z
+
+    both = torch.randn(2, 4, 3)
+    z = both[1].T.reshape(4, 3)
+    model = Sum()
+    with torch.no_grad(), isotrace.torch.record(model, tmp_path / "trace"):
+        expected = model(both[0], both[1], z)
+    trace = isotrace.Trace(tmp_path / "trace")
+    for name, t in (("x", both[0]), ("y", both[1]), ("z", z), ("output", expected)):
+        assert np.array_equal(trace[name], t.numpy()), name
+    assert isotrace.diff(tmp_path / "trace", tmp_path / "trace").verdict == "identical"

@@ -103,8 +103,29 @@ pub fn recorded(trace: &Trace) -> Result<Recorded, AtenError> {
             builder.out.graph.outputs.push(v);
         }
     }
+    drop_unread(&mut builder.out.graph);
     builder.out.graph.sort()?;
     Ok(builder.out)
+}
+
+/// Leaves out what a call gives besides and nobody reads: means and deviations of a normalisation, log-sum-exps. No
+/// other implementation has a value for it.
+fn drop_unread(graph: &mut Graph) {
+    let mut read: FxHashSet<ValueId> = graph.outputs.iter().copied().collect();
+    for node in graph.nodes.iter_mut().rev() {
+        if node.outputs.iter().flatten().any(|v| read.contains(v)) {
+            // The last ones are optional, but for the parts of what is split.
+            while node.op != "Split"
+                && node.outputs.last().is_some_and(|v| v.is_none_or(|v| !read.contains(&v)))
+            {
+                node.outputs.pop();
+            }
+            read.extend(node.reads());
+        } else {
+            node.outputs.clear();
+        }
+    }
+    graph.nodes.retain(|node| !node.outputs.is_empty());
 }
 
 /// For each node whether the outputs depend on it.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{anyhow, bail};
+use bytes::Bytes;
 use isotrace_graph::{Graph, ValueId};
 use isotrace_ort::{Effect, Prepared, Recording, Runtime, THREADS};
 use isotrace_report::{Run, Warning};
@@ -44,6 +45,13 @@ impl Loaded {
                 Ok(Self { user, ran: Some(ran), recorded: None })
             }
         }
+    }
+
+    /// A model in memory, run by the embedded backend.
+    pub fn decode(bytes: Bytes) -> anyhow::Result<Self> {
+        let mut user = isotrace_onnx::Model::decode(bytes, None)?.graph()?;
+        isotrace_ops::nchwc::annotate(&mut user)?;
+        Ok(Self { user, ran: None, recorded: None })
     }
 
     /// The graph of the user's file, by which inputs are bound: fused operators tell less of what an input is for.

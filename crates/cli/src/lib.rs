@@ -17,9 +17,12 @@ use std::ffi::OsString;
 use clap::Parser as _;
 
 use args::{Cli, Command};
-pub use commands::diff::without_conclusion;
+pub use args::{Level, Runner};
+pub use backend::Loaded;
+pub use commands::diff::once;
+pub use commands::stats::of_tensor as stats;
 use console::Console;
-pub use load::{Recording, brought, graph, model};
+pub use load::{brought, model};
 
 /// The status of an error.
 const ERROR: u8 = 2;

@@ -63,7 +63,8 @@ impl Recording {
     }
 }
 
-/// The inputs that recordings among the sides bring along; both must have been fed the same.
+/// The inputs that recordings among the sides bring along; both must have been fed the same, or one what the other's
+/// is in a narrower type: then the wider one counts, and each side gets it in its own type.
 pub fn brought(sides: [(&str, Option<&Recording>); 2]) -> anyhow::Result<Option<(String, Tensors)>> {
     let mut all: Option<(String, Tensors)> = None;
     for (path, recording) in sides {
@@ -72,13 +73,22 @@ pub fn brought(sides: [(&str, Option<&Recording>); 2]) -> anyhow::Result<Option<
             None => all = Some((path.to_owned(), recording.given.clone())),
             Some((first, tensors)) => {
                 for (name, tensor) in &recording.given {
-                    if tensors.get(name).is_some_and(|t| !t.bit_eq(tensor)) {
+                    let Some(known) = tensors.get(name) else {
+                        tensors.insert(name.clone(), tensor.clone());
+                        continue;
+                    };
+                    let rounds_to = |wide: &Tensor, narrow: &Tensor| {
+                        let both = wide.dtype().is_float() && narrow.dtype().is_float();
+                        both && wide.cast(narrow.dtype()).is_ok_and(|t| t.bit_eq(narrow))
+                    };
+                    if !known.bit_eq(tensor) && rounds_to(tensor, known) {
+                        tensors.insert(name.clone(), tensor.clone());
+                    } else if !known.bit_eq(tensor) && !rounds_to(known, tensor) {
                         bail!(
                             "{first} and {path} were recorded on different inputs (see {name:?}); record both on the \
                              same"
                         );
                     }
-                    tensors.entry(name.clone()).or_insert_with(|| tensor.clone());
                 }
             }
         }

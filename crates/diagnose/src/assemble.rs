@@ -1,6 +1,6 @@
 //! The report from what was found.
 
-use isotrace_align::relation::Probe;
+use isotrace_align::relation::{Probe, candidates};
 use isotrace_align::{Judge, Relation as Layout, Side, State};
 use isotrace_compare::{compare, four_letters};
 use isotrace_graph::{Graph, NodeId, ValueId};
@@ -8,7 +8,7 @@ use isotrace_report::{
     Both, Budget, Cause, Counterfactual, Culprit, CulpritSide, Entry, Kind, Listing, Metrics, Nearest, Pair,
     Region, Relation, Report, Role, Status, Verdict, Warning,
 };
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
 use crate::Detail;
@@ -114,9 +114,19 @@ fn verdict(judge: &Judge<'_, '_>, faults: &[Fault], outputs: &[(ValueId, ValueId
     (
         Verdict::Equivalent,
         format!(
-            "every difference is explained by rounding; the largest at a final output is {difference:.3e} ({name:?})"
+            "every difference is explained by rounding{}; the largest at a final output is {difference:.3e} ({name:?})",
+            precisions(judge)
         ),
     )
+}
+
+/// The precisions whose rounding the budgets are of, where it is not that of f32 on both sides.
+fn precisions(judge: &Judge<'_, '_>) -> String {
+    match (judge.a.main, judge.b.main) {
+        (DType::F32, DType::F32) => String::new(),
+        (x, y) if x == y => format!(" in {x}"),
+        (x, y) => format!(" in {x} (A) and {y} (B)"),
+    }
 }
 
 /// Says so where a final output of a side holds NaN, and where it was born.
@@ -198,6 +208,13 @@ fn pairs(
             list.push(vb);
         }
     }
+    // What a recording calls a view, a copy or an output of its own holds the same numbers as what it was made from.
+    let mut by_class: FxHashMap<ValueId, Vec<ValueId>> = FxHashMap::default();
+    for vb in b.graph().value_ids().filter(|&v| shown(b, v)) {
+        if let Some(m) = &state.matched[vb.index()] {
+            by_class.entry(judge.index.class(m.a)).or_default().push(vb);
+        }
+    }
     let order = |side: &Side<'_>| -> Vec<ValueId> {
         let graph = side.graph();
         let written = graph.nodes.iter().flat_map(isotrace_graph::Node::writes);
@@ -207,14 +224,25 @@ fn pairs(
     for va in order(a) {
         of_a.insert(va, out.len());
         match partners.get(&va) {
-            None => out.push(alone(a, Some(va), None)),
+            None => {
+                let twins = by_class.get(&judge.index.class(va)).map_or(&[][..], Vec::as_slice);
+                let twin = twins.iter().find_map(|&vb| Some((vb, relation(judge, state, va, vb)?)));
+                out.push(match twin {
+                    Some((vb, layout)) => pair(judge, state, (va, vb), &layout, blamed, compared),
+                    None => alone(a, Some(va), None),
+                });
+            }
             Some(list) => {
-                for &vb in list {
-                    if of_b.contains_key(&vb) {
-                        continue;
-                    }
-                    of_b.insert(vb, out.len());
-                    out.push(pair(judge, state, (va, vb), blamed, compared));
+                // A value of B that another name of the same numbers is paired with stays A's partner too.
+                let unpaired = list.iter().copied().filter(|vb| !of_b.contains_key(vb));
+                let mut take: Vec<ValueId> = unpaired.collect();
+                if take.is_empty() {
+                    take.extend(list.first());
+                }
+                for vb in take {
+                    of_b.entry(vb).or_insert(out.len());
+                    let layout = relation(judge, state, va, vb).unwrap_or(Layout::Same);
+                    out.push(pair(judge, state, (va, vb), &layout, blamed, compared));
                 }
             }
         }
@@ -226,6 +254,23 @@ fn pairs(
         }
     }
     (out, of_a, of_b)
+}
+
+/// How a value of B is laid out beside a value of A that holds the same numbers as its partner, or is it.
+fn relation(judge: &Judge<'_, '_>, state: &State, va: ValueId, vb: ValueId) -> Option<Layout> {
+    let m = state.matched[vb.index()].as_ref()?;
+    if m.a == va {
+        return Some(m.relation.clone());
+    }
+    if judge.index.class(m.a) != judge.index.class(va) {
+        return None;
+    }
+    let (own, partner) = (judge.a.declared.get(va)?, judge.a.declared.get(m.a)?);
+    let shape = judge.b.declared.get(vb)?.shape().to_vec();
+    let wanted = m.relation.carry(partner, &shape)?;
+    candidates(own.shape(), &shape)
+        .into_iter()
+        .find(|layout| layout.carry(own, &shape).is_some_and(|carried| carried.bit_eq(&wanted)))
 }
 
 fn role(side: &Side<'_>, v: ValueId) -> Option<Role> {
@@ -261,15 +306,12 @@ fn pair(
     judge: &Judge<'_, '_>,
     state: &State<'_, '_>,
     (va, vb): (ValueId, ValueId),
+    layout: &Layout,
     blamed: &[ValueId],
     (compared, budgets, recorded): (&Compared, bool, bool),
 ) -> Pair {
     let (a, b) = (judge.a, judge.b);
     let (x, y) = (a.declared.get(va), b.declared.get(vb));
-    let layout = match &state.matched[vb.index()] {
-        Some(m) if m.a == va => m.relation.clone(),
-        _ => Layout::Same,
-    };
     let mut out = Pair {
         a: Some(a.graph().value(va).name.clone()),
         b: Some(b.graph().value(vb).name.clone()),
@@ -285,7 +327,7 @@ fn pair(
         shape: Both::new(x.map(|t| t.shape().to_vec()), y.map(|t| t.shape().to_vec())),
         ..Pair::default()
     };
-    match &layout {
+    match layout {
         Layout::PermutedA(perm) => {
             out.detail.insert("perm".into(), perm.clone().into());
         }
@@ -323,7 +365,7 @@ fn pair(
         let place = m.argmax.as_ref().map(|index| {
             let strides = isotrace_tensor::strides(y.shape());
             let flat: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
-            unravel(place_in_a(x, y, &layout, flat), x.shape())
+            unravel(place_in_a(x, y, layout, flat), x.shape())
         });
         out.metrics = Metrics {
             max_abs: Some(m.max_abs),

@@ -143,6 +143,27 @@ fn is_rotated_once(side: &Side<'_>, v: ValueId) -> bool {
     })
 }
 
+/// Operators between a half of what is rotated and its product with the sines.
+const TURNING_STEPS: usize = 6;
+
+/// Whether a value is a half, or every other element, of what is turned for a rotation by position: negated or not and
+/// put together anew, it is multiplied by cosines or sines.
+pub fn is_turned(side: &Side<'_>, v: ValueId) -> bool {
+    let mut at = vec![v];
+    for _ in 0..TURNING_STEPS {
+        if at.iter().any(|&v| is_rotated_once(side, v)) {
+            return true;
+        }
+        let readers = at.iter().flat_map(|v| side.consumers[v.index()].iter().copied());
+        let joins = |n: &NodeId| {
+            let op = side.graph().node(*n).op.as_str();
+            is_layout(op) || matches!(op, "Neg" | "Concat" | "Identity")
+        };
+        at = readers.filter(joins).flat_map(|n| side.graph().node(n).writes().collect::<Vec<_>>()).collect();
+    }
+    false
+}
+
 /// How far a table's rows may be from those of a rotation.
 const ROTATION: f64 = 2e-3;
 
@@ -393,6 +414,9 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     let number = tensor.to_f64().ok().and_then(|v| v.first().copied()).unwrap_or(0.0);
     let whole = tensor.dtype().is_int();
     if node.inputs.get(slot).copied().flatten().is_some_and(|v| is_rotary(side, v)) {
+        return "rope";
+    }
+    if matches!(op, "Slice" | "Split" | "Gather") && node.writes().any(|v| is_turned(side, v)) {
         return "rope";
     }
     match op {

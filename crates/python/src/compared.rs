@@ -86,3 +86,10 @@ pub fn compare<'py>(
     out.set_item("identical", m.bits_equal)?;
     Ok(out)
 }
+
+/// What an array holds, as the JSON of `isotrace stats` has it.
+#[pyfunction]
+pub fn stats(py: Python<'_>, name: &str, x: Array, intervals: usize) -> PyResult<String> {
+    let x = x.tensor()?;
+    Ok(py.detach(|| isotrace_cli::stats(name, &x, intervals)).to_string())
+}

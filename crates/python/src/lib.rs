@@ -12,13 +12,13 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use isotrace_cli::Recording;
-use isotrace_diagnose::{Detail, Inputs, Options, Source};
-use isotrace_graph::{Graph, Node, ValueId};
-use isotrace_inputs::{Request, Tensors, bind, bind_one};
-use isotrace_onnx::Model;
+use clap::ValueEnum;
+use isotrace_cli::{Level, Loaded, Runner};
+use isotrace_diagnose::Detail;
+use isotrace_graph::{Node, ValueId};
+use isotrace_inputs::{Request, Tensors, bind_one};
 use isotrace_ops::Precision;
-use isotrace_report::{Both, Input, Report, json, text};
+use isotrace_report::{Report, json, text};
 use isotrace_run::{Keep, Plan};
 use isotrace_tensor::DType;
 use pyo3::create_exception;
@@ -41,19 +41,46 @@ enum Given {
 }
 
 impl Given {
-    fn graph(self) -> anyhow::Result<(String, Graph, Option<Recording>)> {
+    /// The model, ready to be run by a backend, and what reports call it.
+    fn load(self, backend: Option<Backend>) -> anyhow::Result<(String, Loaded)> {
+        let Backend { runner, level } = backend.unwrap_or_default();
         match self {
-            Self::Path(path) => {
-                let (graph, recording) = isotrace_cli::model(&path)?;
-                Ok((path.display().to_string(), graph, recording))
+            Self::Path(path) => Ok((
+                path.display().to_string(),
+                Loaded::new(&path, runner.unwrap_or(Runner::Embedded), level)?,
+            )),
+            Self::Bytes(_) if runner == Some(Runner::Onnxruntime) => {
+                anyhow::bail!("ONNX Runtime is given models as files here; save the model and give its path")
             }
-            Self::Bytes(bytes) => {
-                let mut graph = Model::decode(Bytes::from(bytes), None)?.graph()?;
-                isotrace_ops::nchwc::annotate(&mut graph)?;
-                Ok(("a model in memory".to_owned(), graph, None))
-            }
+            Self::Bytes(bytes) => Ok(("a model in memory".to_owned(), Loaded::decode(Bytes::from(bytes))?)),
         }
     }
+}
+
+/// Who runs a model, by the names of the command line.
+#[derive(Default)]
+struct Backend {
+    runner: Option<Runner>,
+    level: Option<Level>,
+}
+
+impl Backend {
+    fn parse((runner, level): (Option<String>, Option<String>)) -> PyResult<Self> {
+        Ok(Self { runner: choice("backend", runner)?, level: choice("optimisation", level)? })
+    }
+}
+
+/// One of the words that the command line takes.
+fn choice<T: ValueEnum>(what: &str, word: Option<String>) -> PyResult<Option<T>> {
+    let known = || {
+        let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        names.map(|n| format!("{:?}", n.get_name())).collect::<Vec<_>>().join(", ")
+    };
+    word.map(|word| {
+        T::from_str(&word, false)
+            .map_err(|_| IsotraceError::new_err(format!("{what} is {word:?}, expected one of {}", known())))
+    })
+    .transpose()
 }
 
 /// What the inputs are made of.
@@ -111,7 +138,7 @@ fn diff(
     b: Given,
     mut feed: Feed,
     allow: Vec<String>,
-    colour: bool,
+    backends: [(Option<String>, Option<String>); 2],
 ) -> PyResult<(u8, String, String)> {
     let given = feed.tensors()?;
     let allowed: Vec<DType> = allow
@@ -122,52 +149,24 @@ fn diff(
             })
         })
         .collect::<PyResult<_>>()?;
+    let [backend_a, backend_b] = backends.map(Backend::parse);
+    let (backend_a, backend_b) = (backend_a?, backend_b?);
     let interrupts = Interrupts::new();
     let report = py.detach(|| -> anyhow::Result<Report> {
-        let ((path_a, graph_a, taken_a), (path_b, graph_b, taken_b)) = (a.graph()?, b.graph()?);
-        let source_a =
-            Source { path: &path_a, graph: &graph_a, recorded: taken_a.as_ref().map(|r| &r.values) };
-        let source_b =
-            Source { path: &path_b, graph: &graph_b, recorded: taken_b.as_ref().map(|r| &r.values) };
-        let brought = isotrace_cli::brought([(&path_a, taken_a.as_ref()), (&path_b, taken_b.as_ref())])?;
+        let ((path_a, a), (path_b, b)) = (a.load(Some(backend_a))?, b.load(Some(backend_b))?);
+        let brought = isotrace_cli::brought([(&path_a, a.recorded()), (&path_b, b.recorded())])?;
         if brought.is_some() && given.is_some() {
             anyhow::bail!(
                 "inputs have no effect on a trace, which was recorded on inputs of its own; leave them out"
             );
         }
         let given = brought.map(|(_, tensors)| tensors).or(given);
-        let bound = match bind(&graph_a, &graph_b, &feed.request(given.as_ref())) {
-            Ok(bound) => bound,
-            Err(e @ isotrace_inputs::InputError::Ambiguous { .. }) => {
-                return Ok(isotrace_cli::without_conclusion(&source_a, &source_b, &e));
-            }
-            Err(other) => return Err(other.into()),
-        };
         let show = |_: &str, _: f64| interrupts.go_on();
-        let options = Options { allowed: &allowed, progress: Some(&show), detail: Detail::FULL };
-        let inputs = Inputs { a: &bound.a, b: &bound.b, pairs: &bound.pairs };
-        let mut report = isotrace_diagnose::diff(source_a, source_b, inputs, options)?;
-        report.inputs = bound
-            .fed
-            .iter()
-            .map(|fed| Input {
-                name: Both::new(fed.a.clone(), fed.b.clone()),
-                dtype: fed.dtype.to_string(),
-                shape: fed.shape.clone(),
-                made: fed.made.clone(),
-            })
-            .collect();
-        for (path, taken, side) in [(&path_a, &taken_a, &mut report.a), (&path_b, &taken_b, &mut report.b)] {
-            if let Some(taken) = taken {
-                side.kind = isotrace_report::Source::Trace;
-                report.warnings.extend(taken.warning(path));
-            }
-        }
-        report.seed = given.is_none().then_some(feed.seed);
-        Ok(report)
+        let sides = [(path_a.as_str(), &a), (path_b.as_str(), &b)];
+        isotrace_cli::once(sides, &feed.request(given.as_ref()), &allowed, &show, Detail::FULL)
     });
     let report = report.map_err(|e| interrupts.or(failure(e)))?;
-    let shown = text::render(&report, text::Options { width: 100, colour, all: false });
+    let shown = text::render(&report, text::Options { width: 100, colour: false, all: false });
     Ok((report.verdict.exit_code(), json::render(&report), shown))
 }
 
@@ -184,7 +183,8 @@ fn run(
     let given = feed.tensors()?;
     let interrupts = Interrupts::new();
     let named = py.detach(|| -> anyhow::Result<_> {
-        let (_, graph, _) = model.graph()?;
+        let (_, model) = model.load(None)?;
+        let graph = model.user();
         let wanted: Vec<ValueId> = if outputs.iter().any(|n| n == "all") {
             graph.inputs.iter().copied().chain(graph.nodes.iter().flat_map(Node::writes)).collect()
         } else if outputs.is_empty() {
@@ -199,7 +199,7 @@ fn run(
             };
             outputs.iter().map(find).collect::<anyhow::Result<_>>()?
         };
-        let bound = bind_one(&graph, &feed.request(given.as_ref()))?;
+        let bound = bind_one(graph, &feed.request(given.as_ref()))?;
         let show = |_: usize, _: usize| interrupts.go_on();
         let options = isotrace_run::Options {
             precision: if float64 { Precision::Float64 } else { Precision::Declared },
@@ -207,7 +207,7 @@ fn run(
             progress: Some(&show),
             ..isotrace_run::Options::default()
         };
-        let run = Plan::new(&graph)?.run(&bound.a, &options)?;
+        let run = Plan::new(graph)?.run(&bound.a, &options)?;
         let value = |id: ValueId| Some((graph.value(id).name.clone(), Buffer(run.get(id)?.clone())));
         Ok(wanted.into_iter().filter_map(value).collect::<Vec<_>>())
     });
@@ -231,5 +231,6 @@ fn _isotrace(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(diff, m)?)?;
     m.add_function(wrap_pyfunction!(run, m)?)?;
     m.add_function(wrap_pyfunction!(compared::compare, m)?)?;
+    m.add_function(wrap_pyfunction!(compared::stats, m)?)?;
     m.add_function(wrap_pyfunction!(main, m)?)
 }

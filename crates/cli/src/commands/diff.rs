@@ -50,11 +50,23 @@ fn report(args: &args::Diff) -> anyhow::Result<Report> {
         brought => brought,
     };
     let progress = Progress::new();
+    let show = |step: &str, share: f64| {
+        progress.show(step, (share * 100.0) as usize, 100);
+        true
+    };
+    let allowed: Vec<DType> = args
+        .allow
+        .iter()
+        .map(|n| match n {
+            Narrow::F16 => DType::F16,
+            Narrow::Bf16 => DType::BF16,
+        })
+        .collect();
     let detail = Detail { budgets: args.json.is_some(), listing: args.format == Format::Sbs };
     let mut weakest: Option<Report> = None;
     for seed in (args.inputs.seed..).take(args.trials as usize) {
         let request = Request { seed, ..load::request(&args.inputs, given.as_ref()) };
-        let report = once(sides, &request, &args.allow, &progress, detail)?;
+        let report = once(sides, &request, &allowed, &show, detail)?;
         if weakest.as_ref().is_none_or(|w| strength(report.verdict) > strength(w.verdict)) {
             weakest = Some(report);
         }
@@ -95,12 +107,13 @@ fn strength(verdict: Verdict) -> u8 {
     }
 }
 
-/// One comparison.
-fn once(
+/// One comparison of two models, each under the name that the report calls it. `allowed` are types to which one side
+/// alone may round; `show` is told how far it is, and whether to go on is its answer.
+pub fn once(
     [(path_a, a), (path_b, b)]: [(&str, &Loaded); 2],
     request: &Request<'_>,
-    allow: &[Narrow],
-    progress: &Progress,
+    allowed: &[DType],
+    show: &(dyn Fn(&str, f64) -> bool + Sync),
     detail: Detail,
 ) -> anyhow::Result<Report> {
     let (mut source_a, mut source_b) = (
@@ -114,18 +127,7 @@ fn once(
         }
         Err(other) => return Err(other.into()),
     };
-    let allowed: Vec<DType> = allow
-        .iter()
-        .map(|n| match n {
-            Narrow::F16 => DType::F16,
-            Narrow::Bf16 => DType::BF16,
-        })
-        .collect();
-    let show = |step: &str, share: f64| {
-        progress.show(step, (share * 100.0) as usize, 100);
-        true
-    };
-    let options = Options { allowed: &allowed, progress: Some(&show), detail };
+    let options = Options { allowed, progress: Some(show), detail };
     if a.prepared().is_some() || b.prepared().is_some() {
         show("running ONNX Runtime", 0.0);
     }

@@ -258,20 +258,25 @@ fn pages(rows: &[Row], console: Console) -> String {
     out
 }
 
-fn as_json(source: &Source, rows: &[Row]) -> String {
+/// What a tensor holds, as the JSON of `isotrace stats` has it of each; `bars` of a histogram.
+#[must_use]
+pub fn of_tensor(name: &str, tensor: &Tensor, bars: usize) -> Value {
+    fields(&row(name, tensor, bars))
+}
+
+fn fields(Row { name, dtype, shape, first, stats: s, warnings }: &Row) -> Value {
     let number = |x: Option<f64>| x.map_or(Value::Null, page::json);
-    let tensors: Vec<Value> = rows
-        .iter()
-        .map(|Row { name, dtype, shape, first, stats: s, warnings }| {
-            json!({
-                "name": name, "dtype": dtype.name(), "shape": shape, "elements": s.len,
-                "min": number(s.min), "max": number(s.max), "mean": number(s.mean), "std": number(s.std),
-                "nan": s.nan, "inf": s.inf, "zeros": s.zeros, "denormals": s.denormals,
-                "at_min": s.at[0], "at_max": s.at[1], "fits": s.fits, "first": first,
-                "histogram": s.histogram, "warnings": warnings,
-            })
-        })
-        .collect();
+    json!({
+        "name": name, "dtype": dtype.name(), "shape": shape, "elements": s.len,
+        "min": number(s.min), "max": number(s.max), "mean": number(s.mean), "std": number(s.std),
+        "nan": s.nan, "inf": s.inf, "zeros": s.zeros, "denormals": s.denormals,
+        "at_min": s.at[0], "at_max": s.at[1], "fits": s.fits, "first": first,
+        "histogram": s.histogram, "warnings": warnings,
+    })
+}
+
+fn as_json(source: &Source, rows: &[Row]) -> String {
+    let tensors: Vec<Value> = rows.iter().map(fields).collect();
     let value = json!({
         "schema": SCHEMA,
         "source": source.path().display().to_string(),

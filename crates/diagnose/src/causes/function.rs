@@ -8,7 +8,7 @@
 use isotrace_align::patch::{Patch, Source};
 use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{Attribute, Node, NodeId, ValueId};
-use isotrace_ops::Flow;
+use isotrace_ops::{Flow, Precision};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
@@ -32,8 +32,8 @@ impl Cause for Function {
         if site.open_a.dynamic_nodes(site.judge.a).count() > MOST_NODES {
             return;
         }
-        let transplanted = transplant(site, &site.open_a, &site.open_b)
-            .or_else(|| transplant(site, &site.wide_a, &site.wide_b));
+        let transplanted = transplant(site, &site.open_a, &site.open_b, None)
+            .or_else(|| transplant(site, &site.wide_a, &site.wide_b, None));
         let Some(patch) = transplanted else { return };
         let names = |nodes: Vec<String>| {
             if nodes.len() > 4 { format!("{} nodes", nodes.len()) } else { nodes.join(", ") }
@@ -42,6 +42,24 @@ impl Cause for Function {
         let nodes_a: Vec<NodeId> = site.open_a.dynamic_nodes(site.judge.a).collect();
         let of_a = names(nodes_a.iter().map(|&m| label(site.judge.a, m)).collect());
         let of_b = names(nodes_b.iter().map(|&m| label(site.judge.b, m)).collect());
+        if class == "normalisation"
+            && let Some((m, own, theirs)) = epsilon(site)
+        {
+            out.push(Proposal {
+                patches: vec![(n, patch)],
+                nodes_b,
+                nodes_a,
+                edge: None,
+                class: "epsilon",
+                summary: format!(
+                    "{of_b} computes what A would with an epsilon of {theirs:e} in {}, which has {own:e}",
+                    label(site.judge.a, m)
+                ),
+                change: format!("A's {of_a}, epsilon {own:e}, on the same inputs"),
+                cost: 60,
+            });
+            return;
+        }
         out.push(Proposal {
             patches: vec![(n, patch)],
             nodes_b,
@@ -82,6 +100,8 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     let grid = |ops: &[&str]| ops.iter().any(|op| role::is_rounding(op));
     let rotary = role::is_rotated(b, site.point)
         || role::is_rotated(a, site.candidate)
+        || role::is_turned(b, site.point)
+        || role::is_turned(a, site.candidate)
         || site.open_b.nodes.iter().any(|&n| turns(b, n))
         || site.open_a.nodes.iter().any(|&n| turns(a, n));
     let purpose = context::purpose(b, site.point).or_else(|| context::purpose(a, site.candidate));
@@ -100,6 +120,36 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     } else {
         difference::kind(site, &site.open_a, &site.open_b).or_else(|| weights(site))
     }
+}
+
+/// Epsilons that frameworks and their users give to normalisations.
+const EPSILONS: [f32; 9] = [0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2];
+
+/// What A's region computes with another epsilon in all its normalisations is what B computes, where folding left
+/// nothing of B's own: the node, its epsilon, and the one that B's numbers tell.
+fn epsilon(site: &Site<'_, '_, '_>) -> Option<(NodeId, f32, f32)> {
+    let a = site.judge.a;
+    let set = |n: NodeId| match site.node_a(n).attributes.get("epsilon") {
+        Some(Attribute::Float(e)) => Some(*e),
+        _ => None,
+    };
+    let m = site.open_a.dynamic_nodes(a).find(|&n| set(n).is_some())?;
+    let own = set(m)?;
+    let lookup = |v: ValueId| site.state.shadow[v.index()].clone();
+    let point = site.state.own_shadow[site.point.index()].as_ref()?;
+    let y = point.to_f64().ok()?;
+    let distance = |e: f32| {
+        let patch = transplant(site, &site.open_a, &site.open_b, Some(e))
+            .or_else(|| transplant(site, &site.wide_a, &site.wide_b, Some(e)))?;
+        let made = patch.evaluate(Precision::Float64, &lookup, None)?.into_iter().next()?;
+        let x = made.to_f64().ok().filter(|x| x.len() == y.len())?;
+        Some(x.iter().zip(y.iter()).fold(0.0, |m: f64, (x, y)| m.max((x - y).abs())))
+    };
+    let before = distance(own)?;
+    let tried = EPSILONS.iter().filter(|&&e| e != own).filter_map(|&e| Some((distance(e)?, e)));
+    let (left, theirs) = tried.min_by(|x, y| x.0.total_cmp(&y.0))?;
+    // Folding rounds the weights once more, which leaves a thousandth of what an epsilon changes or less.
+    (left < before * 1e-2).then_some((m, own, theirs))
 }
 
 /// What two products whose weights are stored in other layouts (blocked, padded) have in common.
@@ -171,8 +221,8 @@ fn pointwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> bool {
     elementwise_a && elementwise_b && same_input
 }
 
-/// A's region as one call on what B's region reads, laid out as B's point.
-fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Patch> {
+/// A's region as one call on what B's region reads, laid out as B's point; with another epsilon, if one is given.
+fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region, epsilon: Option<f32>) -> Option<Patch> {
     // B's values by what they hold in A, in A's own layout only: others would have to be carried first.
     let mut partners: FxHashMap<ValueId, ValueId> = FxHashMap::default();
     for &v in &in_b.boundary {
@@ -183,7 +233,7 @@ fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<P
         }
     }
     let mut calls = 0;
-    let patch = graft(site, in_a, site.candidate, &partners, &mut calls)?;
+    let patch = graft(site, in_a, site.candidate, &partners, &mut (&mut calls, epsilon))?;
     let theirs = site.judge.a.shadow.get(site.candidate)?.shape();
     let own = site.state.shadow[site.point.index()].as_ref()?.shape();
     laid_out(patch, theirs, own, &site.relation)
@@ -238,12 +288,12 @@ fn graft(
     in_a: &Region,
     v: ValueId,
     partners: &FxHashMap<ValueId, ValueId>,
-    calls: &mut usize,
+    how: &mut (&mut usize, Option<f32>),
 ) -> Option<Patch> {
     let a = site.judge.a;
     let n = a.producer(v)?;
-    *calls += 1;
-    if *calls > MOST_CALLS || site.node_a(n).outputs.first().copied().flatten() != Some(v) {
+    *how.0 += 1;
+    if *how.0 > MOST_CALLS || site.node_a(n).outputs.first().copied().flatten() != Some(v) {
         return None;
     }
     let mut sources = Vec::new();
@@ -255,12 +305,19 @@ fn graft(
                     Source::Value(own)
                 } else if in_a.nodes.contains(&a.producer(r).unwrap_or(NodeId(u32::MAX))) && !a.is_constant(r)
                 {
-                    Source::Patch(Box::new(graft(site, in_a, r, partners, calls)?))
+                    Source::Patch(Box::new(graft(site, in_a, r, partners, how)?))
                 } else {
                     Source::Tensor { declared: a.declared.get(r)?.clone(), shadow: a.shadow.get(r)?.clone() }
                 }
             }
         });
     }
-    Patch::new(site.node_a(n), sources)
+    match (how.1, site.node_a(n).attributes.contains_key("epsilon")) {
+        (Some(epsilon), true) => {
+            let mut changed = site.node_a(n).clone();
+            changed.attributes.insert("epsilon".into(), Attribute::Float(epsilon));
+            Patch::new(&changed, sources)
+        }
+        _ => Patch::new(site.node_a(n), sources),
+    }
 }

@@ -4,6 +4,7 @@
 //! believed only if B, so changed, computes what A computes on the same inputs: its counterfactual is its proof.
 //! Where several hold, the one of least cost wins.
 
+mod attention;
 mod attribute;
 mod constant;
 mod difference;
@@ -48,6 +49,7 @@ pub trait Cause: Sync {
 
 /// Every cause.
 pub static CAUSES: &[&dyn Cause] = &[
+    &attention::Attention,
     &attribute::Attribute,
     &constant::Constant,
     &operator::Operator,
