@@ -79,6 +79,9 @@ def softmax(c):
             x = q.tensor(kind, *shape, scale=0.03)
             out = [np.array(0.0039, np.float32), np.array(limits.min, kind)]
             c.case(f"qlinear_softmax_{name}_{kind.__name__}", "QLinearSoftmax", [*x, *out], exact=True, **attributes)
+    certain = np.array([[255, 0, 3], [9, 9, 0]], np.uint8)
+    grids = [np.array(1.0, np.float32), np.array(0, np.uint8), np.array(1 / 255, np.float32), np.array(0, np.uint8)]
+    c.case("qlinear_softmax_certain", "QLinearSoftmax", [certain, *grids], exact=True, opset=13)
 
 
 def pools(c):

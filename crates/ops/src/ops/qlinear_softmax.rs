@@ -1,7 +1,9 @@
 //! com.microsoft `QLinearSoftmax`: softmax of 8-bit numbers along an axis, on the grid of the result.
 //!
 //! ONNX Runtime keeps the 256 exponentials that can occur, as large as their sum allows, takes the row's maximum for
-//! the largest integer, adds in f32 from left to right, and multiplies by the whole part of 1 / scale: not by 1 / scale.
+//! the largest integer, adds in f32 from left to right, and multiplies by the whole part of 1 / scale: not by 1 / scale. The
+//! scale that calibration likes best, 1/255 in f32, has an inverse just below 255, so a certainty becomes 254 steps there,
+//! which dequantised softmax, quantised again, does not give.
 //! Where the result passes the range of i8 it wraps there; here it saturates.
 
 use isotrace_graph::Node;
@@ -110,6 +112,18 @@ mod tests {
                 .zip(expected)
                 .all(|(g, e)| (g - i16::from(e)).abs() <= i16::from(axis == 0 && flatten));
             assert!(near, "{axis} {flatten}: {got:?} for {expected:?}");
+        }
+    }
+
+    #[test]
+    fn the_whole_part_of_the_inverse_scale_counts() {
+        let x = Tensor::vector(vec![255u8, 0]);
+        let (one, zero) = (Tensor::scalar(1f32), Tensor::scalar(0u8));
+        for (scale, expected) in [(1f32 / 255.0, [254u8, 0]), (1f32 / 256.0, [255, 0])] {
+            let fine = Tensor::scalar(scale);
+            let inputs = [&x, &one, &zero, &fine, &zero].map(Some);
+            let out = QLinearSoftmax { axis: -1, flatten: false }.run(&Call::new(&inputs)).unwrap();
+            assert_eq!(out[0].as_slice::<u8>().unwrap(), expected, "{scale}");
         }
     }
 
