@@ -35,6 +35,8 @@ __all__ = ["Recorder", "record"]
 
 # Calls between two sweeps for storages that are gone.
 SWEEP = 4096
+# Recordings of operators under way, the innermost last.
+_ACTIVE: list[Recorder] = []
 _INSIDE = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep)
 
 
@@ -113,6 +115,7 @@ class Recorder:
         self._graph: dict[str, list[int]] = {"inputs": [], "outputs": []}
         self._handles: list[Any] = []
         self._compiled: list[tuple[torch.nn.Module, Any]] = []
+        self._watch: Any = None
         self._known: dict[str, int] = {}
         self._before_all: dict[str, int] = {}
         self._stepped: set[str] = set()
@@ -422,12 +425,21 @@ class Recorder:
         self._handles.append(register_optimizer_step_pre_hook(pre))
         self._handles.append(register_optimizer_step_post_hook(post))
         if self._mode is not None:
+            _ACTIVE.append(self)
+            if self._compiled or any(hasattr(m, "_orig_mod") for m in self.model.modules()):
+                from ._inductor import watched
+
+                self._watch = watched(lambda: _ACTIVE[-1] if _ACTIVE else None)
+                self._watch.__enter__()
             self._mode.__enter__()
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._mode is not None:
             self._mode.__exit__(kind, error, trace)
+            _ACTIVE.remove(self)
+            if self._watch is not None:
+                self._watch.__exit__(None, None, None)
         try:
             if error is None:
                 self.gradients()

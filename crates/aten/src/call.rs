@@ -83,6 +83,12 @@ impl<'c> Call<'c> {
         self.trace.layout(self.node.inputs.get(at).copied().flatten()?)
     }
 
+    /// Whether the elements of output `at` were kept.
+    pub fn keeps(&self, at: usize) -> bool {
+        let id = self.node.outputs.get(at).copied().flatten();
+        id.is_some_and(|id| self.trace.elements(id).is_some())
+    }
+
     /// What was recorded of output `at`, as a constant: what the call drew at random.
     pub fn drawn(&mut self, at: usize) -> Option<ValueId> {
         let tensor = self.trace.elements(self.node.outputs.get(at).copied().flatten()?)?;

@@ -36,28 +36,30 @@ fn attention(c: &mut Call<'_>, mask: Option<usize>) -> Results {
     }
     let inputs = [c.input(0), c.input(1), c.input(2), mask];
     let count = if mask.is_some() { 4 } else { 3 };
-    one(c.typed(c.dtype(0)?, "Attention", &inputs[..count], &settings))
+    let y = c.typed(c.dtype(0)?, "Attention", &inputs[..count], &settings);
+    // Nobody needs the log-sum-exps that kernels keep for the way back; but those that were not stored have to come from
+    // somewhere.
+    let (queries, keys) = (c.shape(0)?[1], c.shape(1)?[1]);
+    if c.result(1).is_some() && !c.keeps(1) && queries == keys {
+        let (q, k) = (c.wide(0)?, c.wide(1)?);
+        let scores = scores(c, q, k, mask.is_some().then_some(3), 0)?;
+        let sums = c.over("ReduceLogSumExp", scores, &[-1], false);
+        return Some(vec![Some(y), Some(c.as_result(sums, 1)?)]);
+    }
+    one(y)
 }
 
-/// With P the softmax of the scores S = s Q K^T + mask, O = P V and g the gradient of O: dV = P^T g,
-/// dS = P (g V^T - rowsum(g O)), dQ = s dS K, dK = s dS^T Q. Kernels find P anew from the log-sum-exps that they kept.
-fn attention_backward(c: &mut Call<'_>, mask: Option<usize>, out: usize) -> Results {
-    let plain = c.number("dropout_p").unwrap_or(0.0) == 0.0 && (0..4).all(|at| c.rank(at) == Some(4));
-    let (queries, keys) = (c.shape(1)?.to_vec(), c.shape(2)?.to_vec());
-    if !plain || keys[1] == 0 || queries[1] % keys[1] != 0 {
-        return None;
-    }
-    let values = c.shape(3)?.to_vec();
-    let groups = queries[1] / keys[1];
-    let (g, q, k, v, o) = (c.wide(0)?, c.wide(1)?, c.wide(2)?, c.wide(3)?, c.wide(out)?);
-    let (k, v) = (repeated(c, k, &keys, groups), repeated(c, v, &values, groups));
+fn turned(c: &mut Call<'_>, v: ValueId) -> ValueId {
+    c.op("Transpose", &[v], &[("perm", Attribute::Ints(vec![0, 1, 3, 2]))])
+}
+
+/// s Q K^T, masked; `first` is the input that holds the queries, the keys follow.
+fn scores(c: &mut Call<'_>, q: ValueId, k: ValueId, mask: Option<usize>, first: usize) -> Option<ValueId> {
+    let (queries, keys) = (c.shape(first)?.to_vec(), c.shape(first + 1)?.to_vec());
     let scale = c.number("scale").unwrap_or_else(|| (queries[3] as f64).sqrt().recip());
-    let turned =
-        |c: &mut Call<'_>, v| c.op("Transpose", &[v], &[("perm", Attribute::Ints(vec![0, 1, 3, 2]))]);
     let kt = turned(c, k);
     let scores = c.matmul(q, kt);
     let mut scores = c.times(scores, scale)?;
-    let mask = mask.filter(|&at| c.input(at).is_some());
     if let Some(at) = mask {
         scores = if c.dtype(at) == Some(DType::Bool) {
             let mask = c.input(at)?;
@@ -76,6 +78,24 @@ fn attention_backward(c: &mut Call<'_>, mask: Option<usize>, out: usize) -> Resu
         let low = c.number_like(f64::NEG_INFINITY, scores)?;
         scores = c.pick(seen, scores, low);
     }
+    Some(scores)
+}
+
+/// With P the softmax of the scores S = s Q K^T + mask, O = P V and g the gradient of O: dV = P^T g,
+/// dS = P (g V^T - rowsum(g O)), dQ = s dS K, dK = s dS^T Q. Kernels find P anew from the log-sum-exps that they kept.
+fn attention_backward(c: &mut Call<'_>, mask: Option<usize>, out: usize) -> Results {
+    let plain = c.number("dropout_p").unwrap_or(0.0) == 0.0 && (0..4).all(|at| c.rank(at) == Some(4));
+    let (queries, keys) = (c.shape(1)?.to_vec(), c.shape(2)?.to_vec());
+    if !plain || keys[1] == 0 || queries[1] % keys[1] != 0 {
+        return None;
+    }
+    let values = c.shape(3)?.to_vec();
+    let groups = queries[1] / keys[1];
+    let (g, q, k, v, o) = (c.wide(0)?, c.wide(1)?, c.wide(2)?, c.wide(3)?, c.wide(out)?);
+    let (k, v) = (repeated(c, k, &keys, groups), repeated(c, v, &values, groups));
+    let scale = c.number("scale").unwrap_or_else(|| (queries[3] as f64).sqrt().recip());
+    let mask = mask.filter(|&at| c.input(at).is_some());
+    let scores = scores(c, q, k, mask, 1)?;
     let p = c.op("Softmax", &[scores], &[("axis", Attribute::Int(-1))]);
     let pt = turned(c, p);
     let of_v = c.matmul(pt, g);

@@ -9,6 +9,7 @@ use crate::call::Call;
 
 pub const RULES: &[(&str, Rule)] = &[
     ("_index_put_impl", put),
+    ("_unsafe_masked_index_put_accumulate", masked_put),
     ("as_strided", as_strided),
     ("_unsafe_index", index),
     ("_unsafe_index_put", put),
@@ -186,6 +187,29 @@ fn put(c: &mut Call<'_>) -> Results {
         back[a as usize] = i as i64;
     }
     one(if turned { permuted(c, y, back) } else { y })
+}
+
+/// Adds values along the first axis at the places that a tensor names, where a mask of the same shape holds.
+fn masked_put(c: &mut Call<'_>) -> Results {
+    let [mask_at, places_at, last] = [1, 2, 3];
+    if c.arity() != 4 || c.shape(mask_at)? != c.shape(places_at)? {
+        return None;
+    }
+    let (x, mask) = (c.input(0)?, c.input_as(mask_at, DType::Bool)?);
+    let (places, values) = (c.input_as(places_at, DType::I64)?, c.input_as(last, c.dtype(0)?)?);
+    let (named, shape, given) = (c.shape(mask_at)?.to_vec(), c.shape(0)?.to_vec(), c.shape(last)?.to_vec());
+    let full = [named.as_slice(), shape.get(1..)?].concat();
+    if given != full {
+        return None;
+    }
+    let none = c.scalar(0.0, DType::I64)?;
+    let places = c.pick(mask, places, none);
+    let places = reshaped(c, places, &[named.as_slice(), &[1]].concat());
+    let seen = reshaped(c, mask, &[named, vec![1; shape.len() - 1]].concat());
+    let zero = c.number_like(0.0, values)?;
+    let values = c.pick(seen, values, zero);
+    let how = [("reduction", Attribute::Bytes(b"add".to_vec()))];
+    one(c.op("ScatterND", &[x, places, values], &how))
 }
 
 /// Adds, or writes, slices along an axis at the places that a vector names.

@@ -16,10 +16,14 @@ pub const RULES: &[(&str, Rule)] = &[
     ("clone", same),
     ("constant_pad_nd", pad),
     ("contiguous", same),
+    ("convert_element_type", convert),
     ("copy", copy),
     ("detach", same),
     ("expand", expand),
     ("flip", flip),
+    ("full", filled),
+    ("full_like", filled),
+    ("iota", counted),
     ("lift_fresh", same),
     ("native_dropout", dropout),
     ("native_dropout_backward", |c| {
@@ -29,9 +33,12 @@ pub const RULES: &[(&str, Rule)] = &[
         let scaled = c.times(kept, c.number("scale")?)?;
         one(c.as_result(scaled, 0)?)
     }),
+    ("ones", filled),
+    ("ones_like", filled),
     ("permute", permute),
     ("repeat", repeat),
     ("reshape", reshape),
+    ("scalar_tensor", filled),
     ("select", select),
     ("slice", slice),
     ("split", split),
@@ -45,7 +52,38 @@ pub const RULES: &[(&str, Rule)] = &[
     ("unbind", unbind),
     ("unsqueeze", reshape),
     ("view", reshape),
+    ("zeros", filled),
+    ("zeros_like", filled),
 ];
+
+/// One number everywhere: a constant as recorded, or made anew where it was never stored.
+fn filled(c: &mut Call<'_>) -> Results {
+    if c.keeps(0) {
+        return None;
+    }
+    let (dtype, shape) = c.result(0)?;
+    let x = match c.operator() {
+        "ones" | "ones_like" => 1.0,
+        "zeros" | "zeros_like" => 0.0,
+        "scalar_tensor" => c.number("s")?,
+        _ => c.number("fill_value")?,
+    };
+    one(c.filled(x, &shape, dtype)?)
+}
+
+/// Whole numbers in a row, where they were never stored.
+fn counted(c: &mut Call<'_>) -> Results {
+    if c.keeps(0) {
+        return None;
+    }
+    let (dtype, shape) = c.result(0)?;
+    let (start, step) = (c.int("start").unwrap_or(0), c.int("step").unwrap_or(1));
+    let &[length] = shape.as_slice() else { return None };
+    let row =
+        (0..length as i64).map(|i| i.checked_mul(step)?.checked_add(start)).collect::<Option<Vec<_>>>()?;
+    let row = isotrace_tensor::Tensor::vector(row).cast(dtype).ok()?;
+    one(c.constant(row))
+}
 
 /// Its first input.
 pub fn same(c: &mut Call<'_>) -> Results {
