@@ -105,6 +105,10 @@ class _Replay:
                 inputs += [self.numbers[g.name] if g is not None else None for g in given]
             elif "Tensor" in str(argument.type) and given is None:
                 inputs.append(None)
+            elif at == 0 and str(argument.type) == "Tensor" and isinstance(given, (bool, int, float)):
+                # A number in the place of the first tensor: the second would move into its place.
+                dtype = step.gives[0][0] if step.gives and step.gives[0] else None
+                inputs.append(recorder._write(torch.tensor(given, dtype=dtype), "constant", "constant"))
             elif (setting := _setting(given)) is not None:
                 attributes[argument.name] = setting
         outputs = []

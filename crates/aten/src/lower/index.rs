@@ -192,22 +192,31 @@ fn put(c: &mut Call<'_>) -> Results {
 /// Adds values along the first axis at the places that a tensor names, where a mask of the same shape holds.
 fn masked_put(c: &mut Call<'_>) -> Results {
     let [mask_at, places_at, last] = [1, 2, 3];
-    if c.arity() != 4 || c.shape(mask_at)? != c.shape(places_at)? {
+    if c.arity() != 4 {
         return None;
     }
     let (x, mask) = (c.input(0)?, c.input_as(mask_at, DType::Bool)?);
     let (places, values) = (c.input_as(places_at, DType::I64)?, c.input_as(last, c.dtype(0)?)?);
-    let (named, shape, given) = (c.shape(mask_at)?.to_vec(), c.shape(0)?.to_vec(), c.shape(last)?.to_vec());
+    let (mut seen, named) = (c.shape(mask_at)?.to_vec(), c.shape(places_at)?.to_vec());
+    let shape = c.shape(0)?.to_vec();
     let full = [named.as_slice(), shape.get(1..)?].concat();
-    if given != full {
+    // A mask stands for the places, or for the elements of what they name.
+    seen.resize(full.len().max(seen.len()), 1);
+    if c.shape(last)? != full || broadcast(&seen, &full)? != full {
         return None;
     }
-    let none = c.scalar(0.0, DType::I64)?;
-    let places = c.pick(mask, places, none);
-    let places = reshaped(c, places, &[named.as_slice(), &[1]].concat());
-    let seen = reshaped(c, mask, &[named, vec![1; shape.len() - 1]].concat());
+    let mask = reshaped(c, mask, &seen);
     let zero = c.number_like(0.0, values)?;
-    let values = c.pick(seen, values, zero);
+    let values = c.pick(mask, values, zero);
+    // Where the mask does not hold, the place may be none; nothing is added at the one that stands for it.
+    let count = c.scalar(*shape.first()? as f64, DType::I64)?;
+    let below = c.typed(DType::Bool, "Less", &[Some(places), Some(count)], &[]);
+    let least = c.scalar(-(*shape.first()? as f64), DType::I64)?;
+    let above = c.typed(DType::Bool, "GreaterOrEqual", &[Some(places), Some(least)], &[]);
+    let inside = c.typed(DType::Bool, "And", &[Some(below), Some(above)], &[]);
+    let none = c.scalar(0.0, DType::I64)?;
+    let places = c.pick(inside, places, none);
+    let places = reshaped(c, places, &[named.as_slice(), &[1]].concat());
     let how = [("reduction", Attribute::Bytes(b"add".to_vec()))];
     one(c.op("ScatterND", &[x, places, values], &how))
 }
