@@ -4,7 +4,7 @@ use isotrace_tensor::{View, bf16, f16};
 
 use crate::isa::{Isa, Job, Level};
 use crate::judge::FirstLook;
-use crate::kernel::{Pass, Real};
+use crate::kernel::{Number, OnNumbers, Pass, Real};
 use crate::strided::{PANEL, Plan};
 use crate::sums::Sums;
 
@@ -27,21 +27,38 @@ pub(crate) struct Chunk<'t, T> {
 /// Elements that are judged at a time.
 const JUDGED: usize = 512;
 
+/// How many elements of a tile are beyond the tolerance.
+struct Beyond<'l>(&'l FirstLook);
+
+impl OnNumbers for Beyond<'_> {
+    #[inline(always)]
+    fn run<N: Number>(self, x: &[N], y: &[N]) -> f64 {
+        let (mut a, mut b) = ([0.0; JUDGED], [0.0; JUDGED]);
+        let mut beyond = 0;
+        for (x, y) in x.chunks(JUDGED).zip(y.chunks(JUDGED)) {
+            for (to, &x) in a.iter_mut().zip(x) {
+                *to = x.wide();
+            }
+            for (to, &y) in b.iter_mut().zip(y) {
+                *to = y.wide();
+            }
+            beyond += self.0.beyond(&a[..x.len()], &b[..x.len()]);
+        }
+        beyond as f64
+    }
+}
+
 /// How many elements of a chunk are beyond the tolerance.
 #[inline(always)]
-fn judge<T: Copy>(look: &FirstLook, x: &[T], y: &[T], wide: impl Fn(T) -> f64) -> u64 {
-    let (mut a, mut b) = ([0.0; JUDGED], [0.0; JUDGED]);
+fn judge<T: Real<L>, const L: usize, I: Isa>(isa: I, look: &FirstLook, x: &[T], y: &[T]) -> u64 {
+    let tile = Pass::<T, L>::TILE;
+    let whole = x.len() / tile * tile;
     let mut beyond = 0;
-    for (x, y) in x.chunks(JUDGED).zip(y.chunks(JUDGED)) {
-        for (to, &x) in a.iter_mut().zip(x) {
-            *to = wide(x);
-        }
-        for (to, &y) in b.iter_mut().zip(y) {
-            *to = wide(y);
-        }
-        beyond += look.beyond(&a[..x.len()], &b[..x.len()]);
+    for (x, y) in x[..whole].chunks_exact(tile).zip(y[..whole].chunks_exact(tile)) {
+        beyond += T::with_numbers(isa, x, y, Beyond(look)) as u64;
     }
-    beyond
+    let rest = |side: &[T]| side[whole..].iter().map(|v| v.wide()).collect::<Vec<f64>>();
+    beyond + look.beyond(&rest(x), &rest(y))
 }
 
 macro_rules! chunk {
@@ -57,13 +74,7 @@ macro_rules! chunk {
                 if let Some(look) = self.look
                     && !look.passes(&sums)
                 {
-                    sums.beyond = judge(
-                        look,
-                        self.x,
-                        self.y,
-                        #[inline(always)]
-                        |x| Real::<$lanes>::wide(x),
-                    );
+                    sums.beyond = judge::<$t, $lanes, I>(isa, look, self.x, self.y);
                 }
                 sums
             }

@@ -269,14 +269,21 @@ impl FirstLook {
         }
     }
 
-    /// Whether what a part has come to leaves no doubt that every element is within.
+    /// Whether what a part has come to leaves no doubt that every element is within: all differences are below the
+    /// absolute part, or all relative ones below the relative part.
     pub fn passes(&self, sums: &Sums) -> bool {
         let numbers = sums.nan == [0; 2] && sums.inf == [0; 2];
         let atol = self.atol * (1.0 - self.margin) - self.tiny;
-        let small = sums.max_abs <= atol
-            && sums.max_abs < self.huge
+        let finite = sums.max_abs < self.huge
             && sums.largest.iter().all(|&l| l < self.huge && self.rtol * l < self.huge);
-        numbers && (sums.max_abs == 0.0 || small)
+        // What allows for numbers that round to nothing: all of the absolute part where that is added, of the larger
+        // part what the margin leaves.
+        let floor = if self.larger { self.atol * self.margin } else { self.atol * (1.0 - self.margin) };
+        // Differences are known relative to x; |y| is at least 1 - max_rel of it.
+        let relative = floor >= self.tiny
+            && sums.max_rel < 0.5
+            && sums.max_rel <= self.rtol * (1.0 - 2.0 * self.margin) * (1.0 - sums.max_rel);
+        numbers && (sums.max_abs == 0.0 || finite && (sums.max_abs <= atol || relative))
     }
 
     /// How many of the pairs are beyond the tolerance.
