@@ -78,7 +78,7 @@ fn article(class: &str) -> &'static str {
         "activation" => "different functions of one input alone",
         "rope" => "different rotations by position",
         "normalisation" => "different normalisations",
-        "quantisation" => "one rounded to a grid, the other not",
+        "quantisation" => "not rounded to a grid alike",
         "gate_order" => "recurrent layers with different weights",
         "mask" => "different masks",
         "mode" => "a normalisation by statistics of the batch and one by stored statistics",
