@@ -149,7 +149,7 @@ def test_eager_and_compiled_train_alike(tmp_path, eager):
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="inductor needs a compiler of C++")
-def test_what_inductor_compiles_is_recorded_by_its_graph(tmp_path):
+def test_what_inductor_compiles_is_recorded_by_its_graph(tmp_path, eager):
     """Its kernels store little of what they compute: what lies between is recorded from their graph."""
     torch.compiler.reset()
     made = {"wrap": lambda m: torch.compile(m, backend="inductor"), "optimizer": adamw}
@@ -157,6 +157,11 @@ def test_what_inductor_compiles_is_recorded_by_its_graph(tmp_path):
     assert recorded == trained(**made), "compiled anew, it is bit for bit what was recorded"
     inside = [r for r in lines(tmp_path / "b") if "compiled kernel" in r.get("omitted", "")]
     assert len(inside) > 100
+    report = isotrace.diff(eager, tmp_path / "b")
+    assert report.verdict == "equivalent", str(report)
+    assert not unknown(report), unknown(report)
+    outputs = {p.a for p in report.pairs if p.__dict__.get("role") == "output" and p.b}
+    assert {"loss", "logits", "embed.weight.grad", "head.weight.updated"} <= outputs
 
 
 def test_a_module_compiled_in_place_is_recorded(tmp_path, eager):
