@@ -1,0 +1,59 @@
+//! Judgements of whole tensors against the formula, element by element.
+
+use isotrace_compare::{Rule, Tolerance, judge};
+use isotrace_tensor::{Element, Tensor, bf16, f16};
+
+/// From -0.5 to 0.5, by a hash of the place.
+fn noise(i: usize) -> f64 {
+    ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / f64::from(1 << 24) - 0.5
+}
+
+fn held<T: Element>(n: usize, unit: f64, of: impl Fn(f64) -> T) {
+    let shape = |v: Vec<T>| Tensor::vector(v);
+    // Differences of all relative sizes around what is allowed, in long and in short tensors.
+    for (apart, atol) in [(0.2, 1e-5), (1.0, 1e-5), (2.2, 0.0), (1.0, 0.0), (1.9, 1e-9)] {
+        for rule in [Rule::Torch, Rule::Numpy, Rule::Polygraphy] {
+            let rtol = 8.0 * unit;
+            let value = |i: usize| 4.0 * noise(i * 7 + 1) + 2.5;
+            let a: Vec<T> = (0..n).map(|i| of(value(i))).collect();
+            let b: Vec<T> =
+                (0..n).map(|i| of(value(i) * (1.0 + apart * rtol * 2.0 * noise(i + 3)))).collect();
+            let tolerance = Tolerance { rule, rtol, atol };
+            let (_, whole) = judge(&shape(a.clone()), &shape(b.clone()), &tolerance).unwrap();
+            // A single element decides by itself: the rule has no other way.
+            let wide = |v: &[T]| shape(v.to_vec()).to_f64().unwrap().into_owned();
+            let (wa, wb) = (wide(&a), wide(&b));
+            let sure = |i: usize, slack: f64| {
+                let (x, y) = (wa[i], wb[i]);
+                let limit =
+                    if rule == Rule::Polygraphy { atol.max(rtol * y.abs()) } else { atol + rtol * y.abs() };
+                (x - y).abs() > limit * slack
+            };
+            let least = (0..n).filter(|&i| sure(i, 1.0 + 20.0 * unit)).count() as u64;
+            let most = (0..n).filter(|&i| sure(i, 1.0 - 20.0 * unit)).count() as u64;
+            let what = format!("{} of {n}, {rule:?}, {apart}, {atol}", T::DTYPE);
+            assert!(
+                (least..=most).contains(&whole.beyond),
+                "{what}: {} not in {least}..={most}",
+                whole.beyond
+            );
+            let single: u64 = (0..n.min(3000))
+                .map(|i| judge(&shape(vec![a[i]]), &shape(vec![b[i]]), &tolerance).unwrap().1.beyond)
+                .sum();
+            let (_, short) =
+                judge(&shape(a[..n.min(3000)].to_vec()), &shape(b[..n.min(3000)].to_vec()), &tolerance)
+                    .unwrap();
+            assert_eq!(short.beyond, single, "{what}");
+        }
+    }
+}
+
+#[test]
+fn whole_tensors_are_judged_as_their_elements() {
+    for n in [1, 300, 5000, 40_000] {
+        held(n, f64::EPSILON / 2.0, |x| x);
+        held(n, f64::from(f32::EPSILON) / 2.0, |x| x as f32);
+        held(n, f64::from(f16::EPSILON.to_f32()) / 2.0, f16::from_f64);
+        held(n, f64::from(bf16::EPSILON.to_f32()) / 2.0, bf16::from_f64);
+    }
+}
