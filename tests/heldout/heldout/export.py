@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import torch
 
-from . import networks_direct, networks_signal, networks_text
+from . import networks_direct, networks_other, networks_signal, networks_text
 from .runtime import relative_difference, run
 from .spread import spread
 
-TORCH_NETWORKS = {**networks_text.BUILDERS, **networks_signal.BUILDERS}
+TORCH_NETWORKS = {**networks_text.BUILDERS, **networks_signal.BUILDERS, **networks_other.BUILDERS}
 NETWORKS = [*TORCH_NETWORKS, *networks_direct.BUILDERS]
 
 
