@@ -4,14 +4,11 @@
 //! elements lie between each power of two and the next. That last one is the sketch of the sorted values; unlike
 //! quantiles it needs neither a sort nor a copy, and merges. The hash says whether two values are the same bits.
 
-use isotrace_tensor::{C64, C128, DType, Tensor, bf16, f16};
+use isotrace_tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::number::Number;
-
-/// Elements summed before a sum is added to the others; one block is read twice while it is in the cache.
-const BLOCK: usize = 4096;
+use super::statistics;
 
 /// Statistics of a value, computed in float64 over its elements as numbers; of complex elements both parts count.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -50,183 +47,62 @@ pub struct Digest {
     /// How many negative ones lie in (-2^(e+1), -2^e].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub negative: Vec<(i32, u64)>,
-    /// SHA-256 of the elements in C order, little-endian, one a byte where they are narrower; in hexadecimal.
-    pub sha256: String,
+    /// A hash of the elements in C order, little-endian, one a byte where they are narrower: the name of the algorithm,
+    /// a colon, and its result in hexadecimal. [`Digest::of`] takes BLAKE3, which vectors and threads compute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+    /// SHA-256 of the same, in hexadecimal, as older traces have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 impl Digest {
     /// Of a tensor. Text has a count and a hash (of the JSON list of its elements) only.
     pub fn of(tensor: &Tensor) -> Self {
-        let mut sums = Sums::default();
-        let tiny = smallest_normal(tensor.dtype());
-        let parts = match tensor.dtype() {
-            DType::F32 => sums.add(tensor.as_slice::<f32>().unwrap_or_default(), tiny, |&x| f64::from(x)),
-            DType::F64 => sums.add(tensor.as_slice::<f64>().unwrap_or_default(), tiny, |&x| x),
-            DType::F16 => sums.add(tensor.as_slice::<f16>().unwrap_or_default(), tiny, |x| x.to_f64()),
-            DType::BF16 => sums.add(tensor.as_slice::<bf16>().unwrap_or_default(), tiny, |x| x.to_f64()),
-            DType::C64 => {
-                let flat: Vec<f32> =
-                    tensor.as_slice::<C64>().unwrap_or_default().iter().flat_map(|c| c.0).collect();
-                sums.add(&flat, tiny, |&x| f64::from(x))
-            }
-            DType::C128 => {
-                let flat: Vec<f64> =
-                    tensor.as_slice::<C128>().unwrap_or_default().iter().flat_map(|c| c.0).collect();
-                sums.add(&flat, tiny, |&x| x)
-            }
-            DType::String => tensor.len(),
-            _ => tensor.to_f64().map_or(0, |values| sums.add(&values, tiny, |&x| x)),
+        let ((sums, count), hash) = if tensor.raw_bytes().len() < LARGE {
+            (statistics::of(tensor), hash(tensor))
+        } else {
+            rayon::join(|| statistics::of(tensor), || hash(tensor))
         };
-        let mut digest = sums.digest();
-        digest.count = parts as u64;
-        digest.sha256 = sha256(tensor);
-        digest
+        sums.digest(count, hash)
+    }
+
+    /// Whether two values are the same bits, given that they are of one type and shape; `None` where that cannot be
+    /// known, since their hashes are of different algorithms.
+    pub fn same_bits(&self, other: &Self) -> Option<bool> {
+        let (one, two) = (self.hashes(), other.hashes());
+        one.iter().find_map(|(name, hash)| {
+            two.iter()
+                .find(|(other, _)| name.eq_ignore_ascii_case(other))
+                .map(|(_, other)| hash.eq_ignore_ascii_case(other))
+        })
+    }
+
+    /// Hashes by the names of their algorithms.
+    fn hashes(&self) -> Vec<(&str, &str)> {
+        let named = self.hash.as_deref().and_then(|hash| hash.split_once(':'));
+        named.into_iter().chain(self.sha256.as_deref().map(|hash| ("sha256", hash))).collect()
     }
 }
 
-fn sha256(tensor: &Tensor) -> String {
+/// Bytes from which on more than one thread is worth waking.
+const LARGE: usize = 1 << 20;
+
+fn hash(tensor: &Tensor) -> String {
     let hash = match tensor.as_strings() {
-        Ok(texts) => Sha256::digest(serde_json::to_vec(texts).unwrap_or_default()),
-        Err(_) => Sha256::digest(tensor.raw_bytes()),
+        Ok(texts) => blake3::hash(&serde_json::to_vec(texts).unwrap_or_default()),
+        Err(_) if tensor.raw_bytes().len() >= LARGE => {
+            blake3::Hasher::new().update_rayon(tensor.raw_bytes()).finalize()
+        }
+        Err(_) => blake3::hash(tensor.raw_bytes()),
     };
-    hash.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
-}
-
-/// The smallest positive normal number of a floating-point type, 0 where there are no others.
-fn smallest_normal(dtype: DType) -> f64 {
-    match dtype {
-        DType::F64 | DType::C128 => f64::MIN_POSITIVE,
-        DType::F32 | DType::BF16 | DType::C64 => f64::from(f32::MIN_POSITIVE),
-        DType::F16 | DType::F8E5M2 => 2f64.powi(-14),
-        DType::F8E4M3FN => 2f64.powi(-6),
-        DType::F8E4M3FNUZ => 2f64.powi(-7),
-        DType::F8E5M2FNUZ => 2f64.powi(-15),
-        DType::F4E2M1 => 1.0,
-        _ => 0.0,
-    }
-}
-
-/// Exponents of f64 from the smallest subnormal to the largest number.
-const LOWEST: i32 = -1074;
-const EXPONENTS: usize = 1024 + 1074;
-
-struct Sums {
-    nan: u64,
-    inf: u64,
-    negative_inf: u64,
-    zeros: u64,
-    subnormal: u64,
-    min: f64,
-    max: f64,
-    finite: f64,
-    mean: f64,
-    magnitude: f64,
-    /// Sum of the squares of the distances from the mean.
-    spread: f64,
-    exponents: [Vec<u64>; 2],
-}
-
-impl Default for Sums {
-    fn default() -> Self {
-        Self {
-            nan: 0,
-            inf: 0,
-            negative_inf: 0,
-            zeros: 0,
-            subnormal: 0,
-            min: f64::INFINITY,
-            max: f64::NEG_INFINITY,
-            finite: 0.0,
-            mean: 0.0,
-            magnitude: 0.0,
-            spread: 0.0,
-            exponents: [vec![0; EXPONENTS], vec![0; EXPONENTS]],
-        }
-    }
-}
-
-impl Sums {
-    fn add<T>(&mut self, values: &[T], tiny: f64, number: impl Fn(&T) -> f64) -> usize {
-        let mut block = Vec::with_capacity(BLOCK);
-        for chunk in values.chunks(BLOCK) {
-            block.clear();
-            block.extend(chunk.iter().map(&number));
-            self.block(&block, tiny);
-        }
-        values.len()
-    }
-
-    fn block(&mut self, values: &[f64], tiny: f64) {
-        let (mut sum, mut magnitude, mut finite) = (0.0, 0.0, 0.0);
-        for &x in values {
-            if !x.is_finite() {
-                self.nan += u64::from(x.is_nan());
-                self.inf += u64::from(x == f64::INFINITY);
-                self.negative_inf += u64::from(x == f64::NEG_INFINITY);
-                continue;
-            }
-            finite += 1.0;
-            sum += x;
-            magnitude += x.abs();
-            self.min = self.min.min(x);
-            self.max = self.max.max(x);
-            if x == 0.0 {
-                self.zeros += 1;
-            } else {
-                self.subnormal += u64::from(x.abs() < tiny);
-                self.exponents[usize::from(x < 0.0)][(exponent(x) - LOWEST) as usize] += 1;
-            }
-        }
-        if finite == 0.0 {
-            return;
-        }
-        let mean = sum / finite;
-        let spread: f64 = values.iter().filter(|x| x.is_finite()).map(|x| (x - mean) * (x - mean)).sum();
-        // Two samples into one (Chan, Golub, LeVeque 1979).
-        let total = self.finite + finite;
-        let apart = mean - self.mean;
-        self.spread += spread + apart * apart * (self.finite * finite / total);
-        self.mean += apart * (finite / total);
-        self.magnitude += magnitude;
-        self.finite = total;
-    }
-
-    fn digest(self) -> Digest {
-        let known = |x: f64| (self.finite > 0.0).then_some(Number(x));
-        let counts = |side: &[u64]| -> Vec<(i32, u64)> {
-            let filled = side.iter().enumerate().filter(|(_, count)| **count > 0);
-            filled.map(|(at, &count)| (at as i32 + LOWEST, count)).collect()
-        };
-        Digest {
-            count: 0,
-            nan: self.nan,
-            inf: self.inf,
-            negative_inf: self.negative_inf,
-            zeros: self.zeros,
-            subnormal: self.subnormal,
-            min: known(self.min),
-            max: known(self.max),
-            mean: known(self.mean),
-            mean_abs: known(self.magnitude / self.finite),
-            std: known((self.spread / self.finite).sqrt()),
-            positive: counts(&self.exponents[0]),
-            negative: counts(&self.exponents[1]),
-            sha256: String::new(),
-        }
-    }
-}
-
-/// floor(log2(|x|)) of a finite number that is not zero.
-fn exponent(x: f64) -> i32 {
-    let bits = x.to_bits() & (u64::MAX >> 1);
-    match (bits >> 52) as i32 {
-        0 => LOWEST + 63 - bits.leading_zeros() as i32,
-        biased => biased - 1023,
-    }
+    format!("blake3:{}", hash.to_hex())
 }
 
 #[cfg(test)]
 mod tests {
+    use isotrace_tensor::{C64, C128, DType};
+
     use super::*;
 
     #[test]
@@ -256,7 +132,7 @@ mod tests {
         turned.reverse();
         let (a, b) = (Digest::of(&Tensor::vector(values.clone())), Digest::of(&Tensor::vector(turned)));
         assert_eq!((&a.positive, a.min, a.max, a.count), (&b.positive, b.min, b.max, b.count));
-        assert_ne!(a.sha256, b.sha256);
+        assert_eq!((a.same_bits(&b), a.same_bits(&a)), (Some(false), Some(true)));
         let mean = values.iter().sum::<f64>() / 20_000.0;
         let spread = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
         for digest in [a, b] {
@@ -275,7 +151,7 @@ mod tests {
                 _ => Tensor::vector(vec![1f32]).cast(dtype).unwrap(),
             };
             let digest = Digest::of(&tensor);
-            assert_eq!(digest.sha256.len(), 64);
+            assert_eq!(digest.hash.as_ref().map(String::len), Some(7 + 64));
             if dtype != DType::String {
                 assert_eq!(
                     (digest.max, digest.positive.as_slice()),
@@ -291,18 +167,32 @@ mod tests {
             let digest = Digest::of(&empty);
             assert_eq!((digest.count, digest.min, digest.mean), (0, None, None), "{dtype}");
         }
-        // As `printf '\000\000\200\077' | sha256sum` has it.
+        // As `printf '\000\000\200\077' | b3sum` has it.
         assert_eq!(
-            Digest::of(&Tensor::scalar(1f32)).sha256,
-            "e00e5eb9444182f352323374ef4e08ebcb784725fdd4fd612d7730540b3e0c8c"
+            Digest::of(&Tensor::scalar(1f32)).hash.unwrap(),
+            "blake3:1628d491647767ca75acfd2183da4631eef590e9c8129503574e36927c16521c"
         );
     }
 
     #[test]
-    fn exponents_at_the_borders() {
-        for (x, e) in [(1.0, 0), (0.999, -1), (f64::MIN_POSITIVE, -1022), (5e-324, -1074), (f64::MAX, 1023)] {
-            assert_eq!((exponent(x), exponent(-x)), (e, e));
+    fn hashes_of_one_algorithm_are_held_against_each_other() {
+        let digest = |hash: Option<&str>, sha256: Option<&str>| Digest {
+            hash: hash.map(Into::into),
+            sha256: sha256.map(Into::into),
+            ..Digest::default()
+        };
+        let cases = [
+            (digest(Some("blake3:00"), None), digest(Some("blake3:00"), None), Some(true)),
+            (digest(Some("blake3:00"), None), digest(Some("blake3:01"), None), Some(false)),
+            (digest(Some("blake3:00"), None), digest(None, Some("00")), None),
+            (digest(Some("sha256:0a"), None), digest(None, Some("0A")), Some(true)),
+            (digest(Some("blake3:00"), Some("11")), digest(None, Some("12")), Some(false)),
+            (digest(None, None), digest(None, None), None),
+        ];
+        for (a, b, expected) in cases {
+            assert_eq!((a.same_bits(&b), b.same_bits(&a)), (expected, expected), "{a:?} {b:?}");
         }
-        assert_eq!(exponent(f64::MIN_POSITIVE / 2.0), -1023);
+        let old: Digest = serde_json::from_str(r#"{"count": 3, "sha256": "0a"}"#).unwrap();
+        assert_eq!(old.hashes(), [("sha256", "0a")]);
     }
 }

@@ -11,6 +11,7 @@ mod number;
 mod reader;
 pub mod record;
 mod shard;
+mod statistics;
 mod writer;
 
 pub use digest::Digest;
