@@ -379,15 +379,17 @@ impl<'s, 'g> Judge<'s, 'g> {
             Rounding { unit: Unit::F32, allowance: false, rounds: &rounds, scaled: &never, enters: &none };
         let mut allowed =
             self.allowance(state, v, &behind_b, candidate, &behind_a, relation, own.len(), (unit, unit))?;
+        let nodes = behind_a.dynamic_nodes(self.a).count().max(behind_b.dynamic_nodes(self.b).count());
+        // First-order bounds grow with every layer; beyond the size of the value they bound nothing.
+        let most = if nodes > MOST_FOLDED { scale } else { f64::INFINITY };
         for e in &mut allowed {
-            *e *= NOISE;
+            *e = NOISE * e.min(most);
         }
         if within(&allowed) {
             return Some(Evidence::Noise);
         }
-        // Bounds through long regions say nothing: a rewrite that folds constants touches a few nodes.
-        let most = if narrow.is_some() { MOST_FOLDED_HALF } else { MOST_FOLDED };
-        if behind_a.dynamic_nodes(self.a).count().max(behind_b.dynamic_nodes(self.b).count()) > most {
+        // A rewrite that folds constants touches a few nodes.
+        if nodes > if narrow.is_some() { MOST_FOLDED_HALF } else { MOST_FOLDED } {
             return None;
         }
         let (only_a, only_b) = self.unshared(&behind_a, &behind_b);
