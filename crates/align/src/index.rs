@@ -8,8 +8,8 @@ use isotrace_tensor::Tensor;
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHasher};
 
-use crate::Side;
 use crate::signature::{Kind, Signature, is_degenerate};
+use crate::{Side, bits};
 
 type Key = (usize, Kind, bool);
 
@@ -150,16 +150,9 @@ fn hash(tensor: &Tensor) -> u64 {
     hasher.finish()
 }
 
-/// A few bits spread over a tensor, with its type and shape: equal for equal tensors, different for most others.
+/// A few bits spread over a tensor, with its type and shape.
 fn sample(tensor: &Tensor) -> u64 {
-    const PIECES: usize = 32;
-    const PIECE: usize = 8;
-    let bytes = tensor.raw_bytes();
     let mut hasher = FxHasher::default();
     hasher.write(format!("{}{:?}", tensor.dtype(), tensor.shape()).as_bytes());
-    for i in 0..PIECES {
-        let at = i * bytes.len().saturating_sub(PIECE) / (PIECES - 1);
-        hasher.write(&bytes[at..bytes.len().min(at + PIECE)]);
-    }
-    hasher.finish()
+    bits::sample(tensor, hasher.finish())
 }

@@ -250,7 +250,7 @@ impl<'s, 'g> Judge<'s, 'g> {
         Some(Match { a, relation, evidence: Evidence::Constants, degenerate })
     }
 
-    fn same_op(&self, b: ValueId, a: ValueId) -> bool {
+    pub(crate) fn same_op(&self, b: ValueId, a: ValueId) -> bool {
         match (self.b.producer(b), self.a.producer(a)) {
             (Some(b), Some(a)) => self.b.graph().node(b).op == self.a.graph().node(a).op,
             (None, None) => true,
@@ -259,7 +259,7 @@ impl<'s, 'g> Judge<'s, 'g> {
     }
 
     /// Outputs of A's nodes that read what this value's node reads, same operator first; the name last.
-    fn hints(&self, state: &State, v: ValueId) -> Vec<ValueId> {
+    pub(crate) fn hints(&self, state: &State, v: ValueId) -> Vec<ValueId> {
         let mut hints = Vec::new();
         if let Some(id) = self.b.producer(v) {
             let node = self.b.graph().node(id);
@@ -539,7 +539,7 @@ fn scales(node: &Node) -> bool {
     })
 }
 
-fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {
+pub(crate) fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {
     let layout = match m.relation {
         Relation::Same => 0,
         Relation::Reshaped => 1,
@@ -569,7 +569,7 @@ pub fn moderate_rms(values: &[f64]) -> f64 {
 }
 
 /// Whether two elements are near enough to be worth a closer look.
-fn near(x: f64, y: f64, scale: f64) -> bool {
+pub(crate) fn near(x: f64, y: f64, scale: f64) -> bool {
     x == y || (x - y).abs() <= 1e-2 * x.abs() + 1e-3 * scale
 }
 
@@ -579,7 +579,7 @@ fn alike(x: f64, y: f64, scale: f64, narrow: Option<DType>) -> bool {
 }
 
 /// A few places spread over a tensor, the first and last among them.
-fn samples(len: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn samples(len: usize) -> impl Iterator<Item = usize> {
     let count = len.min(12);
     (0..count).map(move |i| i * (len - 1) / (count - 1).max(1))
 }

@@ -6,8 +6,10 @@ use isotrace_ops::budget::Unit;
 use isotrace_run::{Known, Options, Plan, Run, RunError};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
+use std::cell::OnceCell;
 use std::rc::Rc;
 
+use crate::bits::Bits;
 use crate::region::Magnitudes;
 use crate::shadow::Shadow;
 use crate::twins::Twins;
@@ -31,6 +33,7 @@ pub struct Side<'g> {
     /// Sums of absolute products that bounds over its nodes have in common.
     pub magnitudes: Magnitudes,
     is_output: Vec<bool>,
+    bits: OnceCell<Bits>,
     /// Of a side that somebody else ran, which values that run kept.
     kept: Option<rustc_hash::FxHashSet<ValueId>>,
 }
@@ -72,6 +75,19 @@ impl<'g> Side<'g> {
         self.kept.as_ref().is_none_or(|kept| self.producer(v).is_none() || kept.contains(&v))
     }
 
+    /// Whether somebody else ran it.
+    pub fn is_recorded(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Its values by the bits, constants aside.
+    pub(crate) fn bits(&self) -> &Bits {
+        self.bits.get_or_init(|| {
+            let values = self.graph().value_ids().filter(|&v| !self.is_constant(v));
+            Bits::of(values.filter_map(|v| Some((v, self.declared.get(v)?))))
+        })
+    }
+
     /// Runs a network in declared precision beside `a`, from which the outputs of twin nodes are taken. `bound`
     /// pairs inputs with those of `a` that are fed the same tensors.
     pub fn beside(
@@ -106,6 +122,7 @@ impl<'g> Side<'g> {
             main: main_type(&plan, &declared),
             magnitudes: Magnitudes::default(),
             is_output,
+            bits: OnceCell::new(),
             kept: None,
             plan,
             declared,

@@ -223,7 +223,17 @@ impl<'s, 'g> State<'s, 'g> {
             }
             return;
         }
-        let (shadow, declared) = self.compute(judge, id, patch);
+        let free = patch.is_none() && !node.writes().any(|v| changes.substitutions.contains_key(&v));
+        let known = if free { self.declared_outputs(judge, id) } else { None };
+        if let Some(known) = &known
+            && let Some(found) = self.found_by_bits(judge, id, known)
+        {
+            for (v, m, declared) in found {
+                self.set(judge, v, m, None, Some(declared));
+            }
+            return;
+        }
+        let (shadow, declared) = self.compute_from(judge, id, patch, known);
         for (i, v) in node.outputs.iter().enumerate() {
             let Some(v) = *v else { continue };
             let declared = declared.as_ref().and_then(|d| d.get(i).cloned());
@@ -279,6 +289,38 @@ impl<'s, 'g> State<'s, 'g> {
         self.narrowed[i] = saved.narrowed;
     }
 
+    /// A partner for every output of a node, where all are told by their declared bits alone.
+    fn found_by_bits(
+        &self,
+        judge: &Judge<'_, '_>,
+        id: NodeId,
+        declared: &[Tensor],
+    ) -> Option<Vec<(ValueId, Match, Tensor)>> {
+        let named = judge.b.graph().node(id).outputs.iter().zip(declared);
+        named
+            .filter_map(|(v, t)| Some(((*v)?, t)))
+            .map(|(v, t)| Some((v, judge.find_bits(self, v, t)?, t.clone())))
+            .collect()
+    }
+
+    /// A node's outputs on the values in place, in declared precision; `None` where that cannot be.
+    fn declared_outputs(&self, judge: &Judge<'_, '_>, id: NodeId) -> Option<Vec<Tensor>> {
+        let node = judge.b.graph().node(id);
+        // On the bits of B's free run it does what it did there.
+        let free = |v: ValueId| matches!((&self.declared[v.index()], judge.b.declared.get(v)), (Some(x), Some(y)) if x.bit_eq(y));
+        if node.reads().all(free) {
+            let ran = node.outputs.iter().map(|v| v.and_then(|v| judge.b.declared.get(v).cloned()));
+            if let Some(ran) = ran.collect() {
+                return Some(ran);
+            }
+        }
+        let declared = |v: ValueId| self.declared[v.index()].clone();
+        if !node.reads().all(|v| declared(v).is_some()) {
+            return None;
+        }
+        judge.b.plan.evaluate(id, &declared, Precision::Declared, None).ok()
+    }
+
     /// A node's outputs on the values in place, in float64 and declared; `None` where an input was not evaluated
     /// or the operator cannot work on what a fault left (NaN cast to an index).
     pub fn compute(
@@ -287,16 +329,20 @@ impl<'s, 'g> State<'s, 'g> {
         id: NodeId,
         patch: Option<&Patch>,
     ) -> (Option<Vec<Tensor>>, Option<Vec<Tensor>>) {
+        let known = if patch.is_none() { self.declared_outputs(judge, id) } else { None };
+        self.compute_from(judge, id, patch, known)
+    }
+
+    /// As [`compute`](Self::compute), with what [`declared_outputs`](Self::declared_outputs) gave.
+    fn compute_from(
+        &self,
+        judge: &Judge<'_, '_>,
+        id: NodeId,
+        patch: Option<&Patch>,
+        known: Option<Vec<Tensor>>,
+    ) -> (Option<Vec<Tensor>>, Option<Vec<Tensor>>) {
         let declared = |v: ValueId| self.declared[v.index()].clone();
         let shadow = |v: ValueId| self.operand(v);
-        // On the bits of B's free run it does what it did there.
-        let node = judge.b.graph().node(id);
-        let free = |v: ValueId| matches!((&self.declared[v.index()], judge.b.declared.get(v)), (Some(x), Some(y)) if x.bit_eq(y));
-        let known = if patch.is_none() && node.reads().all(free) {
-            node.outputs.iter().map(|v| v.and_then(|v| judge.b.declared.get(v).cloned())).collect()
-        } else {
-            None
-        };
         compute(judge.b, id, patch, &declared, &shadow, known)
     }
 }

@@ -31,6 +31,9 @@ impl<'x, 'g> Twins<'x, 'g> {
     /// The outputs of a node, where it has a twin; `values` are B's so far.
     pub fn outputs(&self, id: NodeId, values: &[Option<Tensor>]) -> Option<Vec<Option<Tensor>>> {
         let node = self.b.node(id);
+        for v in node.reads() {
+            self.recognise(v, values);
+        }
         let partner = |v: ValueId| self.partners.borrow()[v.index()];
         let same = |b: ValueId, a: ValueId| {
             partner(b) == Some(a)
@@ -45,6 +48,17 @@ impl<'x, 'g> Twins<'x, 'g> {
             }
         }
         Some(theirs.outputs.iter().map(|a| self.a.declared.get((*a)?).cloned()).collect())
+    }
+
+    /// Finds A's value of the same shape and bits for one of B's that another node computed; twins go on from there.
+    fn recognise(&self, v: ValueId, values: &[Option<Tensor>]) {
+        let mut partners = self.partners.borrow_mut();
+        let (place, Some(value)) = (&mut partners[v.index()], &values[v.index()]) else { return };
+        if place.is_some() || self.b.value(v).constant.is_some() {
+            return;
+        }
+        let known = |a: &&ValueId| self.a.declared.get(**a).is_some_and(|t| t.bit_eq(value));
+        *place = self.a.bits().like(value).iter().find(known).copied();
     }
 }
 
