@@ -9,7 +9,6 @@ without, since it never existed.
 from __future__ import annotations
 
 import functools
-import json
 import operator
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -125,7 +124,7 @@ class _Replay:
                           "omitted": "inside a compiled kernel: it was never stored"}  # fmt: skip
                 if recorder._step is not None:
                     record["step"] = recorder._step
-                outputs.append(recorder._writer.described(json.dumps(record)))
+                outputs.append(recorder._writer.described(record))
         name = schema.name.split("::")
         recorder._node(name[0], step.target.__name__, inputs, outputs, attributes)
         for source in written:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import os
 import platform
 import sys
@@ -70,7 +69,8 @@ def _class(x: Any) -> str:
 
 def _elements(t: torch.Tensor, record: dict[str, Any]) -> dict[str, Any]:
     """What the border to Rust is told of a tensor's elements, dense and in C order."""
-    t = t.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    if t.device.type != "cpu" or t.is_conj() or t.is_neg() or not t.is_contiguous():
+        t = t.detach().resolve_conj().resolve_neg().cpu().contiguous()
     size = t.numel() * t.element_size()
     return {"dtype": record["dtype"], "shape": record["shape"], "address": t.data_ptr(), "bytes": size, "owner": t}
 
@@ -103,7 +103,7 @@ class Recorder:
         if keeps not in ("data", "digest", "both"):
             raise ValueError(f'keeps is {keeps!r}, expected "data", "digest" or "both"')
         self.model, self.level = model, level
-        self._writer = _isotrace.Writer(os.fspath(folder), json.dumps(_header(model, keeps, source)), shard_bytes)
+        self._writer = _isotrace.Writer(os.fspath(folder), _header(model, keeps, source), shard_bytes)
         self._memories: dict[int, _Memory] = {}
         self._storages = self._calls = 0
         self._step: int | None = None
@@ -134,7 +134,10 @@ class Recorder:
                 return
             before, self._busy = self._busy, True
             try:
-                with torch.no_grad():
+                if torch.is_grad_enabled():
+                    with torch.no_grad():
+                        hook(*args)
+                else:
                     hook(*args)
             finally:
                 self._busy = before
@@ -176,10 +179,10 @@ class Recorder:
         memory = self._memory(t) if plain else None
         record = self._describe(t, name, role, memory, more)
         if plain and not view and record["dtype"] in _STORED:
-            number = self._writer.value(json.dumps(record), _elements(t, record))
+            number = self._writer.value(record, _elements(t, record))
         else:
             record["omitted"] = "a view: its elements are those of what it looks at" if view else f"a tensor of {_class(t)}"
-            number = self._writer.described(json.dumps(record))
+            number = self._writer.described(record)
             self._views.add(number)
         if memory is not None:
             key = self._key(t)
@@ -254,7 +257,7 @@ class Recorder:
         where = _location()
         if where:
             record["location"] = where
-        self._writer.node(json.dumps(record))
+        self._writer.node(record)
 
     def _named(self, t: torch.Tensor, name: str, role: str, **more: Any) -> int:
         """The same numbers under a name of their own: an output, a gradient."""
@@ -324,7 +327,7 @@ class Recorder:
                 record["step"] = self._step
             if self._stack:
                 record["parent"] = self._stack[-1][1]
-            self._writer.call(json.dumps(record))
+            self._writer.call(record)
 
         return hook
 
@@ -343,12 +346,12 @@ class Recorder:
         """One step of training, or of whatever is repeated: what is recorded inside carries its number."""
         self._step, self._steps = self._steps, self._steps + 1
         record = {"index": self._step} | ({"name": name} if name else {})
-        self._writer.step(json.dumps(record | {"event": "begin"}))
+        self._writer.step(record | {"event": "begin"})
         try:
             yield self._step
         finally:
             self.gradients()
-            self._writer.step(json.dumps(record | {"event": "end"}))
+            self._writer.step(record | {"event": "end"})
             self._step = None
 
     def gradients(self) -> None:
@@ -405,8 +408,8 @@ class Recorder:
                 if first[0] != name:
                     self._tied.setdefault(first[0], []).append(name)
         for first, others in self._tied.items():
-            self._writer.note(json.dumps({"class": "tied", "text": f"{first} is also {', '.join(others)}",
-                                          "where": [first, *others]}))  # fmt: skip
+            text = f"{first} is also {', '.join(others)}"
+            self._writer.note({"class": "tied", "text": text, "where": [first, *others]})
         self._before_all = {name: _writes(p) for name, p in self._parameters()}
         hooked = set()
         for path, module in self.model.named_modules():
@@ -445,11 +448,11 @@ class Recorder:
                 self.gradients()
                 self._quietly(self._changed)()
             else:
-                self._writer.note(json.dumps({"class": "interrupted", "text": f"{kind.__name__}: {error}"}))
+                self._writer.note({"class": "interrupted", "text": f"{kind.__name__}: {error}"})
             if not self._counts:
-                self._writer.note(json.dumps({"class": "uncalled", "text": "the recorded model was not called; record "
-                                              "what torch.compile gave, where that was called in its place"}))  # fmt: skip
-            self._writer.graph(json.dumps({"name": _class(self.model), **self._graph}))
+                text = "the recorded model was not called; record what torch.compile gave, where that was called in its place"
+                self._writer.note({"class": "uncalled", "text": text})
+            self._writer.graph({"name": _class(self.model), **self._graph})
         finally:
             for handle in self._handles:
                 handle.remove()
@@ -624,7 +627,14 @@ def _location() -> str | None:
     return None
 
 
-_signature = functools.lru_cache(maxsize=None)(inspect.signature)
+@functools.lru_cache(maxsize=None)
+def _signature(forward: Any) -> tuple[inspect.Signature, tuple[str, ...], tuple[str, ...]]:
+    """Of a module's method: the whole, the names that positions may have, and every name; names without the module's."""
+    signature = inspect.signature(forward)
+    kinds = [(p.name, p.kind) for p in signature.parameters.values()][1:]
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return signature, tuple(n for n, k in kinds if k in positional), tuple(n for n, k in kinds if k not in variadic)
 
 
 def _arguments(module: torch.nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -635,7 +645,13 @@ def _arguments(module: torch.nn.Module, args: Any, kwargs: Any) -> dict[str, Any
         if "forward" in module.__dict__:
             given = dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
         else:
-            given = _signature(type(module).forward).bind(module, *args, **kwargs).arguments
+            signature, positions, names = _signature(type(module).forward)
+            given = dict(zip(positions, args))
+            # Calls that a signature does not have to take apart: most, and binding is slow.
+            if len(args) <= len(positions) and all(key in names and key not in given for key in kwargs):
+                return {name: given[name] if name in given else kwargs[name] for name in names
+                        if name in given or name in kwargs}  # fmt: skip
+            given = signature.bind(module, *args, **kwargs).arguments
             given.pop(next(iter(given)))
     except (TypeError, ValueError):
         return {**{f"input.{i}": a for i, a in enumerate(args)}, **kwargs}

@@ -1,8 +1,10 @@
-//! Traces written from Python: records come as JSON, elements as arrays.
+//! Traces written from Python: records come as dictionaries, elements as arrays.
 //!
 //! What is recorded computes while this writes: records go to a thread of their own in the order in which they came, and
-//! only the elements are copied before a call returns, since Python may overwrite them. What waits is bounded, so that
-//! memory is. An error of the thread is raised by the next call.
+//! only the elements are copied before a call returns, since Python may overwrite them. Where digests alone are kept they
+//! are computed at once instead: that takes no longer than a copy would, and another thread would take the processor
+//! from a model that uses all of it. What waits is bounded, so that memory is. An error of the thread is raised by the
+//! next call.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +15,10 @@ use std::thread::JoinHandle;
 use anyhow::anyhow;
 use bytes::Bytes;
 use isotrace_tensor::Tensor;
-use isotrace_trace::trace::{Options, record};
+use isotrace_trace::trace::{Digest, Options, record};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::array::Array;
 use crate::failure;
@@ -24,13 +28,62 @@ const QUEUE: usize = 4096;
 
 /// What is to be written.
 enum Job {
-    Value(u64, String, Option<Tensor>),
-    Node(String),
-    Call(String),
-    Graph(String),
-    Step(String),
-    Note(String),
+    Value(u64, Json, Content),
+    Node(Json),
+    Call(Json),
+    Graph(Json),
+    Step(Json),
+    Note(Json),
     Flush(SyncSender<()>),
+}
+
+/// What is known of a value's elements.
+enum Content {
+    Tensor(Tensor),
+    Digest(Box<Digest>),
+    Nothing,
+}
+
+/// A record as Python gave it.
+struct Json(serde_json::Value);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Json {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        json(&object).map(Self)
+    }
+}
+
+fn json(object: &Bound<'_, PyAny>) -> PyResult<serde_json::Value> {
+    use serde_json::Value;
+    if let Ok(text) = object.cast::<PyString>() {
+        return Ok(Value::String(text.to_string_lossy().into_owned()));
+    }
+    // A bool is an int to Python too.
+    if let Ok(truth) = object.cast::<PyBool>() {
+        return Ok(Value::Bool(truth.is_true()));
+    }
+    if object.is_instance_of::<PyInt>() {
+        return match object.extract::<u64>() {
+            Ok(number) => Ok(number.into()),
+            Err(_) => Ok(object.extract::<i64>()?.into()),
+        };
+    }
+    if let Ok(number) = object.cast::<PyFloat>() {
+        return Ok(number.value().into());
+    }
+    if let Ok(map) = object.cast::<PyDict>() {
+        return map.iter().map(|(key, item)| Ok((key.extract::<String>()?, json(&item)?))).collect();
+    }
+    if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
+        return object.try_iter()?.map(|item| json(&item?)).collect();
+    }
+    if object.is_none() {
+        return Ok(Value::Null);
+    }
+    let kind = object.get_type().name()?;
+    Err(PyTypeError::new_err(format!("a {kind} cannot be part of a record; expected what JSON has")))
 }
 
 /// Bytes that wait, and who waits for them to become fewer.
@@ -70,6 +123,8 @@ pub struct Writer {
     behind: Mutex<Option<Behind>>,
     gauge: Arc<Gauge>,
     most: u64,
+    /// Whether digests are all that is kept.
+    digests: bool,
     next_value: AtomicU64,
     next_call: AtomicU64,
 }
@@ -82,7 +137,7 @@ fn work(
 ) -> anyhow::Result<()> {
     for job in jobs {
         let bytes = match &job {
-            Job::Value(_, _, Some(tensor)) => tensor.raw_bytes().len() as u64,
+            Job::Value(_, _, Content::Tensor(tensor)) => tensor.raw_bytes().len() as u64,
             _ => 0,
         };
         if let Job::Flush(done) = job {
@@ -99,22 +154,25 @@ fn work(
 
 fn write(writer: &mut isotrace_trace::Writer, job: Job) -> anyhow::Result<()> {
     match job {
-        Job::Value(id, json, tensor) => {
-            let record = record::Value { id, ..parsed(&json)? };
-            match tensor {
-                Some(tensor) => writer.value(record, &tensor)?,
-                None => writer.described(record)?,
+        Job::Value(id, json, content) => {
+            let record = record::Value { id, ..parsed(json)? };
+            match content {
+                Content::Tensor(tensor) => writer.value(record, &tensor)?,
+                Content::Digest(digest) => {
+                    writer.described(record::Value { digest: Some(*digest), ..record })?
+                }
+                Content::Nothing => writer.described(record)?,
             };
         }
         Job::Node(json) => {
-            writer.node(parsed(&json)?)?;
+            writer.node(parsed(json)?)?;
         }
         Job::Call(json) => {
-            writer.call(parsed(&json)?)?;
+            writer.call(parsed(json)?)?;
         }
-        Job::Graph(json) => writer.graph(parsed(&json)?)?,
-        Job::Step(json) => writer.step(parsed(&json)?)?,
-        Job::Note(json) => writer.note(parsed(&json)?)?,
+        Job::Graph(json) => writer.graph(parsed(json)?)?,
+        Job::Step(json) => writer.step(parsed(json)?)?,
+        Job::Note(json) => writer.note(parsed(json)?)?,
         Job::Flush(_) => {}
     }
     Ok(())
@@ -139,8 +197,8 @@ impl Writer {
     }
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(json: &str) -> anyhow::Result<T> {
-    serde_json::from_str(json).map_err(|e| anyhow!("a record that cannot be read: {e}"))
+fn parsed<T: serde::de::DeserializeOwned>(json: Json) -> anyhow::Result<T> {
+    serde_json::from_value(json.0).map_err(|e| anyhow!("a record that cannot be read: {e}"))
 }
 
 /// What Python may overwrite before it is written is copied now.
@@ -152,10 +210,11 @@ fn copied(array: Array) -> PyResult<Tensor> {
 
 #[pymethods]
 impl Writer {
-    /// Begins a trace in a new or empty folder; `header` is the first record, as JSON.
+    /// Begins a trace in a new or empty folder; `header` is the first record.
     #[new]
-    fn new(py: Python<'_>, folder: PathBuf, header: &str, shard_bytes: u64) -> PyResult<Self> {
+    fn new(py: Python<'_>, folder: PathBuf, header: Json, shard_bytes: u64) -> PyResult<Self> {
         let header: record::Header = parsed(header).map_err(failure)?;
+        let digests = header.keeps == record::Keeps::Digest;
         let writer = py
             .detach(|| isotrace_trace::Writer::create(folder, &header, Options { shard_bytes }))
             .map_err(failure)?;
@@ -177,6 +236,7 @@ impl Writer {
             behind: Mutex::new(Some(Behind { jobs, thread })),
             gauge,
             most: shard_bytes.max(1),
+            digests,
             next_value: AtomicU64::new(1),
             next_call: AtomicU64::new(1),
         })
@@ -193,44 +253,52 @@ impl Writer {
     }
 
     /// Adds a value with its elements; gives its number.
-    fn value(&self, py: Python<'_>, json: String, array: Array) -> PyResult<u64> {
+    fn value(&self, py: Python<'_>, json: Json, array: Array) -> PyResult<u64> {
+        if self.digests {
+            let tensor = array.tensor()?;
+            let digest = py.detach(|| Digest::of(&tensor));
+            let id = self.reserve();
+            self.send(py, Job::Value(id, json, Content::Digest(Box::new(digest))))?;
+            return Ok(id);
+        }
         let tensor = copied(array)?;
         let bytes = tensor.raw_bytes().len() as u64;
         py.detach(|| self.gauge.enter(bytes, self.most));
         let id = self.reserve();
-        self.send(py, Job::Value(id, json, Some(tensor))).inspect_err(|_| self.gauge.leave(bytes))?;
+        self.send(py, Job::Value(id, json, Content::Tensor(tensor)))
+            .inspect_err(|_| self.gauge.leave(bytes))?;
         Ok(id)
     }
 
     /// Adds a value without elements; gives its number.
-    fn described(&self, py: Python<'_>, json: String) -> PyResult<u64> {
+    fn described(&self, py: Python<'_>, json: Json) -> PyResult<u64> {
         let id = self.reserve();
-        self.send(py, Job::Value(id, json, None))?;
+        self.send(py, Job::Value(id, json, Content::Nothing))?;
         Ok(id)
     }
 
     /// Adds a call of an operator.
-    fn node(&self, py: Python<'_>, json: String) -> PyResult<()> {
+    fn node(&self, py: Python<'_>, json: Json) -> PyResult<()> {
         self.send(py, Job::Node(json))
     }
 
     /// Adds a call of a module, under a number that was reserved.
-    fn call(&self, py: Python<'_>, json: String) -> PyResult<()> {
+    fn call(&self, py: Python<'_>, json: Json) -> PyResult<()> {
         self.send(py, Job::Call(json))
     }
 
     /// Adds what a graph reads and gives.
-    fn graph(&self, py: Python<'_>, json: String) -> PyResult<()> {
+    fn graph(&self, py: Python<'_>, json: Json) -> PyResult<()> {
         self.send(py, Job::Graph(json))
     }
 
     /// Says that a step begins or ends.
-    fn step(&self, py: Python<'_>, json: String) -> PyResult<()> {
+    fn step(&self, py: Python<'_>, json: Json) -> PyResult<()> {
         self.send(py, Job::Step(json))
     }
 
     /// Says something a reader should know.
-    fn note(&self, py: Python<'_>, json: String) -> PyResult<()> {
+    fn note(&self, py: Python<'_>, json: Json) -> PyResult<()> {
         self.send(py, Job::Note(json))
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use common::everything;
 use isotrace_tensor::Tensor;
 use isotrace_trace::trace::record::{Keeps, View};
-use isotrace_trace::trace::{LOG, Options, Writer};
+use isotrace_trace::trace::{Digest, LOG, Options, Writer};
 use schema::{Findings, check, described};
 use serde_json::{Value, json};
 
@@ -38,6 +38,8 @@ fn what_is_written_is_what_the_schema_says() {
             shape: vec![2],
             strides: Some(vec![2]),
             storage: Some(View { id: 4, version: 1, offset: 1 }),
+            // As older traces have it.
+            digest: Some(Digest { sha256: Some("0".repeat(64)), ..Digest::default() }),
             ..isotrace_trace::trace::record::Value::default()
         };
         writer.described(value).unwrap();

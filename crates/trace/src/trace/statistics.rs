@@ -187,9 +187,23 @@ passes!(tally_f32, find_f32, spread_f32, f32, 512, 23);
 passes!(tally_f64, find_f64, spread_f64, f64, 4096, 52);
 
 /// Numbers on their way into a piece: `pulp` compiles what this inlines for the vectors that the processor has.
-struct Singles<'a, T, W>(&'a mut Piece, &'a [T], W);
+struct Singles<'a>(&'a mut Piece, &'a [f32]);
 
-impl<T: Copy, W: Fn(T) -> f32> pulp::NullaryFnOnce for Singles<'_, T, W> {
+impl pulp::NullaryFnOnce for Singles<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for block in self.1.chunks(BLOCK) {
+            self.0.block_f32(block);
+        }
+    }
+}
+
+/// The same of numbers that an f32 holds exactly.
+struct Widened<'a, T, W>(&'a mut Piece, &'a [T], W);
+
+impl<T: Copy, W: Fn(T) -> f32> pulp::NullaryFnOnce for Widened<'_, T, W> {
     type Output = ();
 
     #[inline(always)]
@@ -221,11 +235,11 @@ impl pulp::NullaryFnOnce for Doubles<'_> {
 
 impl Piece {
     fn f32(&mut self, values: &[f32]) {
-        pulp::Arch::new().dispatch(Singles(self, values, |x| x));
+        pulp::Arch::new().dispatch(Singles(self, values));
     }
 
     fn widened<T: Copy>(&mut self, values: &[T], wide: impl Fn(T) -> f32) {
-        pulp::Arch::new().dispatch(Singles(self, values, wide));
+        pulp::Arch::new().dispatch(Widened(self, values, wide));
     }
 
     fn f64(&mut self, values: &[f64]) {
