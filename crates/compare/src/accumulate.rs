@@ -1,11 +1,13 @@
 //! A tensor in chunks of a fixed size, shared among threads and put together in a fixed order.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use isotrace_tensor::{View, bf16, f16};
 
 use crate::isa::{Isa, Job, Level};
 use crate::judge::FirstLook;
-use crate::kernel::{Number, OnNumbers, Pass, Real};
-use crate::strided::{PANEL, Plan};
+use crate::kernel::{Number, OnNumbers, Order, Pass, Real};
+use crate::strided::{Plan, panel_of};
 use crate::sums::Sums;
 
 /// Tiles a chunk: a MiB a side, some 100 microseconds.
@@ -69,7 +71,7 @@ macro_rules! chunk {
             #[inline(always)]
             fn run<I: Isa>(self, isa: I) -> Sums {
                 let mut pass = Pass::<$t, $lanes>::new(self.narrow);
-                pass.feed(isa, self.x, self.y, true, |i| self.from + i);
+                pass.feed(isa, self.x, self.y, Order::Grows, |i| self.from + i);
                 let mut sums = pass.finish();
                 if let Some(look) = self.look
                     && !look.passes(&sums)
@@ -86,12 +88,19 @@ macro_rules! chunk {
             #[inline(always)]
             fn run<I: Isa>(self, isa: I) -> Sums {
                 let mut pass = Pass::<$t, $lanes>::new(self.narrow);
-                let (mut x, mut y) = (vec![<$t>::default(); PANEL], vec![<$t>::default(); PANEL]);
-                for n in self.range {
-                    let panel = self.plan.panel(n);
-                    let len = self.plan.gather(0, self.x.data(), &panel, &mut x);
-                    self.plan.gather(1, self.y.data(), &panel, &mut y);
-                    pass.feed(isa, &x[..len], &y[..len], false, |k| self.plan.place(&panel, k));
+                let (mut x, mut y) = (vec![<$t>::default(); panel_of::<$t>()], vec![<$t>::default(); panel_of::<$t>()]);
+                let (a, b) = (self.x.data(), self.y.data());
+                let mut panels = self.plan.panels(self.number).peekable();
+                while let Some(panel) = panels.next() {
+                    if let Some(next) = panels.peek() {
+                        self.plan.ask(isa, 0, a, next);
+                    }
+                    let x = self.plan.gather(isa, 0, a, &panel, &mut x);
+                    let y = self.plan.gather(isa, 1, b, &panel, &mut y);
+                    if let Some(next) = panels.peek() {
+                        self.plan.ask(isa, 1, b, next);
+                    }
+                    pass.feed(isa, x, y, Order::Any, |k| self.plan.place(&panel, k));
                 }
                 pass.finish()
             }
@@ -129,23 +138,21 @@ pub(crate) trait Slices: Copy + Sync + 'static {
 
     /// As f64, exactly.
     fn wide(self) -> f64;
-    /// Some panels of two views.
+    /// A piece of two views.
     fn panels(level: Level, panels: Panels<'_, '_, Self>) -> Sums;
     /// One chunk.
     fn chunk(level: Level, chunk: Chunk<'_, Self>) -> Sums;
 }
 
-/// Some panels of two views.
+/// A piece of two views.
 pub(crate) struct Panels<'p, 't, T> {
     x: &'p View<'t, T>,
     y: &'p View<'t, T>,
     plan: &'p Plan,
-    range: std::ops::Range<usize>,
+    /// Which piece.
+    number: usize,
     narrow: bool,
 }
-
-/// Panels a piece.
-const GROUP: usize = 64;
 
 /// Over two views of one shape.
 pub(crate) fn views<T: Slices + Send>(level: Level, x: &View<'_, T>, y: &View<'_, T>) -> Sums {
@@ -154,10 +161,19 @@ pub(crate) fn views<T: Slices + Send>(level: Level, x: &View<'_, T>, y: &View<'_
         return slices(level, &x.data()[..len], &y.data()[..len], None);
     }
     let (plan, narrow) = (Plan::new(x, y), x.len() >= FEW);
-    tree(0, plan.len().div_ceil(GROUP), &|k| {
-        let range = k * GROUP..((k + 1) * GROUP).min(plan.len());
-        T::panels(level, Panels { x, y, plan: &plan, range, narrow })
-    })
+    let largest: Vec<AtomicU64> = (0..plan.len()).map(|_| AtomicU64::new(0)).collect();
+    let mut sums = tree(0, plan.len(), &|number| {
+        let sums = T::panels(level, Panels { x, y, plan: &plan, number, narrow });
+        largest[number].store(sums.max_abs.to_bits(), Ordering::Relaxed);
+        sums
+    });
+    if sums.max_abs > 0.0 && sums.max_abs.is_finite() {
+        let max = sums.max_abs;
+        let pieces = (0..plan.len()).filter(|&n| largest[n].load(Ordering::Relaxed) == max.to_bits());
+        let apart = |i: usize, j: usize| (x.data()[i].wide() - y.data()[j].wide()).abs();
+        sums.worst = plan.first(pieces, |i, j| apart(i, j) == max);
+    }
+    sums
 }
 
 /// Over two slices of one length.

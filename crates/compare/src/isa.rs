@@ -39,6 +39,43 @@ pub(crate) trait Isa: Copy {
     fn prefetch(self, line: *const i8) {
         let _ = line;
     }
+
+    /// The same for one that will be read a little later, and shall not push out what is read before.
+    #[inline(always)]
+    fn prefetch_far(self, line: *const i8) {
+        let _ = line;
+    }
+
+    /// The words of two vectors in turn.
+    #[inline(always)]
+    fn zip_u64(self, a: [u64; 8], b: [u64; 8]) -> [[u64; 8]; 2] {
+        zip(&a, &b)
+    }
+
+    /// The words of two vectors in turn.
+    #[inline(always)]
+    fn zip_u32(self, a: [u32; 16], b: [u32; 16]) -> [[u32; 16]; 2] {
+        zip(&a, &b)
+    }
+
+    /// The words of two vectors in turn.
+    #[inline(always)]
+    fn zip_u16(self, a: [u16; 32], b: [u16; 32]) -> [[u16; 32]; 2] {
+        zip(&a, &b)
+    }
+}
+
+/// The words of two vectors in turn: a0 b0 a1 b1 and so on.
+#[inline(always)]
+fn zip<W: Copy + Default, const L: usize>(a: &[W; L], b: &[W; L]) -> [[W; L]; 2] {
+    let mut out = [[W::default(); L]; 2];
+    for (half, out) in out.iter_mut().enumerate() {
+        for l in 0..L / 2 {
+            out[2 * l] = a[half * (L / 2) + l];
+            out[2 * l + 1] = b[half * (L / 2) + l];
+        }
+    }
+    out
 }
 
 /// The f32 of an f16's bits, without a branch.
@@ -76,6 +113,37 @@ fn prefetch(sse: pulp::core_arch::x86::Sse, line: *const i8) {
     sse._mm_prefetch::<T0>(line);
 }
 
+/// Into the second level alone.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch_far(sse: pulp::core_arch::x86::Sse, line: *const i8) {
+    /// Into every level but the first.
+    const T1: i32 = 2;
+    sse._mm_prefetch::<T1>(line);
+}
+
+/// Two vectors of 64 bytes in turn, with instructions for vectors of 32: those interleave the halves of each half.
+#[cfg(target_arch = "x86_64")]
+macro_rules! zip_avx2 {
+    ($name:ident, $word:ty, $lanes:literal, $low:ident, $high:ident) => {
+        #[inline(always)]
+        fn $name(self, a: [$word; $lanes], b: [$word; $lanes]) -> [[$word; $lanes]; 2] {
+            let (a, b): ([std::arch::x86_64::__m256i; 2], [std::arch::x86_64::__m256i; 2]) =
+                (pulp::cast(a), pulp::cast(b));
+            let mut out = [a, b];
+            for half in 0..2 {
+                let low = self.avx2.$low(a[half], b[half]);
+                let high = self.avx2.$high(a[half], b[half]);
+                out[half] = [
+                    self.avx2._mm256_permute2x128_si256::<0x20>(low, high),
+                    self.avx2._mm256_permute2x128_si256::<0x31>(low, high),
+                ];
+            }
+            pulp::cast(out)
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 impl Isa for pulp::x86::V3 {
     const COUNTS_ZEROS: bool = false;
@@ -84,6 +152,59 @@ impl Isa for pulp::x86::V3 {
     fn prefetch(self, line: *const i8) {
         prefetch(self.sse, line);
     }
+
+    #[inline(always)]
+    fn prefetch_far(self, line: *const i8) {
+        prefetch_far(self.sse, line);
+    }
+
+    zip_avx2!(zip_u64, u64, 8, _mm256_unpacklo_epi64, _mm256_unpackhi_epi64);
+    zip_avx2!(zip_u32, u32, 16, _mm256_unpacklo_epi32, _mm256_unpackhi_epi32);
+    zip_avx2!(zip_u16, u16, 32, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16);
+}
+
+/// Which words of two vectors of `L` follow each other in half `half` of both in turn.
+#[cfg(target_arch = "x86_64")]
+const fn in_turn<const L: usize>(half: usize) -> [usize; L] {
+    let mut index = [0; L];
+    let mut l = 0;
+    while l < L {
+        index[l] = half * (L / 2) + l / 2 + l % 2 * L;
+        l += 1;
+    }
+    index
+}
+
+/// Two vectors in turn, with the instruction that takes any words of two vectors.
+#[cfg(target_arch = "x86_64")]
+macro_rules! zip_avx512 {
+    ($name:ident, $word:ty, $lanes:literal, $set:ident . $permute:ident) => {
+        #[inline(always)]
+        fn $name(self, a: [$word; $lanes], b: [$word; $lanes]) -> [[$word; $lanes]; 2] {
+            const LOW: [$word; $lanes] = narrowed!($word, $lanes, in_turn::<$lanes>(0));
+            const HIGH: [$word; $lanes] = narrowed!($word, $lanes, in_turn::<$lanes>(1));
+            let (a, b) = (pulp::cast(a), pulp::cast(b));
+            [
+                pulp::cast(self.$set.$permute(a, pulp::cast(LOW), b)),
+                pulp::cast(self.$set.$permute(a, pulp::cast(HIGH), b)),
+            ]
+        }
+    };
+}
+
+/// The same numbers in a narrower type.
+#[cfg(target_arch = "x86_64")]
+macro_rules! narrowed {
+    ($word:ty, $lanes:literal, $index:expr) => {{
+        let index = $index;
+        let mut out: [$word; $lanes] = [0; $lanes];
+        let mut l = 0;
+        while l < $lanes {
+            out[l] = index[l] as $word;
+            l += 1;
+        }
+        out
+    }};
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -112,6 +233,15 @@ impl Isa for pulp::x86::V4 {
     fn prefetch(self, line: *const i8) {
         prefetch(self.sse, line);
     }
+
+    #[inline(always)]
+    fn prefetch_far(self, line: *const i8) {
+        prefetch_far(self.sse, line);
+    }
+
+    zip_avx512!(zip_u64, u64, 8, avx512f._mm512_permutex2var_epi64);
+    zip_avx512!(zip_u32, u32, 16, avx512f._mm512_permutex2var_epi32);
+    zip_avx512!(zip_u16, u16, 32, avx512bw._mm512_permutex2var_epi16);
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -27,6 +27,7 @@ mod stats;
 mod strided;
 mod summary;
 mod sums;
+mod transpose;
 
 use isotrace_tensor::{DType, Tensor, View, bf16, f16};
 

@@ -1,124 +1,323 @@
 //! Views whose elements do not lie side by side in the same order: permuted, broadcast, cut out.
 //!
 //! Whatever order the elements are taken in, one side may have to jump. So they are taken in panels: along the axis in
-//! which A's elements lie closest and the axis in which B's do, up to [`EDGE`] of each, copied into two buffers that
-//! stay in the cache. Of every cache line that is fetched from either side, a whole panel's width is used. Nothing
-//! larger than a panel is copied. Panels go through the same loops as slices; maxima, counts and places are exactly
-//! those of a contiguous copy, and sums differ from its by rounding alone, since they run in another order.
+//! which A's elements lie closest and the axis in which B's do, some [`RUN`] bytes of each. Of every cache line that is
+//! fetched from either side, a whole panel's width is used. A panel is copied into a buffer that stays in the cache,
+//! transposed by vectors where it has to be (`transpose`), and goes through the same loops as slices do. Nothing larger
+//! than a panel is copied, and nothing at all where both sides lie in one order anyway.
+//!
+//! What takes time is memory, not copying: rows of a panel are pages apart, which no processor foresees. Therefore
+//!
+//! - axes are put into the order of memory and, where both sides allow it, merged, which makes rows as long as they get;
+//! - panels are taken in boxes that are a few panels wide along what is close in A, and along what is close in B, so
+//!   that pages are met again while the processor still knows where they are;
+//! - the next panel is asked for while this one is worked on.
+//!
+//! Maxima, counts and places are exactly those of a contiguous copy, and sums differ from its by rounding alone, since
+//! they run in another order: one that shapes and strides decide.
 
 use bytemuck::Pod;
 use isotrace_tensor::View;
 
+use crate::isa::Isa;
+use crate::transpose::{Square, transpose};
+
+/// Bytes along each of a panel's two axes, where both are as long: some cache lines in a row.
+const RUN: usize = 256;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Elements along each of a panel's two axes.
-const EDGE: usize = 64;
+const fn edge_of<T>() -> usize {
+    RUN / size_of::<T>()
+}
+
+/// Elements a panel has at most.
+pub(crate) const fn panel_of<T>() -> usize {
+    edge_of::<T>() * edge_of::<T>()
+}
+
+/// Elements a piece has at least, if there are as many.
+const PIECE: usize = 1 << 18;
+
+/// Elements along either side's closest axes that a box takes: pages of so many rows on both sides are what a processor
+/// remembers.
+const NEAR: usize = 512;
+
+/// An axis that has been put together from axes of the views: of each the size and the stride in C order, last first.
+type Parts = Vec<(usize, usize)>;
+
+/// One axis of both views.
+#[derive(Clone)]
+struct Axis {
+    size: usize,
+    strides: [usize; 2],
+    parts: Parts,
+    /// How many elements of it a panel takes.
+    extent: usize,
+    /// Panels along it.
+    panels: usize,
+    /// Panels of a box along it.
+    near: usize,
+}
 
 /// How two views of one shape are cut into panels.
 pub(crate) struct Plan {
-    shape: Vec<usize>,
-    strides: [Vec<usize>; 2],
-    /// Strides of the shape in C order.
-    dense: Vec<usize>,
-    /// The axis in which B's elements lie closest, then the one in which A's do.
-    axes: [usize; 2],
-    /// Elements of a panel along them.
-    extent: [usize; 2],
-    /// Panels along each axis.
-    counts: Vec<usize>,
+    axes: Vec<Axis>,
+    /// The axis along the rows of a panel and the one along its columns; one of them may be missing.
+    across: [Option<usize>; 2],
+    boxes: usize,
+    /// Boxes a piece.
+    group: usize,
 }
 
-/// A panel: where it starts in A, in B and in C order, and its size.
-#[derive(Clone, Copy)]
+/// A panel: the index of its first element, where that is in A and in B, and its size.
 pub(crate) struct Panel {
+    index: Vec<usize>,
     start: [usize; 2],
-    place: usize,
     size: [usize; 2],
+}
+
+/// Axes in the order of memory of A, those that both sides run through in one go made one.
+fn axes<T: Copy + Send + Sync>(a: &View<'_, T>, b: &View<'_, T>) -> Vec<Axis> {
+    let shape = a.shape();
+    let dense = isotrace_tensor::strides(shape);
+    let mut order: Vec<usize> = (0..shape.len()).filter(|&k| shape[k] > 1).collect();
+    order.sort_by_key(|&k| std::cmp::Reverse(a.strides()[k]));
+    let mut axes: Vec<Axis> = Vec::new();
+    for k in order {
+        let (size, strides) = (shape[k], [a.strides()[k], b.strides()[k]]);
+        match axes.last_mut() {
+            Some(last) if (0..2).all(|side| last.strides[side] == strides[side] * size) => {
+                last.size *= size;
+                last.strides = strides;
+                last.parts.insert(0, (size, dense[k]));
+            }
+            _ => axes.push(Axis {
+                size,
+                strides,
+                parts: vec![(size, dense[k])],
+                extent: 1,
+                panels: size,
+                near: 1,
+            }),
+        }
+    }
+    axes
 }
 
 impl Plan {
     /// Both have one shape, of at least one element.
     pub fn new<T: Copy + Send + Sync>(a: &View<'_, T>, b: &View<'_, T>) -> Self {
-        let shape = if a.shape().is_empty() { vec![1] } else { a.shape().to_vec() };
-        let of = |view: &View<'_, T>| {
-            if view.strides().is_empty() { vec![1] } else { view.strides().to_vec() }
-        };
-        let strides = [of(a), of(b)];
-        let closest = |strides: &[usize]| {
-            let moving = (0..shape.len()).filter(|&k| shape[k] > 1 && strides[k] > 0);
-            moving.min_by_key(|&k| (strides[k], usize::MAX - k)).unwrap_or(shape.len() - 1)
-        };
-        let (i, mut j) = (closest(&strides[0]), closest(&strides[1]));
-        if i == j {
-            // Both lie closest along one axis: a panel is several rows along the next.
-            j = (0..shape.len()).rev().find(|&k| k != i && shape[k] > 1).unwrap_or(i);
+        let (edge, all) = (edge_of::<T>(), panel_of::<T>());
+        let mut axes = axes(a, b);
+        // Axes in the order in which a side's elements lie, the closest first; those that it repeats say nothing.
+        let by_side = [0, 1].map(|side| {
+            let mut order: Vec<usize> = (0..axes.len()).filter(|&k| axes[k].strides[side] > 0).collect();
+            order.sort_by_key(|&k| axes[k].strides[side]);
+            order
+        });
+        let columns = by_side[0].first().or(by_side[1].first()).copied();
+        let other = |k: &usize| Some(*k) != columns;
+        let rows = by_side[1].iter().copied().find(other).or_else(|| by_side[0].iter().copied().find(other));
+        let both = columns.is_some() && by_side[0].first() == by_side[1].first();
+        // Where both sides run along one axis, rows are as long as they get; else panels are square if they can.
+        if let Some(k) = columns {
+            axes[k].extent = axes[k].size.min(if both { all } else { edge });
         }
-        let extent =
-            if i == j { [1, shape[i].min(EDGE * EDGE)] } else { [shape[j].min(EDGE), shape[i].min(EDGE)] };
-        let counts = (0..shape.len())
-            .map(|k| match k {
-                k if k == i => shape[k].div_ceil(extent[1]),
-                k if k == j => shape[k].div_ceil(extent[0]),
-                k => shape[k],
-            })
-            .collect();
-        let dense = isotrace_tensor::strides(&shape);
-        Self { shape, strides, dense, axes: [j, i], extent, counts }
+        if let Some(j) = rows {
+            let room = all / columns.map_or(1, |k| axes[k].extent);
+            axes[j].extent = axes[j].size.min(room);
+            if let Some(k) = columns
+                && !both
+            {
+                // A short second axis leaves more of the panel to the first.
+                let most = if axes[j].extent < edge { all / axes[j].extent } else { edge };
+                axes[k].extent = axes[k].size.min(most);
+                axes[j].extent = axes[j].size.min(all / axes[k].extent);
+            }
+        }
+        for axis in &mut axes {
+            axis.panels = axis.size.div_ceil(axis.extent);
+        }
+        for order in &by_side {
+            let mut room = NEAR / edge;
+            for &k in order {
+                let axis = &mut axes[k];
+                axis.near = axis.near.max(room.min(axis.panels));
+                room = room.div_euclid(axis.panels.min(room)).max(1);
+            }
+        }
+        let boxes = axes.iter().map(|axis| axis.panels.div_ceil(axis.near)).product();
+        let elements: usize = axes.iter().map(|axis| axis.near * axis.extent).product();
+        Self { axes, across: [rows, columns], boxes, group: (PIECE / elements).max(1) }
     }
 
-    /// The number of panels.
+    /// The number of pieces, which are as many elements as are worth a beginning and an end of their own.
     pub fn len(&self) -> usize {
-        self.counts.iter().product()
+        self.boxes.div_ceil(self.group)
     }
 
-    /// Panel `n`.
-    pub fn panel(&self, mut n: usize) -> Panel {
-        let mut panel = Panel { start: [0; 2], place: 0, size: self.extent };
-        for k in (0..self.shape.len()).rev() {
-            let at = n % self.counts[k];
-            n /= self.counts[k];
-            // The second axis goes first: it is the only one where both are the same.
-            let along = if k == self.axes[1] { Some(1) } else { (k == self.axes[0]).then_some(0) };
-            let step = along.map_or(1, |d| self.extent[d]);
-            let from = at * step;
-            if let Some(d) = along {
-                panel.size[d] = step.min(self.shape[k] - from);
-            }
-            panel.place += from * self.dense[k];
-            panel.start[0] += from * self.strides[0][k];
-            panel.start[1] += from * self.strides[1][k];
+    /// The panels of piece `n`.
+    pub fn panels(&self, n: usize) -> impl Iterator<Item = Panel> + '_ {
+        let boxes = n * self.group..((n + 1) * self.group).min(self.boxes);
+        boxes.flat_map(|n| self.boxed(n))
+    }
+
+    /// The panels of box `n`.
+    fn boxed(&self, mut n: usize) -> impl Iterator<Item = Panel> + '_ {
+        let mut ranges = vec![0..0; self.axes.len()];
+        for (range, axis) in ranges.iter_mut().zip(&self.axes).rev() {
+            let count = axis.panels.div_ceil(axis.near);
+            let from = n % count * axis.near;
+            n /= count;
+            *range = from..(from + axis.near).min(axis.panels);
         }
-        panel
+        let count: usize = ranges.iter().map(ExactSizeIterator::len).product();
+        (0..count).map(move |mut n| {
+            let mut panel = Panel { index: vec![0; self.axes.len()], start: [0; 2], size: [1; 2] };
+            for (k, (range, axis)) in ranges.iter().zip(&self.axes).enumerate().rev() {
+                let from = (range.start + n % range.len()) * axis.extent;
+                n /= range.len();
+                panel.index[k] = from;
+                for side in 0..2 {
+                    panel.start[side] += from * axis.strides[side];
+                    if self.across[side] == Some(k) {
+                        panel.size[side] = axis.extent.min(axis.size - from);
+                    }
+                }
+            }
+            panel
+        })
     }
 
-    /// Copies a panel of one side (0 or 1) into `out`, and says how many elements that are.
-    pub fn gather<T: Pod>(&self, side: usize, data: &[T], panel: &Panel, out: &mut [T]) -> usize {
+    /// How far apart rows and columns of a panel are on one side (0 or 1).
+    fn strides(&self, side: usize) -> [usize; 2] {
+        self.across.map(|axis| axis.map_or(0, |k| self.axes[k].strides[side]))
+    }
+
+    /// A panel's elements on one side, row by row: as they lie, or copied into `out`.
+    #[inline(always)]
+    pub fn gather<'o, I: Isa, T: Pod + Square>(
+        &self,
+        isa: I,
+        side: usize,
+        data: &'o [T],
+        panel: &Panel,
+        out: &'o mut [T],
+    ) -> &'o [T] {
         let [rows, columns] = panel.size;
-        let strides = &self.strides[side];
-        let (row, column) = (strides[self.axes[0]], strides[self.axes[1]]);
+        let [row, column] = self.strides(side);
         let data = &data[panel.start[side]..];
-        if column == 1 {
-            for (r, out) in out.chunks_exact_mut(columns).take(rows).enumerate() {
-                out.copy_from_slice(&data[r * row..r * row + columns]);
+        if columns == 1 || column == 1 {
+            if rows == 1 || row == columns {
+                return &data[..rows * columns];
             }
+            if column == 1 {
+                for (r, out) in out.chunks_exact_mut(columns).take(rows).enumerate() {
+                    T::copy(&data[r * row..][..columns], out);
+                }
+                return &out[..rows * columns];
+            }
+        }
+        if row == 1 && column >= rows {
+            transpose(isa, data, column, out, panel.size);
         } else {
-            // Read in the order of this side, written across.
-            for c in 0..columns {
-                let source = &data[c * column..];
-                for r in 0..rows {
-                    out[r * columns + c] = source[r * row];
+            for (r, out) in out.chunks_exact_mut(columns).take(rows).enumerate() {
+                let from = &data[r * row..][..=(columns - 1) * column];
+                for (c, out) in out.iter_mut().enumerate() {
+                    *out = from[c * column];
                 }
             }
         }
-        rows * columns
+        &out[..rows * columns]
+    }
+
+    /// Asks for a panel's elements on one side, as far as they lie in runs.
+    #[inline(always)]
+    pub fn ask<I: Isa, T>(&self, isa: I, side: usize, data: &[T], panel: &Panel) {
+        let [rows, columns] = panel.size;
+        let [row, column] = self.strides(side);
+        let (runs, step, len) = if column == 1 { (rows, row, columns) } else { (columns, column, rows) };
+        if len * size_of::<T>() < LINE || column != 1 && row != 1 {
+            return;
+        }
+        let start = data.as_ptr().wrapping_add(panel.start[side]);
+        for run in 0..runs {
+            let first = start.wrapping_add(run * step).cast::<i8>();
+            let within = first.addr() % LINE;
+            for at in (0..within + len * size_of::<T>()).step_by(LINE) {
+                isa.prefetch_far(first.wrapping_sub(within).wrapping_add(at));
+            }
+        }
     }
 
     /// Which element in C order element `k` of a panel is.
     pub fn place(&self, panel: &Panel, k: usize) -> usize {
         let columns = panel.size[1];
-        let (row, column) = (k / columns, k % columns);
-        let rows = if self.axes[0] == self.axes[1] { 0 } else { row * self.dense[self.axes[0]] };
-        panel.place + rows + column * self.dense[self.axes[1]]
+        let within = [k / columns, k % columns];
+        let mut place = 0;
+        for (k, (axis, &from)) in self.axes.iter().zip(&panel.index).enumerate() {
+            let along = (0..2).find(|&side| self.across[side] == Some(k));
+            let mut at = from + along.map_or(0, |side| within[side]);
+            for &(size, stride) in &axis.parts {
+                place += at % size * stride;
+                at /= size;
+            }
+        }
+        place
+    }
+
+    /// A place that no element of a panel is before.
+    fn least(&self, panel: &Panel) -> usize {
+        let mut least = 0;
+        for (k, (axis, &from)) in self.axes.iter().zip(&panel.index).enumerate() {
+            let along = (0..2).find(|&side| self.across[side] == Some(k));
+            let mut ends = [from, from + along.map_or(1, |side| panel.size[side]) - 1];
+            let mut place = 0;
+            for &(size, stride) in &axis.parts {
+                if ends[0] != ends[1] {
+                    // What this part moves on from, those before it start anew.
+                    place = 0;
+                }
+                let digit = ends[0] % size;
+                ends = ends.map(|end| end / size);
+                if ends[0] == ends[1] {
+                    place += digit * stride;
+                }
+            }
+            least += place;
+        }
+        least
+    }
+
+    /// The first place in C order, of elements in some pieces, for whose two sides `is` holds.
+    pub fn first(
+        &self,
+        pieces: impl Iterator<Item = usize>,
+        is: impl Fn(usize, usize) -> bool,
+    ) -> Option<usize> {
+        let mut panels: Vec<(usize, Panel)> =
+            pieces.flat_map(|n| self.panels(n)).map(|panel| (self.least(&panel), panel)).collect();
+        panels.sort_by_key(|&(least, _)| least);
+        let mut first = None;
+        for (least, panel) in &panels {
+            if first.is_some_and(|first| first < *least) {
+                break;
+            }
+            let [rows, columns] = panel.size;
+            for k in 0..rows * columns {
+                let at = [0, 1].map(|side| {
+                    let [row, column] = self.strides(side);
+                    panel.start[side] + k / columns * row + k % columns * column
+                });
+                if is(at[0], at[1]) {
+                    let place = self.place(panel, k);
+                    first = Some(first.map_or(place, |first: usize| first.min(place)));
+                }
+            }
+        }
+        first
     }
 }
-
-/// Elements a panel has at most.
-pub(crate) const PANEL: usize = EDGE * EDGE;

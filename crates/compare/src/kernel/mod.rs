@@ -63,6 +63,16 @@ pub(crate) struct Pass<T: Real<L>, const L: usize> {
     tiles: usize,
 }
 
+/// In which order places of the tensor come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Order {
+    /// Every place is beyond those before.
+    Grows,
+    /// In any. The place of the largest finite difference is left open: among equal ones the first would have to be
+    /// looked for in every tile that has one.
+    Any,
+}
+
 /// Which place of the tensor a place of the slices is.
 pub(crate) trait Place: Fn(usize) -> usize {}
 
@@ -85,25 +95,25 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
         }
     }
 
-    /// Takes in two slices of one length. `place` grows with its argument if `ordered`.
+    /// Takes in two slices of one length. `place` gives the tensor's place for one of theirs.
     #[inline(always)]
-    pub fn feed<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], ordered: bool, place: impl Place) {
+    pub fn feed<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], order: Order, place: impl Place) {
         let whole = x.len() / Self::TILE * Self::TILE;
         for at in (0..whole).step_by(Self::TILE) {
             let end = at + Self::TILE;
-            self.tile(isa, &x[at..end], &y[at..end], ordered, |i| place(at + i));
+            self.tile(isa, &x[at..end], &y[at..end], order, |i| place(at + i));
         }
         if whole < x.len() {
             // Zeros on both sides leave no trace.
             let (mut a, mut b) = ([T::zeroed(); LONGEST], [T::zeroed(); LONGEST]);
             a[..x.len() - whole].copy_from_slice(&x[whole..]);
             b[..x.len() - whole].copy_from_slice(&y[whole..]);
-            self.tile(isa, &a[..Self::TILE], &b[..Self::TILE], ordered, |i| place(whole + i));
+            self.tile(isa, &a[..Self::TILE], &b[..Self::TILE], order, |i| place(whole + i));
         }
     }
 
     #[inline(always)]
-    fn tile<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], ordered: bool, place: impl Place) {
+    fn tile<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], order: Order, place: impl Place) {
         self.tiles += 1;
         if self.tiles == RUN {
             self.empty();
@@ -116,9 +126,9 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
         );
         self.sums.bits_differ |= !bits.differ().0;
         if bits.exceed(T::INFINITY) {
-            self.with_specials(isa, x, y, ordered, place);
+            self.with_specials(isa, x, y, order, place);
         } else {
-            self.numbers(isa, x, y, &bits, ordered, place);
+            self.numbers(isa, x, y, &bits, order, place);
         }
     }
 
@@ -130,7 +140,7 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
         x: &[T],
         y: &[T],
         bits: &Bits<T::Word, L>,
-        ordered: bool,
+        order: Order,
         place: impl Place,
     ) {
         for (largest, tile) in self.largest.iter_mut().zip(&bits.largest) {
@@ -200,7 +210,7 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
         }
         if found.larger {
             let max = T::with_numbers(isa, x, y, Largest);
-            self.take_largest(max, x, y, ordered, place);
+            self.take_largest(max, x, y, order, place);
         }
     }
 
@@ -226,25 +236,20 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
 
     /// Finds the place of the largest difference of a tile, if it is a new one.
     #[inline(always)]
-    fn take_largest(&mut self, max: f64, x: &[T], y: &[T], ordered: bool, place: impl Place) {
-        if max < self.sums.max_abs || max == 0.0 || ordered && max == self.sums.max_abs {
+    fn take_largest(&mut self, max: f64, x: &[T], y: &[T], order: Order, place: impl Place) {
+        if max <= self.sums.max_abs {
             return;
         }
-        let mut at = usize::MAX;
-        for (i, (x, y)) in x.iter().zip(y).enumerate() {
-            if (x.wide() - y.wide()).abs() == max {
-                at = at.min(place(i));
-                if ordered {
-                    break;
-                }
-            }
-        }
-        self.sums.difference(max, at);
+        self.sums.max_abs = max;
+        self.sums.worst = match order {
+            Order::Grows => x.iter().zip(y).position(|(x, y)| (x.wide() - y.wide()).abs() == max).map(place),
+            Order::Any => None,
+        };
     }
 
     /// A tile with NaN or infinities.
     #[inline(never)]
-    fn with_specials<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], ordered: bool, place: impl Place) {
+    fn with_specials<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], order: Order, place: impl Place) {
         let (mut a, mut b) = ([T::zeroed(); LONGEST], [T::zeroed(); LONGEST]);
         let (a, b) = (&mut a[..x.len()], &mut b[..x.len()]);
         for (i, (&x, &y)) in x.iter().zip(y).enumerate() {
@@ -256,7 +261,7 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
             }
         }
         let bits = Bits::of(T::words(a), T::words(b), |_| ());
-        self.numbers(isa, a, b, &bits, ordered, place);
+        self.numbers(isa, a, b, &bits, order, place);
     }
 
     /// Takes the sums of the lanes over. Long sums of like numbers lose bits; sums of a few such sums do not.

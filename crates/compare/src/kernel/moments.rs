@@ -30,6 +30,16 @@ pub(crate) struct Seen {
     pub rel: f64,
 }
 
+impl Seen {
+    /// What an absolute difference in f32 must exceed to be looked at. Where differences are rounded, one that rounds to the largest so far may
+    /// exceed it; and the largest itself may round up to one that exceeds it.
+    #[inline(always)]
+    fn narrow_limit(self, exact: bool) -> f32 {
+        let max = self.abs as f32;
+        if exact && f64::from(max) <= self.abs { max } else { max.next_down().max(0.0) }
+    }
+}
+
 /// What a tile has to be looked at again for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extremes {
@@ -158,7 +168,8 @@ impl Moments {
         ahead: impl Fn(usize),
     ) -> Extremes {
         let mut tile = Tile::new();
-        let (mut larger, mut over) = ([seen.abs; LANES], [0.0; LANES]);
+        let max = seen.abs;
+        let (mut larger, mut over) = ([max; LANES], [0.0; LANES]);
         let slope = -below(seen.rel);
         let length = x.len() / PARTS;
         for (part, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
@@ -177,7 +188,7 @@ impl Moments {
             }
         }
         self.join(&tile.finish::<K>());
-        extremes(&larger, seen.abs, &over)
+        extremes(&larger, max, &over)
     }
 
     /// The same for f32, with the maxima in f32 where differences are exact in it: within a factor of two (Sterbenz).
@@ -187,7 +198,7 @@ impl Moments {
             return self.add_wide::<f32, K>(x, y, seen, ahead);
         }
         let mut tile = Tile::new();
-        let (max, slope) = (narrow_max(seen.abs, true), -narrow_below(seen.rel));
+        let (max, slope) = (seen.narrow_limit(true), -narrow_below(seen.rel));
         let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
         let length = x.len() / PARTS;
         for (part, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
@@ -241,7 +252,7 @@ impl Moments {
         exact: bool,
         ahead: impl Fn(usize),
     ) -> Extremes {
-        let max = narrow_max(seen.abs, exact);
+        let max = seen.narrow_limit(exact);
         let slope = -narrow_below(seen.rel);
         let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
         let zero = [0f32; NARROW];
@@ -336,12 +347,6 @@ impl Moments {
             ((a + b) + (c + d)) + ((e + f) + (g + h))
         })
     }
-}
-
-/// What a difference in f32 must exceed to be looked at. Where differences are rounded, one that rounds to the
-/// largest so far may exceed it.
-fn narrow_max(max: f64, exact: bool) -> f32 {
-    if exact { max as f32 } else { (max as f32).next_down().max(0.0) }
 }
 
 /// An f32 below `x` by a little more than the rounding of differences and products in f32.
