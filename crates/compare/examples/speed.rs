@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release -p isotrace-compare --example speed [MiB a side] [what]
 //!
-//! `what` is a type (`f32`, `f64`, `f16`, `bf16`), `small` for a thousand tensors of 64 KiB, or `views` for permuted
+//! `what` is a type (`f32`, `f64`, `f16`, `bf16`, `i32`), `small` for a thousand tensors of 64 KiB, or `views` for permuted
 //! ones; all of it where nothing is said. Every line begins with its name and has a number that carries over from one
 //! machine to another. Runs alternate between what is compared, so that load of the machine falls on both alike, and
 //! ratios are medians over the rounds.
@@ -165,6 +165,9 @@ fn main() {
     }
     if wanted("bf16") {
         case(bytes, 1e-2, bf16::from_f64);
+    }
+    if wanted("i32") {
+        case(bytes, 1e-3, |x| (1000.0 * x) as i32);
     }
     if wanted("small") {
         small();

@@ -1,4 +1,4 @@
-//! Places taken one by one: for pairs of types that no network spends its time on.
+//! Places taken one by one: for pairs of types that no network spends its time on, and for what is rare in others.
 
 use crate::accumulate::tree;
 use crate::sums::Sums;
@@ -47,7 +47,8 @@ impl Element {
 }
 
 impl Sums {
-    fn add(&mut self, i: usize, e: &Element, scale: f64) {
+    /// Takes in place `i`.
+    pub fn add(&mut self, i: usize, e: &Element, scale: f64) {
         let Element { x, y, d, rel, ulp } = *e;
         if !(x.is_finite() && y.is_finite()) {
             return self.special(x, y, ulp, i);

@@ -358,6 +358,19 @@ impl Judge {
         outside || !inside && !self.look.steps.close(x, y, x == y)
     }
 
+    /// Whole tensors of any types, of which `sums` are known: mostly they say enough where both hold integers.
+    pub fn counted(&self, sums: &Sums, x: &Tensor, y: &Tensor) -> u64 {
+        let Steps { integers, rtol, atol, .. } = self.look.steps;
+        let whole = integers && x.dtype() != DType::String;
+        if whole && sums.different == 0 && rtol >= 0.0 && atol >= 0.0 {
+            return 0;
+        }
+        if whole && self.tolerance.rule == Rule::Torch && rtol == 0.0 && atol == 0.0 {
+            return sums.different;
+        }
+        self.elements(x, y)
+    }
+
     /// Whole tensors of any types, element by element.
     pub fn elements(&self, x: &Tensor, y: &Tensor) -> u64 {
         if let (Ok(x), Ok(y)) = (x.as_strings(), y.as_strings()) {

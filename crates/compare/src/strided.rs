@@ -35,7 +35,7 @@ const fn edge_of<T>() -> usize {
 
 /// Elements a panel has at most.
 pub(crate) const fn panel_of<T>() -> usize {
-    edge_of::<T>() * edge_of::<T>()
+    64 * RUN / size_of::<T>()
 }
 
 /// Elements a piece has at least, if there are as many.

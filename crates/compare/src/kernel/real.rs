@@ -51,7 +51,7 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
     fn words(slice: &[Self]) -> &[Self::Word];
     /// Hands a tile to something that needs numbers.
     fn with_numbers<I: Isa>(isa: I, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64;
-    /// Adds a tile to the sums; see [`Moments::add`] and [`Moments::add_narrow`].
+    /// Adds a tile to the sums; see [`Moments::add_wide`] and [`Moments::add_narrow`].
     fn add<I: Isa, K: Kind>(
         isa: I,
         to: &mut Moments,
