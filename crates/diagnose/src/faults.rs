@@ -36,7 +36,7 @@ pub struct Fault {
     /// Whether one side computes too narrowly: B (true), A (false), or neither.
     pub narrow: Option<bool>,
     /// Where nothing undoes the difference: the causes that came nearest, what was changed, and what each leaves.
-    pub nearest: Vec<(&'static str, String, f64)>,
+    pub nearest: Nearest,
 }
 
 /// Every fault, in the order in which B meets them, with B's state once all are undone.
@@ -79,45 +79,69 @@ fn explain<'s, 'g>(
     hypothesis: &Hypothesis,
     changes: &mut Changes,
 ) -> Fault {
-    // A constant shows in what is computed from it.
-    let (point, candidate, relation) = match hypothesis.site {
-        Some((b, a)) => (b, a, Relation::Reshaped),
-        None => (hypothesis.point, hypothesis.candidate, hypothesis.relation.clone()),
-    };
     let snapshot = state.clone();
+    let own = (hypothesis.point, hypothesis.candidate, hypothesis.relation.clone());
+    // A constant that nodes compute may be wrong for their sake; otherwise it shows in what is computed from it.
+    let computed = judge.b.producer(own.0).is_some() && judge.a.producer(own.1).is_some();
+    let within = hypothesis.site.is_some() && computed;
+    let reader = hypothesis.site.map(|(b, a)| (b, a, Relation::Reshaped));
+    if within {
+        let site = Site::new(judge, &snapshot, own.0, own.1, own.2.clone());
+        if let Ok((fault, undone)) = prove(state, &site, hypothesis, changes) {
+            *changes = undone;
+            return fault;
+        }
+    }
+    let (point, candidate, relation) = reader.unwrap_or(own);
     let site = Site::new(judge, &snapshot, point, candidate, relation);
-    let nodes: Vec<NodeId> = site.wide_b.nodes.clone();
+    match prove(state, &site, hypothesis, changes) {
+        Ok((fault, undone)) if hypothesis.site.is_none() => {
+            *changes = undone;
+            fault
+        }
+        found => {
+            changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
+            found.map_or_else(
+                |nearest| Fault { nearest, ..unexplained(&site, hypothesis, site.before()) },
+                |(fault, _)| fault,
+            )
+        }
+    }
+}
+
+/// What each cause that undoes no more than a part of a difference would change, and what it leaves.
+type Nearest = Vec<(&'static str, String, f64)>;
+
+/// The cheapest change to B after which the site's point holds A's value: as a fault, and with the `changes` made
+/// before it. Otherwise what came nearest.
+fn prove<'s, 'g>(
+    state: &mut State<'s, 'g>,
+    site: &Site<'_, 's, 'g>,
+    hypothesis: &Hypothesis,
+    changes: &Changes,
+) -> Result<(Fault, Changes), Nearest> {
     let before = site.before();
-    let mut nearest: Vec<(&'static str, String, f64)> = Vec::new();
-    for proposal in proposals(&site) {
+    let mut nearest = Nearest::new();
+    for proposal in proposals(site) {
         if proposal.patches.iter().any(|(n, _)| changes.patches.contains_key(n)) {
             continue;
         }
         let first = proposal.patches.iter().map(|(n, _)| *n).min().expect("a proposal changes a node");
         let mut tried = changes.clone();
         tried.patches.extend(proposal.patches.iter().cloned());
-        let run: Vec<NodeId> = nodes.iter().copied().filter(|&n| n >= first).collect();
-        let (holds, value) = attempt(judge, state, &run, &tried, point, candidate);
-        if holds {
-            let after = site.difference(value.as_ref());
-            if hypothesis.site.is_some() {
-                changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
-            } else {
-                *changes = tried;
-            }
-            return proven(&site, hypothesis, proposal, before, after);
-        }
+        let run: Vec<NodeId> = site.nodes_b().iter().copied().filter(|&n| n >= first).collect();
+        let (holds, value) = attempt(site.judge, state, &run, &tried, site.point, site.candidate);
         let left = site.difference(value.as_ref());
+        if holds {
+            return Ok((proven(site, hypothesis, proposal, before, left), tried));
+        }
         if left < before {
             nearest.push((proposal.class, proposal.change, left));
         }
     }
-    changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
-    let mut fault = unexplained(&site, hypothesis, before);
     nearest.sort_by(|x, y| x.2.total_cmp(&y.2));
     nearest.truncate(MOST_NEAREST);
-    fault.nearest = nearest;
-    fault
+    Err(nearest)
 }
 
 fn proven(

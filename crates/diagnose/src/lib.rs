@@ -5,6 +5,7 @@ mod causes;
 mod context;
 mod declared;
 mod faults;
+mod latent;
 mod outputs;
 mod pool;
 mod recorded;
@@ -144,6 +145,9 @@ pub fn diff(
     }
     let mut report =
         assemble::report(&judge, &state, &a, &b, found, &outputs, &culprit_values, &compared, options.detail);
+    if matches!(report.verdict, Verdict::Equivalent | Verdict::Identical) {
+        report.warnings.extend(latent::differences(&judge, &state, &bound, &outputs));
+    }
     if unpaired > 0 {
         report.warnings.push(Warning {
             class: "degenerate".into(),

@@ -168,7 +168,7 @@ pub fn is_turned(side: &Side<'_>, v: ValueId) -> bool {
 const ROTATION: f64 = 2e-3;
 
 /// Whether the rows are cosines or sines of angles that grow evenly from row to row, each column at its own pace: then
-/// t[p + 1] + t[p - 1] = 2 cos(w) t[p] in every column. Where rows do not follow each other (positions were chosen
+/// `t[p + 1] + t[p - 1] = 2 cos(w) t[p]` in every column. Where rows do not follow each other (positions were chosen
 /// from a table), the first is of position 0 and both halves of a row are the same.
 fn is_table_of_angles(tensor: &Tensor) -> bool {
     let (Ok(values), [.., rows, width]) = (tensor.to_f64(), tensor.shape()) else { return false };
@@ -406,6 +406,9 @@ pub fn of_operator(b: &str, a: &str) -> &'static str {
     }
 }
 
+/// Where `Slice` reads its steps.
+const SLICE_STEPS: usize = 4;
+
 /// The cause when what a node reads at `slot`, a constant, is wrong. `tensor` is the constant where it is right.
 pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> &'static str {
     let node = side.graph().node(n);
@@ -416,13 +419,17 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     if node.inputs.get(slot).copied().flatten().is_some_and(|v| is_rotary(side, v)) {
         return "rope";
     }
-    if matches!(op, "Slice" | "Split" | "Gather") && node.writes().any(|v| is_turned(side, v)) {
+    // Every other element for the one half or the other is another rotation; a border one further on is a slip.
+    if (matches!(op, "Split" | "Gather") || op == "Slice" && slot == SLICE_STEPS)
+        && node.writes().any(|v| is_turned(side, v))
+    {
         return "rope";
     }
     match op {
         _ if is_recurrent(op) && slot >= 3 => "bias",
         _ if is_recurrent(op) => "weight_value",
         _ if is_normalisation(op) => match (op, slot) {
+            ("BatchNormalization", 2) => "bias",
             ("BatchNormalization", _) => "normalisation",
             (_, 2..)
                 if op == "LayerNormalization"

@@ -289,6 +289,143 @@ fn rewrites_that_change_no_function_are_no_faults() {
     assert!(report.culprits.is_empty());
 }
 
+#[test]
+fn parts_joined_in_another_order_are_put_back_as_a_has_them() {
+    let joined = |order: [usize; 6]| {
+        let mut n = Net::default();
+        n.value("x");
+        for i in 0..6 {
+            n.constant(&format!("w{i}"), numbers(&[8, 8], 20 + i));
+            n.node("MatMul", &["x", &format!("w{i}")], &format!("part{i}"), &[]);
+        }
+        let parts: Vec<String> = order.iter().map(|i| format!("part{i}")).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        n.node("Concat", &parts, "joined", &[("axis", Attribute::Int(-1))]);
+        n.node("Softmax", &["joined"], "soft", &[("axis", Attribute::Int(-1))]);
+        n.node("Tanh", &["soft"], "y", &[]);
+        n
+    };
+    let report = compare(joined([0, 1, 2, 3, 4, 5]), joined([3, 1, 5, 0, 4, 2]));
+    let culprit = &report.culprits[0];
+    assert_eq!(
+        (culprit.cause.class.as_str(), &culprit.b.outputs[..]),
+        ("operand_order", &["joined".to_owned()][..])
+    );
+    assert!(culprit.cause.summary.contains("4 of 6 stand elsewhere"), "{}", culprit.cause.summary);
+}
+
+/// What nodes compute from weights alone (a table of relative positions through a norm) is no constant to blame.
+#[test]
+fn a_fault_among_what_is_computed_from_weights_is_named_there() {
+    let positions = |gain: &str| {
+        let mut n = block();
+        n.constant("table", numbers(&[6, 8], 31));
+        n.constant("other_gain", numbers(&[8], 32));
+        n.constant("other_shift", numbers(&[8], 33));
+        n.node("LayerNormalization", &["table", gain, "other_shift"], "positions", &[]);
+        insert(&mut n, "Add", "skip", &[], &["positions"]);
+        n
+    };
+    let report = compare(positions("other_gain"), positions("gain"));
+    let culprit = &report.culprits[0];
+    assert_eq!(culprit.b.outputs, ["positions"], "{}", culprit.cause.summary);
+    assert_eq!(culprit.cause.class, "normalisation");
+    assert!(culprit.cause.summary.contains("which is A's \"gain\""), "{}", culprit.cause.summary);
+}
+
+/// Operators that read their axes today had them as a setting before: the two are one thing.
+#[test]
+fn a_setting_of_one_version_is_held_against_an_input_of_another() {
+    let summed = |read: bool, axis: i64| {
+        let mut n = block();
+        insert(&mut n, "Mul", "skip", &[], &["mean"]);
+        if read {
+            n.constant("axes", Tensor::vector(vec![axis]));
+            n.node("ReduceMean", &["context", "axes"], "mean", &[]);
+        } else {
+            n.node("ReduceMean", &["context"], "mean", &[("axes", Attribute::Ints(vec![axis]))]);
+            n.at("mean").version = 13;
+        }
+        n
+    };
+    assert_eq!(compare(summed(true, -1), summed(false, -1)).verdict, Verdict::Identical);
+    for (read_by_a, read_by_b) in [(true, false), (false, true), (false, false)] {
+        let report = compare(summed(read_by_a, -1), summed(read_by_b, 1));
+        let culprit = &report.culprits[0];
+        assert_eq!((culprit.b.outputs[0].as_str(), culprit.cause.class.as_str()), ("mean", "axis"));
+    }
+}
+
+/// Bounds grow with every layer that they pass. Beyond the size of the value they would take a fault for rounding.
+#[test]
+fn a_long_way_to_where_values_meet_again_excuses_nothing() {
+    // No value between the weight and the output is alike: all channels are mixed again and again.
+    let deep = |scale: f32| {
+        let mut n = Net::default();
+        n.value("x");
+        n.constant("scale", Tensor::scalar(scale));
+        n.node("Mul", &["x", "scale"], "h0", &[]);
+        for i in 0..12 {
+            n.constant(&format!("w{i}"), numbers(&[8, 8], 40 + i));
+            n.constant(&format!("g{i}"), numbers(&[8], 60 + i));
+            n.node("LayerNormalization", &[&format!("h{i}"), &format!("g{i}")], &format!("n{i}"), &[]);
+            n.node("MatMul", &[&format!("n{i}"), &format!("w{i}")], &format!("m{i}"), &[]);
+            n.node("Tanh", &[&format!("m{i}")], &format!("h{}", i + 1), &[]);
+        }
+        n.node("Identity", &["h12"], "y", &[]);
+        n
+    };
+    let report = compare(deep(1e-4), deep(1.01e-4));
+    assert_eq!(report.verdict, Verdict::Divergent, "{}", report.reason);
+}
+
+/// A difference that changes nothing here is told, and is no fault; a factor that moved is not even that.
+#[test]
+fn what_these_inputs_do_not_show_is_a_warning() {
+    let bounded = |most: f32| {
+        let mut n = block();
+        n.constant("least", Tensor::scalar(-1f32));
+        n.constant("most", Tensor::scalar(most));
+        insert(&mut n, "Clip", "act", &[], &["least", "most"]);
+        n
+    };
+    let report = compare(bounded(600.0), bounded(700.0));
+    let warned: Vec<&str> = report.warnings.iter().map(|w| w.summary.as_str()).collect();
+    assert_eq!(report.verdict, Verdict::Identical);
+    assert_eq!(
+        warned,
+        [
+            "Clip node_act_clip reads \"most\", 7e2, where A's \"most\" is 6e2 (a factor of 1.166667); these inputs do not show it, others may"
+        ]
+    );
+
+    // A softmax takes out again what is added to all keys alike.
+    let shifted = |seed: u64| {
+        let mut n = block();
+        n.constant("bk", numbers(&[8], seed));
+        insert(&mut n, "Add", "k", &[], &["bk"]);
+        n
+    };
+    let report = compare(shifted(71), shifted(72));
+    assert_eq!(report.verdict, Verdict::Equivalent, "{}", report.reason);
+    let warning = &report.warnings[0];
+    assert_eq!((warning.class.as_str(), &warning.place[..]), ("latent", &["node_k_add".to_owned()][..]));
+    assert!(warning.summary.contains("cancels before the final outputs"), "{}", warning.summary);
+
+    // A factor of a half on the queries or on the keys.
+    let halved = |queries: f32, keys: f32| {
+        let mut n = block();
+        n.constant("by_q", Tensor::scalar(queries));
+        n.constant("by_k", Tensor::scalar(keys));
+        insert(&mut n, "Mul", "q", &[], &["by_q"]);
+        insert(&mut n, "Mul", "k", &[], &["by_k"]);
+        n
+    };
+    let report = compare(halved(0.5, 1.0), halved(1.0, 0.5));
+    assert_eq!(report.warnings, []);
+    assert!(matches!(report.verdict, Verdict::Equivalent | Verdict::Identical), "{}", report.reason);
+}
+
 /// A causal mask as exporters write it: the lowest number of f32 where nobody may look.
 fn masked() -> Net {
     let mut n = block();

@@ -6,8 +6,10 @@
 //! Numbers are also taken from A's constants, because one exporter writes as an attribute what another writes as a
 //! constant; an axis is tried at every place, because A may hold it inside a fused operator.
 
-use isotrace_align::patch::Patch;
+use isotrace_align::Side;
+use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::{Attribute as Setting, Node, NodeId};
+use isotrace_tensor::Tensor;
 
 use super::{Cause, Proposal, label};
 use crate::pool;
@@ -64,6 +66,10 @@ fn from_twin(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Propos
         node.attributes.keys().chain(other.attributes.keys()).collect();
     let mut differing = Vec::new();
     for name in names {
+        if let Some(slot) = slot_of(&node.op, name) {
+            across_versions(site, n, m, name, slot, out);
+            continue;
+        }
         let (own, theirs) = (node.attributes.get(name), other.attributes.get(name));
         let same = match (own, theirs) {
             (Some(x), Some(y)) => x.same(y),
@@ -95,6 +101,63 @@ fn from_twin(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Propos
             change: format!("settings {names} as in A"),
             cost: 18,
         });
+    }
+}
+
+/// Where later versions of an operator read what earlier ones have as a setting.
+fn slot_of(op: &str, name: &str) -> Option<usize> {
+    match (op, name) {
+        ("Squeeze" | "Unsqueeze", "axes") | ("Split", "split") | ("Pad", "pads") | ("Slice", "starts") => {
+            Some(1)
+        }
+        (_, "axes") if op.starts_with("Reduce") => Some(1),
+        ("Slice", "ends") => Some(2),
+        ("Slice", "axes") => Some(3),
+        _ => None,
+    }
+}
+
+/// A's list of whole numbers for B, where one of them has it as a setting and the other reads it, or both have it as
+/// a setting.
+fn across_versions(
+    site: &Site<'_, '_, '_>,
+    n: NodeId,
+    m: NodeId,
+    name: &str,
+    slot: usize,
+    out: &mut Vec<Proposal>,
+) {
+    let (node, other) = (site.node_b(n), site.node_a(m));
+    let read = |side: &Side<'_>, node: &Node| -> Option<Setting> {
+        let v = node.inputs.get(slot).copied().flatten()?;
+        let tensor = side.declared.get(v).filter(|_| side.is_constant(v))?;
+        Some(Setting::Ints(tensor.as_slice::<i64>().ok()?.to_vec()))
+    };
+    let theirs = other.attributes.get(name).cloned().or_else(|| read(site.judge.a, other));
+    let own = node.attributes.get(name).cloned().or_else(|| read(site.judge.b, node));
+    if own.as_ref().zip(theirs.as_ref()).is_some_and(|(x, y)| x.same(y)) {
+        return;
+    }
+    let reads = node.inputs.get(slot).copied().flatten().is_some();
+    match theirs {
+        Some(Setting::Ints(list)) if reads => {
+            let Ok(tensor) = Tensor::from_vec(&[list.len()], list.clone()) else { return };
+            let mut sources = Patch::sources_of(node);
+            sources[slot] = Source::Tensor { declared: tensor.clone(), shadow: tensor };
+            let Some(patch) = Patch::new(node, sources) else { return };
+            let (own, theirs) = (shown(own.as_ref()), shown(Some(&Setting::Ints(list))));
+            out.push(Proposal {
+                patches: vec![(n, patch)],
+                nodes_b: vec![n],
+                nodes_a: vec![m],
+                edge: None,
+                class: role::of_attribute(&node.op, name),
+                summary: format!("{name} of {} is {own}, in A it is {theirs}", label(site.judge.b, n)),
+                change: format!("{name} = {theirs}"),
+                cost: 10,
+            });
+        }
+        theirs => push(site, n, name, theirs, vec![m], 10, out),
     }
 }
 

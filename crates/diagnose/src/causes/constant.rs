@@ -425,7 +425,11 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
         nodes_b: vec![n],
         nodes_a: vec![m],
         edge: None,
-        class: if swapped && !classes.contains(&"precision") { "weight_swap" } else { classes[0] },
+        class: if swapped && !classes.contains(&"precision") {
+            "weight_swap"
+        } else {
+            role::most_telling(&classes).unwrap_or(classes[0])
+        },
         summary: format!("{} differs in {} constants: {}", label(site.judge.b, n), how.len(), how.join("; ")),
         change: format!("its constants as those of A's {}", label(site.judge.a, m)),
         cost: 18,

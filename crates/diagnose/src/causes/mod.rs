@@ -76,6 +76,15 @@ pub fn proposals(site: &Site<'_, '_, '_>) -> Vec<Proposal> {
     out
 }
 
+/// What settings and constants of the nodes at a site differ from A's, cheapest first.
+pub fn of_numbers(site: &Site<'_, '_, '_>) -> Vec<Proposal> {
+    let mut out = Vec::new();
+    attribute::Attribute.propose(site, &mut out);
+    constant::Constant.propose(site, &mut out);
+    out.sort_by_key(|p| p.cost);
+    out
+}
+
 /// Added to a change of a node whose output is right and is read by nodes that are right: it would break those.
 const SERVES_OTHERS: u32 = 40;
 

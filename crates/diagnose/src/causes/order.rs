@@ -5,6 +5,7 @@
 //! **Proof.** The node reads its inputs in the other order.
 
 use isotrace_align::patch::Patch;
+use isotrace_graph::NodeId;
 
 use super::{Cause, Proposal, label};
 use crate::role;
@@ -13,7 +14,7 @@ use crate::site::Site;
 /// See the module's text.
 pub struct Order;
 
-/// Parts whose orders are tried.
+/// Parts of which every exchange of two is tried; of more, only A's order.
 const MOST_PARTS: usize = 4;
 
 impl Cause for Order {
@@ -27,6 +28,10 @@ impl Cause for Order {
                 "Concat" if node.inputs.len() <= MOST_PARTS => {
                     let k = node.inputs.len();
                     (0..k).flat_map(|i| (i + 1..k).map(move |j| (i, j))).collect()
+                }
+                "Concat" => {
+                    as_in_a(site, n, out);
+                    continue;
                 }
                 _ => continue,
             };
@@ -56,5 +61,47 @@ impl Cause for Order {
                 });
             }
         }
+    }
+}
+
+/// The parts in the order in which A joins them, where B joins the same parts.
+fn as_in_a(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
+    let node = site.node_b(n);
+    let class_b = |slot: usize| site.partner(node.inputs[slot]?).map(|a| site.judge.index.class(a));
+    for &m in site.nodes_a() {
+        let other = site.node_a(m);
+        if other.op != node.op || other.inputs.len() != node.inputs.len() {
+            continue;
+        }
+        let mut left: Vec<usize> = (0..node.inputs.len()).collect();
+        let mut order = Vec::new();
+        for a in &other.inputs {
+            let class = a.map(|a| site.judge.index.class(a));
+            let Some(at) = left.iter().position(|&slot| class_b(slot) == class) else { break };
+            order.push(left.remove(at));
+        }
+        if !left.is_empty() || order.is_sorted() {
+            continue;
+        }
+        let own = Patch::sources_of(node);
+        let Some(patch) = Patch::new(node, order.iter().map(|&slot| own[slot].clone()).collect()) else {
+            continue;
+        };
+        let moved = order.iter().enumerate().filter(|(i, slot)| i != *slot).count();
+        out.push(Proposal {
+            patches: vec![(n, patch)],
+            nodes_b: vec![n],
+            nodes_a: vec![m],
+            edge: None,
+            class: "operand_order",
+            summary: format!(
+                "{} joins the parts of A's {} in another order: {moved} of {} stand elsewhere",
+                label(site.judge.b, n),
+                label(site.judge.a, m),
+                order.len()
+            ),
+            change: format!("parts in the order {order:?}"),
+            cost: 16,
+        });
     }
 }
