@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::args::{Level, Runner};
 use crate::load::{self, Recording as Taken};
+use crate::modules::View;
 
 /// Inputs or values of a graph.
 pub type Values = FxHashMap<ValueId, Tensor>;
@@ -22,6 +23,10 @@ pub struct Loaded {
     user: Graph,
     ran: Option<Prepared>,
     recorded: Option<Taken>,
+    /// What was seen, where the side is a recording of modules, without a graph.
+    modules: Option<View>,
+    /// Where a model that was given in memory lies as a file.
+    _file: Option<tempfile::TempDir>,
 }
 
 impl Loaded {
@@ -34,24 +39,53 @@ impl Loaded {
                 path.display()
             ),
             (Runner::Embedded, None) => {
+                if let Some((user, recorded, view)) = load::modules(path)? {
+                    return Ok(Self { modules: Some(view), ..Self::plain(user, Some(recorded)) });
+                }
                 let (user, recorded) = load::model(path)?;
-                Ok(Self { user, ran: None, recorded })
+                Ok(Self::plain(user, recorded))
             }
             (Runner::Onnxruntime, level) => {
                 // Read here first: what is damaged or hostile is refused before the runtime sees it.
                 let user = load::graph(path)?;
                 let runtime = Runtime::load().map_err(|e| anyhow!("{e}"))?;
                 let ran = Prepared::new(runtime, path, setting(level.unwrap_or(Level::All)))?;
-                Ok(Self { user, ran: Some(ran), recorded: None })
+                Ok(Self { ran: Some(ran), ..Self::plain(user, None) })
             }
         }
     }
 
-    /// A model in memory, run by the embedded backend.
-    pub fn decode(bytes: Bytes) -> anyhow::Result<Self> {
+    fn plain(user: Graph, recorded: Option<Taken>) -> Self {
+        Self { user, ran: None, recorded, modules: None, _file: None }
+    }
+
+    /// A model in memory.
+    pub fn decode(bytes: Bytes, runner: Runner, level: Option<Level>) -> anyhow::Result<Self> {
+        if runner == Runner::Onnxruntime {
+            // The runtime's optimiser reads and writes files.
+            let folder = tempfile::tempdir()?;
+            let path = folder.path().join("model.onnx");
+            std::fs::write(&path, &bytes)?;
+            return Ok(Self { _file: Some(folder), ..Self::new(&path, runner, level)? });
+        }
+        if level.is_some() {
+            bail!(
+                "the embedded backend rewrites nothing, so an optimisation level has no effect on it; leave it out"
+            );
+        }
         let mut user = isotrace_onnx::Model::decode(bytes, None)?.graph()?;
         isotrace_ops::nchwc::annotate(&mut user)?;
-        Ok(Self { user, ran: None, recorded: None })
+        Ok(Self::plain(user, None))
+    }
+
+    /// What a recording of modules saw.
+    pub fn modules(&self) -> Option<&View> {
+        self.modules.as_ref()
+    }
+
+    /// Fails where there is no graph to run.
+    pub fn runs(&self) -> anyhow::Result<()> {
+        if self.modules.is_some() { Err(isotrace_aten::AtenError::NoNodes.into()) } else { Ok(()) }
     }
 
     /// The graph of the user's file, by which inputs are bound: fused operators tell less of what an input is for.

@@ -9,6 +9,7 @@ mod commands;
 mod console;
 mod interrupt;
 mod load;
+mod modules;
 mod page;
 mod progress;
 

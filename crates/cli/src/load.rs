@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::args;
 use crate::interrupt;
+use crate::modules::{self, View};
 
 /// The graph of an ONNX file.
 pub fn graph(path: &Path) -> anyhow::Result<Graph> {
@@ -35,6 +36,20 @@ pub fn model(path: &Path) -> anyhow::Result<(Graph, Option<Recording>)> {
     let given = inputs.into_iter().map(|(v, t)| (graph.value(v).name.clone(), t)).collect();
     let opaque = opaque.into_iter().collect();
     Ok((graph, Some(Recording { given, values, opaque })))
+}
+
+/// A recording of modules alone: a graph of nothing but its inputs, and what was seen.
+pub fn modules(path: &Path) -> anyhow::Result<Option<(Graph, Recording, View)>> {
+    if !path.join(isotrace_trace::trace::LOG).is_file() {
+        return Ok(None);
+    }
+    let trace = isotrace_trace::Trace::open(path)?;
+    if !trace.nodes().is_empty() || trace.calls().is_empty() {
+        return Ok(None);
+    }
+    let (graph, given) = modules::border(&trace)?;
+    let recording = Recording { given, values: FxHashMap::default(), opaque: vec![] };
+    Ok(Some((graph, recording, View::recorded(&trace)?)))
 }
 
 /// What a recording holds besides its graph.

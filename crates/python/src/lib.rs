@@ -49,10 +49,10 @@ impl Given {
                 path.display().to_string(),
                 Loaded::new(&path, runner.unwrap_or(Runner::Embedded), level)?,
             )),
-            Self::Bytes(_) if runner == Some(Runner::Onnxruntime) => {
-                anyhow::bail!("ONNX Runtime is given models as files here; save the model and give its path")
-            }
-            Self::Bytes(bytes) => Ok(("a model in memory".to_owned(), Loaded::decode(Bytes::from(bytes))?)),
+            Self::Bytes(bytes) => Ok((
+                "a model in memory".to_owned(),
+                Loaded::decode(Bytes::from(bytes), runner.unwrap_or(Runner::Embedded), level)?,
+            )),
         }
     }
 }
@@ -184,6 +184,7 @@ fn run(
     let interrupts = Interrupts::new();
     let named = py.detach(|| -> anyhow::Result<_> {
         let (_, model) = model.load(None)?;
+        model.runs()?;
         let graph = model.user();
         let wanted: Vec<ValueId> = if outputs.iter().any(|n| n == "all") {
             graph.inputs.iter().copied().chain(graph.nodes.iter().flat_map(Node::writes)).collect()

@@ -12,6 +12,7 @@ use crate::args::{self, Format, Narrow, Runner};
 use crate::backend::{self, Loaded};
 use crate::console::{self, Console};
 use crate::load;
+use crate::modules::{self, View};
 use crate::progress::Progress;
 
 /// Compares two models; the status is the verdict's.
@@ -116,6 +117,9 @@ pub fn once(
     show: &(dyn Fn(&str, f64) -> bool + Sync),
     detail: Detail,
 ) -> anyhow::Result<Report> {
+    if a.modules().is_some() || b.modules().is_some() {
+        return seen([(path_a, a), (path_b, b)], request, show);
+    }
     let (mut source_a, mut source_b) = (
         Source { path: path_a, graph: a.graph(), recorded: a.recorded().map(|r| &r.values) },
         Source { path: path_b, graph: b.graph(), recorded: b.recorded().map(|r| &r.values) },
@@ -155,6 +159,42 @@ pub fn once(
     }
     report.inputs = told(&bound);
     report.seed = request.given.is_none().then_some(request.seed);
+    Ok(report)
+}
+
+/// The report where one side at least is a recording of modules.
+fn seen(
+    sides: [(&str, &Loaded); 2],
+    request: &Request<'_>,
+    show: &(dyn Fn(&str, f64) -> bool + Sync),
+) -> anyhow::Result<Report> {
+    let told_of = |i: usize, n: usize| show("running the other side", i as f64 / n.max(1) as f64);
+    let mut bound = Bound::default();
+    let mut views = [None, None];
+    if let Some(at) = sides.iter().position(|(_, side)| side.modules().is_none()) {
+        let (path, side) = sides[at];
+        // Whoever kept digests of the inputs alone cannot have others run on them.
+        if request.given.is_none_or(|(_, given)| given.is_empty()) {
+            bail!(
+                "{path} cannot be run on what the recording was made of, since its elements were not kept; record with \
+                 keeps=\"both\""
+            );
+        }
+        bound = bind(sides[0].1.user(), sides[1].1.user(), request)?;
+        let inputs = if at == 0 { &bound.a } else { &bound.b };
+        let run = side.record(inputs)?;
+        let known = side.recorded().map(|r| &r.values).or(run.as_ref().map(|r| &r.values));
+        let fed = side.carry(inputs);
+        let ran = match known {
+            Some(known) => isotrace_align::Side::recorded(side.graph(), &fed, known, Some(&told_of)),
+            None => isotrace_align::Side::new(side.graph(), &fed, Some(&told_of)),
+        };
+        views[at] = Some(View::run(&ran.map_err(|e| anyhow!("{path}: {e}"))?));
+    }
+    let view =
+        |at: usize| sides[at].1.modules().or(views[at].as_ref()).expect("made above where it was not there");
+    let mut report = modules::diff((sides[0].0, view(0)), (sides[1].0, view(1)));
+    report.inputs = told(&bound);
     Ok(report)
 }
 

@@ -30,6 +30,7 @@ pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
         bail!("--precision f64 is computed by the embedded backend alone; leave --backend onnxruntime out");
     }
     let loaded = Loaded::new(&args.model, backend, optimisation)?;
+    loaded.runs()?;
     let graph = loaded.graph();
     let wanted = wanted(&loaded, &args.outputs)?;
     let given = load::given(&args.inputs)?;
