@@ -4,6 +4,7 @@
 use std::hash::Hasher;
 
 use isotrace_graph::ValueId;
+use isotrace_ops::parallel;
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::{FxHashMap, FxHasher};
 
@@ -63,6 +64,31 @@ pub(crate) fn sample(tensor: &Tensor, seed: u64) -> u64 {
         hasher.write(&bytes[at..bytes.len().min(at + PIECE)]);
     }
     hasher.finish()
+}
+
+/// The sum of the mixed bits of all numbers, in f64: equal for equal numbers in any order.
+pub(crate) fn numbers_hash(tensor: &Tensor) -> u64 {
+    let sum = |numbers: &mut dyn Iterator<Item = f64>| {
+        numbers.fold(0u64, |sum, x| sum.wrapping_add(mixed(x.to_bits())))
+    };
+    let parts = if tensor.dtype() == DType::F32 {
+        // Weights, read where they lie.
+        let (elements, _) = tensor.raw_bytes().as_chunks::<4>();
+        let number = |x: &[u8; 4]| f64::from(f32::from_le_bytes(*x));
+        parallel::pieces(elements.len(), &|run| sum(&mut elements[run].iter().map(number)))
+    } else {
+        let Ok(values) = tensor.to_f64() else { return 0 };
+        parallel::pieces(values.len(), &|run| sum(&mut values[run].iter().copied()))
+    };
+    parts.into_iter().fold(0, u64::wrapping_add)
+}
+
+/// Bits spread over the whole word (SplitMix64), so that sums of them tell multisets apart.
+fn mixed(bits: u64) -> u64 {
+    let z = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
 }
 
 impl Judge<'_, '_> {

@@ -8,15 +8,18 @@
 //!    stored constant, and the rounding of what was computed from constants alone, does to the output.
 
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use isotrace_graph::{Attribute, Node, NodeId, ValueId};
 use isotrace_ops::budget::{NOISE, Unit};
+use isotrace_ops::parallel::{self, GRAIN};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
+use crate::bits::numbers_hash;
 use crate::index::Index;
 use crate::narrow::{clamped, coarser, is_rounding};
-use crate::region::{Region, Rounding, Uncertainty, error};
+use crate::region::{Region, Rounding, error};
 use crate::relation::{Probe, candidates, cut};
 use crate::signature::{self, Kind, Signature};
 use crate::state::{Match, State};
@@ -64,6 +67,8 @@ pub struct Judge<'s, 'g> {
     pub progress: Option<&'s (dyn Fn(usize, usize) -> bool + Sync)>,
     interrupted: Cell<bool>,
     hashes: RefCell<FxHashMap<(bool, ValueId), u64>>,
+    /// [`moderate_rms`] of A's values, each a candidate for many.
+    scales: RefCell<FxHashMap<ValueId, f64>>,
 }
 
 impl<'s, 'g> Judge<'s, 'g> {
@@ -77,6 +82,7 @@ impl<'s, 'g> Judge<'s, 'g> {
             progress: None,
             interrupted: Cell::new(false),
             hashes: RefCell::default(),
+            scales: RefCell::default(),
         }
     }
 
@@ -303,7 +309,7 @@ impl<'s, 'g> Judge<'s, 'g> {
             return same.then_some((Relation::Reshaped, Evidence::Bits));
         }
         let (x, y) = (theirs.to_f64().ok()?, value.to_f64().ok()?);
-        let scale = moderate_rms(&x);
+        let scale = *self.scales.borrow_mut().entry(candidate).or_insert_with(|| moderate_rms(&x));
         let narrow = self.narrow_at(v, candidate);
         let mut relations = candidates(theirs.shape(), value.shape());
         if degenerate {
@@ -340,24 +346,31 @@ impl<'s, 'g> Judge<'s, 'g> {
         relation: &Relation,
         scale: f64,
     ) -> Option<Evidence> {
-        let mut bits = true;
-        let mut noise = true;
         let narrow = self.narrow_at(v, candidate);
         let cut = |x: f64, y: f64| narrow.is_some_and(|narrow| clamped(x, y, narrow));
-        for (x, y) in theirs.iter().zip(own) {
-            if x == y {
-                continue;
+        let bits = AtomicBool::new(true);
+        let noise = AtomicBool::new(true);
+        let near = parallel::all(own.len().min(theirs.len()), &|run| {
+            let (mut same, mut close) = (true, true);
+            for (x, y) in theirs[run.clone()].iter().zip(&own[run]) {
+                if x == y {
+                    continue;
+                }
+                if !alike(*x, *y, scale, narrow) {
+                    return false;
+                }
+                same = false;
+                // u|y| is the least that any class allows.
+                close &= (x - y).abs() <= NOISE * Unit::F32.u * y.abs() || cut(*x, *y);
             }
-            if !alike(*x, *y, scale, narrow) {
-                return None;
-            }
-            bits = false;
-            if cut(*x, *y) {
-                continue;
-            }
-            // u|y| is the least that any class allows.
-            noise &= (x - y).abs() <= NOISE * Unit::F32.u * y.abs();
+            bits.fetch_and(same, Ordering::Relaxed);
+            noise.fetch_and(close, Ordering::Relaxed);
+            true
+        });
+        if !near {
+            return None;
         }
+        let (bits, noise) = (bits.into_inner(), noise.into_inner());
         if bits {
             return Some(Evidence::Bits);
         }
@@ -370,11 +383,10 @@ impl<'s, 'g> Judge<'s, 'g> {
         let behind_b = Region::behind(self.b, &[v], |x| state.is_matched(x), MOST_NODES);
         let behind_a = Region::behind(self.a, &[candidate], |x| state.a_matched[x.index()], MOST_NODES);
         let within = |allowed: &[f64]| {
-            theirs
-                .iter()
-                .zip(own)
-                .zip(allowed)
-                .all(|((x, y), e)| x == y || (x - y).abs() <= *e || cut(*x, *y))
+            parallel::all(own.len().min(theirs.len()).min(allowed.len()), &|run| {
+                let pairs = theirs[run.clone()].iter().zip(&own[run.clone()]);
+                pairs.zip(&allowed[run]).all(|((x, y), e)| x == y || (x - y).abs() <= *e || cut(*x, *y))
+            })
         };
         let none = |_: ValueId| None;
         let rounds = |_: NodeId| true;
@@ -386,9 +398,11 @@ impl<'s, 'g> Judge<'s, 'g> {
         let nodes = behind_a.dynamic_nodes(self.a).count().max(behind_b.dynamic_nodes(self.b).count());
         // First-order bounds grow with every layer; beyond the size of the value they bound nothing.
         let most = if nodes > MOST_FOLDED { scale } else { f64::INFINITY };
-        for e in &mut allowed {
-            *e = NOISE * e.min(most);
-        }
+        parallel::chunks(&mut allowed, GRAIN, &|_, part| {
+            for e in part {
+                *e = NOISE * e.min(most);
+            }
+        });
         if within(&allowed) {
             return Some(Evidence::Noise);
         }
@@ -421,7 +435,7 @@ impl<'s, 'g> Judge<'s, 'g> {
             let constant = side.declared.get(x)?;
             let units = self.allowed.iter().map(|d| Unit::of(*d)).chain([side.unit()]);
             let widest = units.max_by(|x, y| x.u.total_cmp(&y.u))?;
-            Uncertainty::stored(constant, widest.finer(Unit::of(constant.dtype())))
+            side.stored(x, constant, widest.finer(Unit::of(constant.dtype())))
         };
         let enters_a = |x: ValueId| only_a.contains(&x).then(|| half_ulp(self.a, x)).flatten();
         let enters_b = |x: ValueId| only_b.contains(&x).then(|| half_ulp(self.b, x)).flatten();
@@ -485,13 +499,13 @@ impl<'s, 'g> Judge<'s, 'g> {
         let look_b = |x: ValueId| {
             own(rounding.1.unit, state.declared[x.index()].as_ref()).or_else(|| state.operand(x))
         };
-        let mut total = vec![0.0; len];
-        if let Some(e) = error(self.b, behind_b, v, &look_b, rounding.1).ok()? {
-            add(&mut total, &e);
-        }
+        let mut total = match error(self.b, behind_b, v, &look_b, rounding.1).ok()? {
+            Some(e) if e.len() == len => e.to_f64().ok()?.into_owned(),
+            _ => vec![0.0; len],
+        };
         if let Some(e) = error(self.a, behind_a, candidate, &look_a, rounding.0).ok()? {
             let shape = state.shadow[v.index()].as_ref()?.shape().to_vec();
-            add(&mut total, &relation.carry(&e, &shape)?);
+            add(&mut total, &relation.carry(&e, &shape)?.to_f64().ok()?);
         }
         Some(total)
     }
@@ -522,21 +536,10 @@ impl<'s, 'g> Judge<'s, 'g> {
             return known;
         }
         let side = if of_a { self.a } else { self.b };
-        let hash = match side.shadow.operand(v).as_ref().map(Tensor::to_f64) {
-            Some(Ok(values)) => values.iter().fold(0u64, |sum, x| sum.wrapping_add(mixed(x.to_bits()))),
-            _ => 0,
-        };
+        let hash = side.shadow.operand(v).map_or(0, |t| numbers_hash(&t));
         self.hashes.borrow_mut().insert((of_a, v), hash);
         hash
     }
-}
-
-/// Bits spread over the whole word (SplitMix64), so that sums of them tell multisets apart.
-fn mixed(bits: u64) -> u64 {
-    let z = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
 }
 
 /// Whether a node has a setting that is a number and no whole one.
@@ -562,18 +565,22 @@ pub(crate) fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {
     (layout == 2, ground, !hinted, layout)
 }
 
-fn add(total: &mut [f64], more: &Tensor) {
-    if let Ok(more) = more.to_f64() {
-        for (t, m) in total.iter_mut().zip(more.iter()) {
-            *t += m;
-        }
-    }
+fn add(total: &mut [f64], more: &[f64]) {
+    let len = total.len().min(more.len());
+    parallel::chunks(&mut total[..len], GRAIN, &|i, part| {
+        part.iter_mut().zip(&more[i * GRAIN..]).for_each(|(t, m)| *t += m);
+    });
 }
 
 /// Root mean square of the elements that are no masks.
 pub fn moderate_rms(values: &[f64]) -> f64 {
-    let (sum, n) =
-        values.iter().filter(|x| x.abs() < 1e30).fold((0.0, 0usize), |(s, n), x| (s + x * x, n + 1));
+    let part = |run: std::ops::Range<usize>| {
+        let moderate = values[run].iter().filter(|x| x.abs() < 1e30);
+        moderate.fold((0.0, 0usize), |(s, n), x| (s + x * x, n + 1))
+    };
+    // Summed piece by piece in their order: the same bits for any number of threads.
+    let parts = parallel::pieces(values.len(), &part);
+    let (sum, n) = parts.into_iter().fold((0.0, 0), |(s, n), (t, m)| (s + t, n + m));
     if n == 0 { 0.0 } else { (sum / n as f64).sqrt() }
 }
 

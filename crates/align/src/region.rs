@@ -6,8 +6,9 @@ use std::rc::Rc;
 use isotrace_graph::{Attribute, NodeId, ValueId};
 use isotrace_ops::Precision;
 use isotrace_ops::budget::Unit;
+use isotrace_ops::parallel::{self, GRAIN};
 use isotrace_run::RunError;
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::Side;
@@ -104,15 +105,28 @@ impl Uncertainty {
     /// Infinities, numbers too large to have a fraction, and all of a constant that has no fractions were meant as
     /// they stand. Among fractions a whole number may be one by rounding alone.
     pub fn stored(constant: &Tensor, unit: Unit) -> Option<Self> {
-        let values = constant.to_f64().ok()?;
         let fractional = |x: &f64| x.is_finite() && *x != x.trunc();
+        if constant.dtype() == DType::F32 {
+            // Weights, read where they lie.
+            let (elements, _) = constant.raw_bytes().as_chunks::<4>();
+            let number = |x: &[u8; 4]| f64::from(f32::from_le_bytes(*x));
+            let ordinary = |x: f64| x == 0.0 || x.abs() >= unit.tiny && x.is_finite();
+            let sampled = elements.iter().step_by((elements.len() / SAMPLED).max(1)).map(number);
+            if sampled.filter(|x| *x != 0.0).all(|x| fractional(&x))
+                && parallel::all(elements.len(), &|run| elements[run].iter().all(|x| ordinary(number(x))))
+            {
+                return Some(Self::Relative(unit.u));
+            }
+        }
+        let values = constant.to_f64().ok()?;
+        let every = |f: &(dyn Fn(f64) -> bool + Sync)| {
+            parallel::all(values.len(), &|run| values[run].iter().all(|&x| f(x)))
+        };
         let mut sampled = values.iter().step_by((values.len() / SAMPLED).max(1)).filter(|x| **x != 0.0);
-        if sampled.all(fractional)
-            && values.iter().all(|x| *x == 0.0 || x.abs() >= unit.tiny && x.is_finite())
-        {
+        if sampled.all(fractional) && every(&|x| x == 0.0 || x.abs() >= unit.tiny && x.is_finite()) {
             return Some(Self::Relative(unit.u));
         }
-        if !values.iter().any(fractional) {
+        if every(&|x| !fractional(&x)) {
             return None;
         }
         let whole = unit.u.recip();
@@ -134,8 +148,8 @@ impl Uncertainty {
         match self {
             Self::Each(tensor) => Some(tensor.clone()),
             Self::Relative(u) => {
-                Tensor::from_vec(value.shape(), value.to_f64().ok()?.iter().map(|x| u * x.abs()).collect())
-                    .ok()
+                let values = value.to_f64().ok()?;
+                Tensor::from_vec(value.shape(), parallel::map(values.len(), |i| u * values[i].abs())).ok()
             }
         }
     }
@@ -201,17 +215,25 @@ pub fn error(
             if !out.dtype().is_float() {
                 continue;
             }
-            let mut total = match carried.as_ref().and_then(|c| c.get(index)) {
-                Some(c) => c.to_f64().map(std::borrow::Cow::into_owned).unwrap_or_default(),
-                None => vec![0.0; out.len()],
-            };
-            if (rounding.rounds)(id) {
+            let carried = carried.as_ref().and_then(|c| c.get(index)).map(|c| c.to_f64().unwrap_or_default());
+            let own = if (rounding.rounds)(id) {
                 let budget = side.plan.budget(id, lookup, index, out, rounding.unit, &magnitude)?;
-                let own = if rounding.allowance { budget.allowed } else { budget.unit };
-                for (t, o) in total.iter_mut().zip(own) {
-                    *t += o;
+                Some(if rounding.allowance { budget.allowed } else { budget.unit })
+            } else {
+                None
+            };
+            let mut total = match (carried, own) {
+                (Some(carried), Some(mut own)) => {
+                    own.truncate(carried.len());
+                    parallel::chunks(&mut own, GRAIN, &|i, own| {
+                        own.iter_mut().zip(&carried[i * GRAIN..]).for_each(|(o, c)| *o += c);
+                    });
+                    own
                 }
-            }
+                (Some(carried), None) => carried.into_owned(),
+                (None, Some(own)) => own,
+                (None, None) => vec![0.0; out.len()],
+            };
             if (rounding.scaled)(id)
                 && let Some(moved) = settings_error(side, id, lookup, index, out)
             {
@@ -257,7 +279,7 @@ fn carried(
         && let Some(sizes) = side.plan.magnitude(id, lookup, magnitude)?
         && let Ok(sizes) = sizes.to_f64()
         && let Ok(moved) =
-            Tensor::from_vec(outputs[0].shape(), sizes.iter().map(|x| share * x).collect::<Vec<_>>())
+            Tensor::from_vec(outputs[0].shape(), parallel::map(sizes.len(), |i| share * sizes[i]))
     {
         return Ok(Some(vec![moved]));
     }

@@ -6,11 +6,11 @@ use isotrace_ops::budget::Unit;
 use isotrace_run::{Known, Options, Plan, Run, RunError};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use crate::bits::Bits;
-use crate::region::Magnitudes;
+use crate::region::{Magnitudes, Uncertainty};
 use crate::shadow::Shadow;
 use crate::twins::Twins;
 
@@ -34,6 +34,8 @@ pub struct Side<'g> {
     pub magnitudes: Magnitudes,
     is_output: Vec<bool>,
     bits: OnceCell<Bits>,
+    /// What is uncertain about its constants at a unit roundoff, by its bits.
+    stored: RefCell<FxHashMap<(ValueId, u64), Option<Uncertainty>>>,
     /// Of a side that somebody else ran, which values that run kept.
     kept: Option<rustc_hash::FxHashSet<ValueId>>,
 }
@@ -123,6 +125,7 @@ impl<'g> Side<'g> {
             magnitudes: Magnitudes::default(),
             is_output,
             bits: OnceCell::new(),
+            stored: RefCell::default(),
             kept: None,
             plan,
             declared,
@@ -170,6 +173,21 @@ impl<'g> Side<'g> {
             }
         }
         out
+    }
+
+    /// [`Uncertainty::stored`] of `constant` in the place of a value; known for the one that the value has.
+    pub fn stored(&self, v: ValueId, constant: &Tensor, unit: Unit) -> Option<Uncertainty> {
+        let own = self.declared.get(v).is_some_and(|t| std::ptr::eq(t.raw_bytes(), constant.raw_bytes()));
+        if !own {
+            return Uncertainty::stored(constant, unit);
+        }
+        let place = (v, unit.u.to_bits());
+        if let Some(known) = self.stored.borrow().get(&place) {
+            return known.clone();
+        }
+        let found = Uncertainty::stored(constant, unit);
+        self.stored.borrow_mut().insert(place, found.clone());
+        found
     }
 
     /// Unit roundoff of the precision in which this side computes.

@@ -178,7 +178,8 @@ pub fn is_degenerate(tensor: &Tensor) -> bool {
     let few = match tensor.dtype() {
         DType::F64 => tensor.as_slice::<f64>().map(|x| few_distinct(x.iter().copied().step_by(stride))),
         DType::F32 => {
-            tensor.as_slice::<f32>().map(|x| few_distinct(x.iter().map(|&x| x.into()).step_by(stride)))
+            let (elements, _) = tensor.raw_bytes().as_chunks::<4>();
+            Ok(few_distinct(elements.iter().map(|x| f32::from_le_bytes(*x).into()).step_by(stride)))
         }
         _ => tensor.to_f64().map(|x| few_distinct(x.iter().copied().step_by(stride))),
     };

@@ -8,8 +8,8 @@ use isotrace_align::narrow::clamped;
 use isotrace_align::region::{Rounding, Uncertainty};
 use isotrace_align::{Evidence, Judge, Region, Side, State};
 use isotrace_graph::{NodeId, ValueId};
-use isotrace_ops::Precision;
 use isotrace_ops::budget::Unit;
+use isotrace_ops::{Precision, parallel};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
@@ -70,20 +70,28 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
             *e *= FUSED;
         }
     }
-    let (mut difference, mut share, mut at) = (0f64, 0f64, 0.0);
-    for ((x, y), e) in x.iter().zip(y.iter()).zip(&allowed) {
-        let d = gap(*x, *y);
-        if d == 0.0 {
-            continue;
+    let none = Declared { difference: 0.0, allowed: 0.0, share: 0.0 };
+    let worst = |run: std::ops::Range<usize>| {
+        let mut worst = none;
+        for ((x, y), e) in x[run.clone()].iter().zip(&y[run.clone()]).zip(&allowed[run]) {
+            let d = gap(*x, *y);
+            if d == 0.0 {
+                continue;
+            }
+            let d = if d.is_nan() { f64::INFINITY } else { d };
+            worst.difference = worst.difference.max(d);
+            let part = if *e > 0.0 { d / e } else { f64::INFINITY };
+            if part > worst.share {
+                (worst.share, worst.allowed) = (part, *e);
+            }
         }
-        let d = if d.is_nan() { f64::INFINITY } else { d };
-        difference = difference.max(d);
-        let part = if *e > 0.0 { d / e } else { f64::INFINITY };
-        if part > share {
-            (share, at) = (part, *e);
-        }
-    }
-    Some(Declared { difference, allowed: at, share })
+        worst
+    };
+    let pieces = parallel::pieces(x.len().min(y.len()).min(allowed.len()), &worst);
+    Some(pieces.into_iter().fold(none, |x, y| {
+        let greater = if y.share > x.share { y } else { x };
+        Declared { difference: x.difference.max(y.difference), ..greater }
+    }))
 }
 
 /// A's nodes behind a value, back to values that have a partner and that A's run really had.
@@ -140,7 +148,7 @@ fn half_ulp(side: &Side<'_>, unit: Unit, v: ValueId, declared: &Tensor) -> Optio
         return if unit.u > Unit::F32.u { Uncertainty::rounded(declared, unit) } else { None };
     }
     // Stored more narrowly than the side computes, it is a narrowing and no excuse for one.
-    Uncertainty::stored(declared, unit.finer(Unit::of(declared.dtype())))
+    side.stored(v, declared, unit.finer(Unit::of(declared.dtype())))
 }
 
 /// Pairs whose declared difference rounding does not explain, and what the comparison of every pair found.

@@ -10,7 +10,7 @@ use isotrace_tensor::{Tensor, View, broadcast_shapes, element_count, normalise_a
 use crate::{OpError, attributes, parallel, room};
 
 /// Elements one thread takes at a time; below twice as many no other thread is woken.
-pub(crate) const GRAIN: usize = 1 << 16;
+pub const GRAIN: usize = 1 << 16;
 
 /// Before version 7 the second operand was broadcast into the first only where asked, from an axis on if one was
 /// named (otherwise aligned at the last axis, as now). Reads that axis.

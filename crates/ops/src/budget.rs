@@ -10,10 +10,8 @@
 //! Notation: y the exact output, K the number of terms, AB the product of absolute values |A||B|.
 
 use isotrace_tensor::{DType, Tensor};
-use rayon::prelude::*;
 
-use crate::OpError;
-use crate::broadcast::GRAIN;
+use crate::{OpError, parallel};
 
 /// The precision a budget is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +54,7 @@ pub struct Budget {
 impl Budget {
     /// A budget whose allowance is `factor` times its unit.
     pub fn scaled(unit: Vec<f64>, factor: f64) -> Self {
-        let allowed = unit.iter().map(|x| factor * x).collect();
+        let allowed = parallel::map(unit.len(), |i| factor * unit[i]);
         Self { unit, allowed }
     }
 
@@ -68,8 +66,9 @@ impl Budget {
 
 type Result = std::result::Result<Budget, OpError>;
 
-fn each(output: &Tensor, factor: f64, unit: impl Fn(f64) -> f64) -> Result {
-    Ok(Budget::scaled(output.to_f64()?.iter().map(|&y| unit(y)).collect(), factor))
+fn each(output: &Tensor, factor: f64, unit: impl Fn(f64) -> f64 + Sync) -> Result {
+    let y = output.to_f64()?;
+    Ok(Budget::scaled(parallel::map(y.len(), |i| unit(y[i])), factor))
 }
 
 /// u|y| + eta/2, c = 1. Addition, subtraction, multiplication, division, negation, clip. Share 100 %.
@@ -122,18 +121,25 @@ pub fn gelu(input: &Tensor, output: &Tensor, inner: impl Fn(f64) -> (f64, f64, f
 ///
 /// `magnitude` is AB, shaped as the output; `terms` is K.
 pub fn sum(output: &Tensor, magnitude: &[f64], terms: f64, unit: Unit) -> Result {
+    sum_at(output, |i| magnitude[i], terms, unit)
+}
+
+fn sum_at(output: &Tensor, magnitude: impl Fn(usize) -> f64 + Sync, terms: f64, unit: Unit) -> Result {
     let y = output.to_f64()?;
     let at = |c: f64| {
         let inner = c * terms.sqrt() * unit.u;
-        let one = |(y, ab): (&f64, &f64)| unit.u * y.abs() + inner * ab + terms * unit.eta;
-        y.par_iter().zip(magnitude).with_min_len(GRAIN).map(one).collect()
+        let one = |i: usize| unit.u * y[i].abs() + inner * magnitude(i) + terms * unit.eta;
+        parallel::map(y.len(), one)
     };
     Ok(Budget { unit: at(1.0), allowed: at(4.0) })
 }
 
 /// As [`sum`], for a magnitude held in f32 or f64.
 pub fn sum_of(output: &Tensor, magnitude: &Tensor, terms: f64, unit: Unit) -> Result {
-    sum(output, &magnitude.to_f64()?, terms, unit)
+    match magnitude.as_slice::<f32>() {
+        Ok(narrow) => sum_at(output, |i| f64::from(narrow[i]), terms, unit),
+        Err(_) => sum(output, &magnitude.to_f64()?, terms, unit),
+    }
 }
 
 /// As [`sum`], each element with its own number of terms: running sums.
@@ -270,17 +276,17 @@ pub fn rms_norm(output: &Tensor, width: usize, unit: Unit) -> Result {
 
 /// u(|g| r (|x| + |m|) + |beta|) + u|y|, c = 4. Batch normalisation in inference. Share 78 %.
 ///
-/// `terms` yields, for each element, |g| r (|x| + |m|) + |beta|.
-pub fn batch_norm(output: &Tensor, terms: impl Iterator<Item = f64>, unit: Unit) -> Result {
+/// `terms` holds, for each element, |g| r (|x| + |m|) + |beta|.
+pub fn batch_norm(output: &Tensor, terms: &[f64], unit: Unit) -> Result {
     let y = output.to_f64()?;
-    let units = terms.zip(y.iter()).map(|(t, y)| unit.u * (t + y.abs()) + unit.eta);
-    Ok(Budget::scaled(units.collect(), 4.0))
+    let units = parallel::map(y.len().min(terms.len()), |i| unit.u * (terms[i] + y[i].abs()) + unit.eta);
+    Ok(Budget::scaled(units, 4.0))
 }
 
 /// u(t + |y|), c = 4, as for [`batch_norm`]: a handful of steps whose intermediate results have magnitude t in all.
 /// Hard sigmoid, Elu and their like. `magnitude` yields t for each element.
 pub fn steps(output: &Tensor, magnitude: impl Iterator<Item = f64>, unit: Unit) -> Result {
-    batch_norm(output, magnitude, unit)
+    batch_norm(output, &magnitude.collect::<Vec<f64>>(), unit)
 }
 
 /// Adds u|x| times 1.13, the steepest slope of GELU, for an input that was itself rounded (a bias added to it).

@@ -26,7 +26,7 @@ pub mod moves;
 pub mod nchwc;
 mod normalise;
 pub mod ops;
-mod parallel;
+pub mod parallel;
 pub mod product;
 pub mod random;
 mod reduction;

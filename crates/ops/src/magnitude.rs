@@ -2,7 +2,8 @@
 
 use isotrace_tensor::{DType, Tensor};
 
-use crate::{Call, OpError};
+use crate::broadcast::GRAIN;
+use crate::{Call, OpError, parallel};
 
 /// Below this f32 may lose terms that f64 keeps.
 const SMALLEST: f64 = 1e-20;
@@ -27,7 +28,11 @@ pub(crate) fn magnitude(
         run(&call.with_inputs(&inputs))
     };
     let narrow = at(DType::F32)?;
-    let largest = narrow.as_slice::<f32>()?.iter().fold(0f32, |m, &x| if x <= m { m } else { x });
+    let sizes = narrow.as_slice::<f32>()?;
+    let at_most =
+        |run: std::ops::Range<usize>| sizes[run].iter().fold(0f32, |m, &x| if x <= m { m } else { x });
+    let largest =
+        parallel::pieces(sizes.len(), &at_most).into_iter().fold(0f32, |m, x| if x <= m { m } else { x });
     let value = if largest.is_finite() && f64::from(largest) > SMALLEST { narrow } else { at(DType::F64)? };
     if let Some(place) = call.magnitude {
         let _ = place.set(value.clone());
@@ -39,11 +44,9 @@ pub(crate) fn magnitude(
 fn absolute(tensor: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
     let shape = tensor.shape();
     Ok(match (tensor.dtype(), dtype) {
-        (DType::F32, DType::F32) => {
-            Tensor::from_vec(shape, tensor.as_slice::<f32>()?.iter().map(|x| x.abs()).collect())?
-        }
+        (DType::F32, DType::F32) => Tensor::from_vec(shape, narrowed(tensor.as_slice::<f32>()?, f32::abs))?,
         (DType::F64, DType::F32) => {
-            Tensor::from_vec(shape, tensor.as_slice::<f64>()?.iter().map(|x| x.abs() as f32).collect())?
+            Tensor::from_vec(shape, narrowed(tensor.as_slice::<f64>()?, |x| x.abs() as f32))?
         }
         (from, _) if from.is_float() => {
             let wide = tensor.to_f64()?.iter().map(|x| x.abs()).collect::<Vec<f64>>();
@@ -51,4 +54,14 @@ fn absolute(tensor: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
         }
         _ => tensor.clone(),
     })
+}
+
+fn narrowed<T: Copy + Sync>(values: &[T], f: impl Fn(T) -> f32 + Sync) -> Vec<f32> {
+    let mut out = vec![0f32; values.len()];
+    parallel::chunks(&mut out, GRAIN, &|i, out| {
+        for (out, &x) in out.iter_mut().zip(&values[i * GRAIN..]) {
+            *out = f(x);
+        }
+    });
+    out
 }

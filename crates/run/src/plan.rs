@@ -196,8 +196,11 @@ impl<'g> Plan<'g> {
         lookup: &dyn Fn(ValueId) -> Option<Tensor>,
         f: impl FnOnce(&[Option<&Tensor>]) -> Result<R, OpError>,
     ) -> Result<R, RunError> {
+        // Weights are copied to where a kernel can read them for one call at a time: kept, the copies would take as much
+        // memory as the file.
+        let read = |v: ValueId| lookup(v).map(Tensor::to_be_read);
         let inputs: Vec<Option<Tensor>> =
-            self.graph.node(id).inputs.iter().map(|v| v.and_then(lookup)).collect();
+            self.graph.node(id).inputs.iter().map(|v| v.and_then(read)).collect();
         let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
         f(&inputs).map_err(|source| self.failure(id, &inputs, source))
     }

@@ -48,7 +48,7 @@ impl Tensor {
         let ints = |values: &mut dyn Iterator<Item = i128>| from_ints(shape, to, rounding, values);
         match from {
             // The two conversions every run makes by the million, without a call per element.
-            D::F32 if to == D::F64 => Tensor::from_vec(shape, each(self.as_slice()?, |x: f32| f64::from(x))),
+            D::F32 if to == D::F64 => Tensor::from_vec(shape, self.widened()),
             D::F64 if to == D::F32 => Tensor::from_vec(shape, each(self.as_slice()?, |x: f64| x as f32)),
             D::F16 if to == D::F32 => Tensor::from_vec(shape, each(self.as_slice()?, |x: f16| x.to_f32())),
             D::F32 if to == D::F16 => Tensor::from_vec(shape, each(self.as_slice()?, f16::from_f32)),

@@ -168,6 +168,16 @@ impl Tensor {
         }
     }
 
+    /// To be read once: numbers that do not lie as they want to are copied for whoever holds the result, not for good.
+    pub fn to_be_read(self) -> Self {
+        match &self.data {
+            Data::Loose(loose) if loose.aligned.get().is_none() => {
+                Self { data: Data::Bytes(aligned_copy(&loose.bytes)), ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The same elements under another shape of as many.
     pub fn reshape(&self, shape: &[usize]) -> Result<Self, TensorError> {
         check_length(shape, self.len())?;
@@ -253,9 +263,15 @@ impl Tensor {
         match self.dtype {
             DType::F64 => Ok(Cow::Borrowed(self.as_slice()?)),
             // The type of nearly every call, without the second copy.
-            DType::F32 => Ok(Cow::Owned(each(self.as_slice()?, |x: f32| f64::from(x)))),
+            DType::F32 => Ok(Cow::Owned(self.widened())),
             _ => Ok(Cow::Owned(self.cast(DType::F64)?.as_slice::<f64>()?.to_vec())),
         }
+    }
+
+    /// The elements of an f32 tensor as f64, read wherever they lie.
+    pub(crate) fn widened(&self) -> Vec<f64> {
+        let (elements, _) = self.raw_bytes().as_chunks::<4>();
+        each(elements, |x: [u8; 4]| f64::from(f32::from_le_bytes(x)))
     }
 
     /// The elements of an integer or bool tensor as i64 (u64 beyond `i64::MAX` saturates).

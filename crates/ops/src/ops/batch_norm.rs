@@ -7,10 +7,10 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, View};
 use rayon::prelude::*;
 
-use crate::broadcast::{zip, zip3};
+use crate::broadcast::{GRAIN, zip, zip3};
 use crate::budget::{self, Budget, Unit};
 use crate::reduction::{arrange, fold};
-use crate::{Call, Float, OpError, Operator, attributes, flow, for_float};
+use crate::{Call, Float, OpError, Operator, attributes, flow, for_float, parallel};
 
 #[derive(Debug)]
 struct BatchNorm {
@@ -183,12 +183,16 @@ impl Operator for BatchNorm {
             return Ok(Budget { unit: back(found.unit)?, allowed: back(found.allowed)? });
         }
         let factors = p.factors(self.epsilon);
-        let terms = data.chunks(inner).enumerate().flat_map(|(plane, x)| {
-            let c = plane % channels.max(1);
-            let (f, fixed) = (factors[c].abs(), factors[c].abs() * p.mean[c].abs() + p.bias[c].abs());
-            x.iter().map(move |x| f * x.abs() + fixed)
+        let mut terms = vec![0.0; data.len()];
+        let planes = GRAIN.div_ceil(inner.max(1));
+        parallel::chunks(&mut terms, planes * inner.max(1), &|i, terms| {
+            for (k, terms) in terms.chunks_mut(inner).enumerate() {
+                let (plane, c) = (i * planes + k, (i * planes + k) % channels.max(1));
+                let (f, fixed) = (factors[c].abs(), factors[c].abs() * p.mean[c].abs() + p.bias[c].abs());
+                terms.iter_mut().zip(&data[plane * inner..]).for_each(|(t, x)| *t = f * x.abs() + fixed);
+            }
         });
-        budget::batch_norm(output, terms, unit)
+        budget::batch_norm(output, &terms, unit)
     }
 
     /// In inference, with f = scale / sqrt(var + epsilon), the total differential:
