@@ -180,3 +180,50 @@ fn is_factor(side: &Side<'_>, n: NodeId) -> bool {
 fn summary(own: &str, scale: f64, theirs: &str, other: f64) -> String {
     format!("the scores of attention at {own} are scaled by {scale:.9}, in A ({theirs}) by {other:.9}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_number_has_to_fit_everywhere() {
+        let x = |values: &[f64]| Tensor::vector(values.to_vec());
+        let cases: [(&[f64], &[f64], Option<f64>); 6] = [
+            (&[1.0, -2.0, 3.0], &[2.0, -4.0, 6.0], Some(2.0)),
+            (&[8.0, 4.0], &[1.0, 0.5], Some(0.125)),
+            // The same is no other scale, and neither is what one element denies.
+            (&[1.0, -2.0, 3.0], &[1.0, -2.0, 3.0], None),
+            (&[1.0, -2.0, 3.0], &[2.0, -4.0, 6.1], None),
+            (&[1.0, 2.0], &[0.0, 0.0], None),
+            (&[1.0, 2.0], &[2.0, 4.0, 6.0], None),
+        ];
+        for (own, theirs, expected) in cases {
+            assert_eq!(ratio(&x(own), &x(theirs)), expected, "{own:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn scores_are_queries_times_keys_times_the_scale() {
+        let mut node = Node {
+            name: String::new(),
+            domain: String::new(),
+            op: "Attention".into(),
+            version: 23,
+            inputs: vec![Some(ValueId(0)), Some(ValueId(1)), None],
+            outputs: vec![Some(ValueId(2))],
+            attributes: std::collections::BTreeMap::default(),
+        };
+        let q = Tensor::from_vec(&[1, 1, 1, 4], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let k = Tensor::from_vec(&[1, 1, 2, 4], vec![1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 0.0]).unwrap();
+        let look = |v: ValueId| Some(if v.0 == 0 { q.clone() } else { k.clone() });
+        // Without a setting it is the inverse root of the size of a head.
+        let (scores, scale) = products(&node, &look).unwrap();
+        assert_eq!((scores.to_f64().unwrap().to_vec(), scale), (vec![2.5, 2.0], 0.5));
+        node.attributes.insert("scale".into(), Setting::Float(0.25));
+        let (scores, scale) = products(&node, &look).unwrap();
+        assert_eq!((scores.to_f64().unwrap().to_vec(), scale), (vec![1.25, 1.0], 0.25));
+        // Heads that share keys are left to others.
+        let shared = Tensor::from_vec(&[1, 2, 1, 4], vec![1.0; 8]).unwrap();
+        assert!(products(&node, &|v| Some(if v.0 == 0 { shared.clone() } else { k.clone() })).is_none());
+    }
+}

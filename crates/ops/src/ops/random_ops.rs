@@ -241,6 +241,31 @@ mod tests {
     use crate::testing::{counting, first, node, run, tensor};
 
     #[test]
+    fn what_draws_says_so() {
+        let float = |name, x| (name, Attribute::Float(x));
+        let cases = [
+            (node("RandomNormal", 1, &[("shape", Attribute::Ints(vec![2]))]), true),
+            (node("RandomUniformLike", 1, &[]), true),
+            (node("Bernoulli", 15, &[]), true),
+            (node("Multinomial", 7, &[]), true),
+            // The first versions are told by a setting whether they train.
+            (node("Dropout", 6, &[("is_test", Attribute::Int(0)), float("ratio", 0.5)]), true),
+            (node("Dropout", 6, &[("is_test", Attribute::Int(1)), float("ratio", 0.5)]), false),
+            (node("Dropout", 7, &[float("ratio", 0.5)]), false),
+            (node("Identity", 13, &[]), false),
+            (node("Add", 13, &[]), false),
+        ];
+        let mut wrong = vec![];
+        for (n, expected) in cases {
+            let found = crate::registry::build(&n).unwrap().draws();
+            if found != expected {
+                wrong.push(format!("{} {}: {found}", n.op, n.version));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
     fn laws_have_their_moments() {
         let shape = ("shape", Attribute::Ints(vec![100, 100]));
         let float = |name, x| (name, Attribute::Float(x));
