@@ -356,6 +356,28 @@ fn a_setting_of_one_version_is_held_against_an_input_of_another() {
     }
 }
 
+/// To undo a fault, settings are tried under which a node writes another shape than its inputs make without them.
+#[test]
+fn a_trial_that_changes_a_shape_ends_in_no_panic() {
+    let pooled = |axes: Vec<i64>, epsilon: f32| {
+        let mut n = Net::default();
+        n.value("x");
+        n.constant("w", numbers(&[8, 8], 81));
+        n.constant("gain", numbers(&[8], 82));
+        n.node("MatMul", &["x", "w"], "h", &[]);
+        n.node("ReduceMean", &["h"], "mean", &[("axes", Attribute::Ints(axes))]);
+        n.at("mean").version = 13;
+        n.node("Sub", &["h", "mean"], "centred", &[]);
+        n.node("LayerNormalization", &["centred", "gain"], "y", &[("epsilon", Attribute::Float(epsilon))]);
+        n
+    };
+    for (axes_a, axes_b) in [(vec![-1], vec![1, 2]), (vec![1, 2], vec![-1]), (vec![0], vec![0, 1, 2])] {
+        let report = compare(pooled(axes_a, 1e-5), pooled(axes_b, 1e-2));
+        assert_eq!(report.verdict, Verdict::Divergent);
+        assert_eq!(report.culprits[0].b.outputs[0], "mean", "{}", report.reason);
+    }
+}
+
 /// Bounds grow with every layer that they pass. Beyond the size of the value they would take a fault for rounding.
 #[test]
 fn a_long_way_to_where_values_meet_again_excuses_nothing() {
