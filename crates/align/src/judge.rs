@@ -111,7 +111,10 @@ impl<'s, 'g> Judge<'s, 'g> {
     pub fn twin(&self, state: &State<'_, '_>, id: NodeId) -> Option<NodeId> {
         let partner = |v: ValueId| {
             let m = state.matched[v.index()].as_ref()?;
-            (m.relation == Relation::Same && !state.narrowed[v.index()]).then_some(m.a)
+            // A partner may be of another type, of which B rounds to its own.
+            let dtype = |t: Option<&Tensor>| t.map(Tensor::dtype);
+            let alike = dtype(state.declared[v.index()].as_ref()) == dtype(self.a.declared.get(m.a));
+            (m.relation == Relation::Same && alike && !state.narrowed[v.index()]).then_some(m.a)
         };
         let same = |b: ValueId, a: ValueId| {
             let stored = |side: &Side<'_>, v: ValueId| side.graph().value(v).constant.is_some();
@@ -200,6 +203,19 @@ impl<'s, 'g> Judge<'s, 'g> {
         let narrow = coarser(own, theirs)?;
         let side = if narrow == own { self.b } else { self.a };
         (narrow == side.main || self.allowed.contains(&narrow)).then_some(narrow)
+    }
+
+    /// Whether one of two constants is the other rounded to the type in which its side computes.
+    pub fn rounded_alike(&self, b: ValueId, a: ValueId) -> bool {
+        let (Some(own), Some(theirs)) = (self.b.declared.get(b), self.a.declared.get(a)) else {
+            return false;
+        };
+        own.shape() == theirs.shape()
+            && match self.rounds_to(own.dtype(), theirs.dtype()) {
+                Some(narrow) if narrow == own.dtype() => is_rounding(theirs, own),
+                Some(_) => is_rounding(own, theirs),
+                None => false,
+            }
     }
 
     /// A's constant of which B's is the rounding, or the other way round; the one of the same name where there are

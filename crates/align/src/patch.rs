@@ -30,6 +30,7 @@ pub struct Patch {
     op: Arc<dyn Operator>,
     outputs: usize,
     sources: Vec<Source>,
+    only: Option<usize>,
 }
 
 impl Patch {
@@ -39,7 +40,29 @@ impl Patch {
             return None;
         }
         let op = isotrace_ops::build(node).ok()?;
-        Some(Self { op: op.into(), outputs: node.outputs.len(), sources })
+        Some(Self { op: op.into(), outputs: node.outputs.len(), sources, only: None })
+    }
+
+    /// Its first output in place of the output at `slot` alone; the node's others stay what they are.
+    #[must_use]
+    pub fn at(self, slot: usize) -> Self {
+        Self { outputs: 1, only: Some(slot), ..self }
+    }
+
+    /// The call by itself.
+    #[must_use]
+    pub(crate) fn whole(self) -> Self {
+        Self { only: None, ..self }
+    }
+
+    /// The one output of the node that it stands in for, where that is not all of them.
+    pub fn only(&self) -> Option<usize> {
+        self.only
+    }
+
+    /// Whether two patches of one node cannot both be made.
+    pub fn excludes(&self, other: &Self) -> bool {
+        self.only.is_none() || other.only.is_none() || self.only == other.only
     }
 
     /// The node as it is, read from where it reads.

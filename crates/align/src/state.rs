@@ -95,7 +95,19 @@ pub struct Changes {
     /// Values of B that take A's value whatever they compute: confirmed substitutions.
     pub substitutions: FxHashMap<ValueId, Match>,
     /// Nodes of B that compute something else: faults undone.
-    pub patches: FxHashMap<NodeId, Patch>,
+    pub patches: FxHashMap<NodeId, Vec<Patch>>,
+}
+
+impl Changes {
+    /// Has a node of B compute something else besides what was changed before.
+    pub fn patch(&mut self, node: NodeId, patch: Patch) {
+        self.patches.entry(node).or_default().push(patch);
+    }
+
+    /// Whether a change made before leaves no room for `patch`.
+    pub fn exclude(&self, node: NodeId, patch: &Patch) -> bool {
+        self.patches.get(&node).is_some_and(|made| made.iter().any(|p| p.excludes(patch)))
+    }
 }
 
 impl<'s, 'g> State<'s, 'g> {
@@ -208,8 +220,8 @@ impl<'s, 'g> State<'s, 'g> {
     /// Executes one node and looks for partners of its outputs.
     pub(crate) fn step(&mut self, judge: &Judge<'_, '_>, id: NodeId, changes: &Changes) {
         let node = judge.b.graph().node(id);
-        let patch = changes.patches.get(&id);
-        if patch.is_none()
+        let patches = changes.patches.get(&id).map_or(&[][..], Vec::as_slice);
+        if patches.is_empty()
             && !node.writes().any(|v| changes.substitutions.contains_key(&v))
             && let Some(twin) = judge.twin(self, id)
         {
@@ -223,7 +235,7 @@ impl<'s, 'g> State<'s, 'g> {
             }
             return;
         }
-        let free = patch.is_none() && !node.writes().any(|v| changes.substitutions.contains_key(&v));
+        let free = patches.is_empty() && !node.writes().any(|v| changes.substitutions.contains_key(&v));
         let known = if free { self.declared_outputs(judge, id) } else { None };
         if let Some(known) = &known
             && let Some(found) = self.found_by_bits(judge, id, known)
@@ -233,7 +245,7 @@ impl<'s, 'g> State<'s, 'g> {
             }
             return;
         }
-        let (shadow, declared) = self.compute_from(judge, id, patch, known);
+        let (shadow, declared) = self.compute(judge, id, patches, known);
         for (i, v) in node.outputs.iter().enumerate() {
             let Some(v) = *v else { continue };
             let declared = declared.as_ref().and_then(|d| d.get(i).cloned());
@@ -321,29 +333,18 @@ impl<'s, 'g> State<'s, 'g> {
         judge.b.plan.evaluate(id, &declared, Precision::Declared, None).ok()
     }
 
-    /// A node's outputs on the values in place, in float64 and declared; `None` where an input was not evaluated
-    /// or the operator cannot work on what a fault left (NaN cast to an index).
-    pub fn compute(
+    /// A node's outputs on the values in place, in float64 and declared (which may be `known`); `None` where an input
+    /// was not evaluated or the operator cannot work on what a fault left (NaN cast to an index).
+    fn compute(
         &self,
         judge: &Judge<'_, '_>,
         id: NodeId,
-        patch: Option<&Patch>,
-    ) -> (Option<Vec<Tensor>>, Option<Vec<Tensor>>) {
-        let known = if patch.is_none() { self.declared_outputs(judge, id) } else { None };
-        self.compute_from(judge, id, patch, known)
-    }
-
-    /// As [`compute`](Self::compute), with what [`declared_outputs`](Self::declared_outputs) gave.
-    fn compute_from(
-        &self,
-        judge: &Judge<'_, '_>,
-        id: NodeId,
-        patch: Option<&Patch>,
+        patches: &[Patch],
         known: Option<Vec<Tensor>>,
     ) -> (Option<Vec<Tensor>>, Option<Vec<Tensor>>) {
         let declared = |v: ValueId| self.declared[v.index()].clone();
         let shadow = |v: ValueId| self.operand(v);
-        compute(judge.b, id, patch, &declared, &shadow, known)
+        compute(judge.b, id, patches, &declared, &shadow, known)
     }
 }
 
@@ -358,17 +359,34 @@ pub(crate) struct Saved {
 }
 
 /// A node's outputs in float64 and in declared precision on given values; the latter may be `known`.
-pub fn compute(
+fn compute(
     side: &Side<'_>,
     id: NodeId,
-    patch: Option<&Patch>,
+    patches: &[Patch],
     declared: &dyn Fn(ValueId) -> Option<Tensor>,
     shadow: &dyn Fn(ValueId) -> Option<Tensor>,
     known: Option<Vec<Tensor>>,
 ) -> (Option<Vec<Tensor>>, Option<Vec<Tensor>>) {
-    if let Some(patch) = patch {
+    if let [patch] = patches
+        && patch.only().is_none()
+    {
         let low = patch.evaluate(Precision::Declared, declared, None);
         let high = patch.evaluate(Precision::Float64, shadow, low.as_deref());
+        return (high, low);
+    }
+    if !patches.is_empty() {
+        let (mut high, mut low) = compute(side, id, &[], declared, shadow, None);
+        for patch in patches {
+            let (more_high, more_low) = compute(side, id, &[patch.clone().whole()], declared, shadow, None);
+            let slot = patch.only().unwrap_or(0);
+            for (all, more) in [(&mut high, more_high), (&mut low, more_low)] {
+                let first = more.and_then(|outputs| outputs.into_iter().next());
+                match (all.as_mut().and_then(|all| all.get_mut(slot)), first) {
+                    (Some(place), Some(first)) => *place = first,
+                    _ => *all = None,
+                }
+            }
+        }
         return (high, low);
     }
     let node = side.graph().node(id);

@@ -8,7 +8,7 @@
 //! Almost no element is near the border. A first look in f64, without branches, sorts out what is certainly within and
 //! certainly beyond, with margins wider than any rounding of the rule; only the rest goes through the rule itself.
 
-use isotrace_tensor::{DType, Tensor, bf16, f16};
+use isotrace_tensor::{DType, Tensor, nearest_bf16, nearest_f16};
 
 use crate::number;
 use crate::sums::Sums;
@@ -80,8 +80,8 @@ impl Precision {
         match self {
             Self::F64 => x,
             Self::F32 => f64::from(x as f32),
-            Self::F16 => f16::from_f64(x).to_f64(),
-            Self::BF16 => bf16::from_f64(x).to_f64(),
+            Self::F16 => nearest_f16(x).to_f64(),
+            Self::BF16 => nearest_bf16(x).to_f64(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use isotrace_tensor::{
     Bool, C64, C128, DType, F4E2M1, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, I2, I4, Tensor, U2, U4,
-    bf16, f16,
+    bf16, f16, nearest_bf16, nearest_f16,
 };
 
 /// Reads element `i` as an integer; none where the tensor holds no integers.
@@ -82,8 +82,8 @@ fn order(dtype: DType, x: f64) -> i64 {
     match dtype {
         DType::F64 => sign_magnitude(x.to_bits(), 64),
         DType::F32 => sign_magnitude(u64::from((x as f32).to_bits()), 32),
-        DType::F16 => sign_magnitude(u64::from(f16::from_f64(x).to_bits()), 16),
-        DType::BF16 => sign_magnitude(u64::from(bf16::from_f64(x).to_bits()), 16),
+        DType::F16 => sign_magnitude(u64::from(nearest_f16(x).to_bits()), 16),
+        DType::BF16 => sign_magnitude(u64::from(nearest_bf16(x).to_bits()), 16),
         DType::F8E4M3FN => sign_magnitude(u64::from(F8E4M3FN::from_f64(x, true).0), 8),
         DType::F8E4M3FNUZ => sign_magnitude(u64::from(F8E4M3FNUZ::from_f64(x, true).0), 8),
         DType::F8E5M2 => sign_magnitude(u64::from(F8E5M2::from_f64(x, false).0), 8),

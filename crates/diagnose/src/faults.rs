@@ -123,12 +123,12 @@ fn prove<'s, 'g>(
     let before = site.before();
     let mut nearest = Nearest::new();
     for proposal in proposals(site) {
-        if proposal.patches.iter().any(|(n, _)| changes.patches.contains_key(n)) {
+        if proposal.patches.iter().any(|(n, patch)| changes.exclude(*n, patch)) {
             continue;
         }
         let first = proposal.patches.iter().map(|(n, _)| *n).min().expect("a proposal changes a node");
         let mut tried = changes.clone();
-        tried.patches.extend(proposal.patches.iter().cloned());
+        proposal.patches.iter().cloned().for_each(|(n, patch)| tried.patch(n, patch));
         let run: Vec<NodeId> = site.nodes_b().iter().copied().filter(|&n| n >= first).collect();
         let (holds, value) = attempt(site.judge, state, &run, &tried, site.point, site.candidate);
         let left = site.difference(value.as_ref());

@@ -54,7 +54,7 @@ pub fn differences<'s, 'g>(
     // One at a time: with both places of a moved factor as in A, B is A.
     let agrees = |s: &&Suspect| {
         let mut changes = Changes::default();
-        changes.patches.insert(s.b, s.mended.clone());
+        changes.patch(s.b, s.mended.clone());
         failing(judge, &State::execute(judge, inputs, &changes), outputs).is_empty()
     };
     let class = |v: ValueId| judge.index.class(v);
@@ -151,6 +151,9 @@ fn mended(judge: &Judge<'_, '_>, n: NodeId, m: NodeId) -> Option<(Patch, Differi
     for (slot, (b, a)) in node.inputs.iter().zip(&other.inputs).enumerate() {
         let (Some(b), Some(a)) = (*b, *a) else { continue };
         if !judge.b.is_constant(b) {
+            continue;
+        }
+        if judge.rounded_alike(b, a) {
             continue;
         }
         let (own, theirs) = (judge.b.shadow.get(b)?, judge.a.shadow.get(a)?);

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use crate::element::{
     Bool, C64, C128, F4E2M1, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, I2, I4, U2, U4,
 };
+use crate::halves::{nearest_bf16, nearest_f16};
 use crate::narrow::{ScaleRounding, encode_e8m0};
 use crate::{DType, Tensor, TensorError};
 
@@ -52,6 +53,7 @@ impl Tensor {
             D::F64 if to == D::F32 => Tensor::from_vec(shape, each(self.as_slice()?, |x: f64| x as f32)),
             D::F16 if to == D::F32 => Tensor::from_vec(shape, each(self.as_slice()?, |x: f16| x.to_f32())),
             D::F32 if to == D::F16 => Tensor::from_vec(shape, each(self.as_slice()?, f16::from_f32)),
+            D::F32 if to == D::BF16 => Tensor::from_vec(shape, each(self.as_slice()?, bf16::from_f32)),
             D::F64 => floats(&mut self.as_slice::<f64>()?.iter().copied()),
             D::F32 => floats(&mut self.as_slice::<f32>()?.iter().map(|&x| f64::from(x))),
             D::F16 => floats(&mut self.as_slice::<f16>()?.iter().map(|x| x.to_f64())),
@@ -117,8 +119,8 @@ fn from_floats(
     match to {
         D::F64 => collect!(|x| x),
         D::F32 => collect!(|x| x as f32),
-        D::F16 => collect!(f16::from_f64),
-        D::BF16 => collect!(bf16::from_f64),
+        D::F16 => collect!(nearest_f16),
+        D::BF16 => collect!(nearest_bf16),
         D::F8E4M3FN => collect!(|x| F8E4M3FN::from_f64(x, saturate)),
         D::F8E4M3FNUZ => collect!(|x| F8E4M3FNUZ::from_f64(x, saturate)),
         D::F8E5M2 => collect!(|x| F8E5M2::from_f64(x, saturate)),

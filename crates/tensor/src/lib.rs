@@ -11,6 +11,7 @@ mod convert;
 mod dtype;
 mod element;
 mod error;
+mod halves;
 mod narrow;
 mod permute;
 mod shape;
@@ -24,6 +25,7 @@ pub use element::{
 };
 pub use error::TensorError;
 pub use half::{bf16, f16};
+pub use halves::{nearest_bf16, nearest_f16};
 pub use narrow::ScaleRounding;
 pub use shape::{MAX_ELEMENTS, Odometer, broadcast_shapes, element_count, normalise_axis, strides};
 pub use tensor::Tensor;

@@ -34,7 +34,7 @@ impl Cause for Function {
         }
         let transplanted = transplant(site, &site.open_a, &site.open_b, None)
             .or_else(|| transplant(site, &site.wide_a, &site.wide_b, None));
-        let Some(patch) = transplanted else { return };
+        let Some(patch) = transplanted.map(|patch| super::in_place_of(site, n, patch)) else { return };
         let names = |nodes: Vec<String>| {
             if nodes.len() > 4 { format!("{} nodes", nodes.len()) } else { nodes.join(", ") }
         };

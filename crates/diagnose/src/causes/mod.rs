@@ -17,7 +17,7 @@ mod order;
 mod ratio;
 
 use isotrace_align::patch::Patch;
-use isotrace_graph::NodeId;
+use isotrace_graph::{NodeId, ValueId};
 
 use crate::site::Site;
 
@@ -30,7 +30,7 @@ pub struct Proposal {
     /// The nodes to name on A's side.
     pub nodes_a: Vec<NodeId>,
     /// The value that is read and should not be, where an edge is to blame.
-    pub edge: Option<isotrace_graph::ValueId>,
+    pub edge: Option<ValueId>,
     /// The cause (`docs/causes.md`).
     pub class: &'static str,
     /// One sentence with the numbers.
@@ -89,7 +89,7 @@ pub fn of_numbers(site: &Site<'_, '_, '_>) -> Vec<Proposal> {
 const SERVES_OTHERS: u32 = 40;
 
 fn serves_others(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
-    let matched = |v: isotrace_graph::ValueId| site.state.is_matched(v);
+    let matched = |v: ValueId| site.state.is_matched(v);
     site.node_b(n).writes().filter(|v| matched(*v)).any(|v| {
         let degenerate = site.state.matched[v.index()].as_ref().is_some_and(|m| m.degenerate);
         !degenerate
@@ -97,6 +97,18 @@ fn serves_others(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
                 .iter()
                 .any(|&r| !site.wide_b.nodes.contains(&r) && site.node_b(r).writes().all(matched))
     })
+}
+
+/// A call that writes one value in place of the output of `n` that the site is about; the others stay.
+pub(crate) fn in_place_of(site: &Site<'_, '_, '_>, n: NodeId, patch: Patch) -> Patch {
+    let node = site.node_b(n);
+    if node.writes().count() < 2 {
+        return patch;
+    }
+    let read = |v: ValueId| site.nodes_b().iter().any(|&r| site.node_b(r).reads().any(|w| w == v));
+    let place = |wanted: &dyn Fn(ValueId) -> bool| node.outputs.iter().position(|v| v.is_some_and(wanted));
+    let slot = place(&|v| v == site.point).or_else(|| place(&|v| !site.state.is_matched(v) && read(v)));
+    slot.map_or(patch.clone(), |slot| patch.at(slot))
 }
 
 /// A node's name as people read it.

@@ -142,6 +142,10 @@ fn push(
         changed.version = node.version.max(18);
     }
     let Some(patch) = Patch::new(&changed, Patch::sources_of(node)) else { return };
+    // Where it writes several values, a call that writes one belongs in place of one of them.
+    let one = |node: &Node| node.writes().count() == 1;
+    let patch =
+        if from.is_none_or(|m| one(site.node_a(m))) { super::in_place_of(site, n, patch) } else { patch };
     out.push(Proposal {
         patches: vec![(n, patch)],
         nodes_b: vec![n],

@@ -69,7 +69,9 @@ impl Cause for Ratio {
         let shadow = Tensor::scalar(factor);
         let Ok(low) = shadow.cast(declared) else { return };
         let sources = vec![Source::Patch(Box::new(inner)), Source::Tensor { declared: low, shadow }];
-        let Some(patch) = Patch::new(&mul, sources) else { return };
+        let Some(patch) = Patch::new(&mul, sources).map(|patch| super::in_place_of(site, n, patch)) else {
+            return;
+        };
         out.push(Proposal {
             patches: vec![(n, patch)],
             nodes_b: vec![named],
