@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::Detail;
 use crate::declared::{self, Declared};
 use crate::faults::Fault;
+use crate::product::unravel;
 
 /// A model and where it came from.
 #[derive(Clone, Copy)]
@@ -406,15 +407,6 @@ fn place_in_a(x: &Tensor, y: &Tensor, layout: &Layout, flat: usize) -> usize {
         Ok(values) => Probe::new(&values, x.shape(), y.shape(), layout).place(flat),
         Err(_) => flat,
     }
-}
-
-fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
-    let mut index = vec![0; shape.len()];
-    for axis in (0..shape.len()).rev() {
-        index[axis] = flat % shape[axis].max(1);
-        flat /= shape[axis].max(1);
-    }
-    index
 }
 
 /// The four parts: own rounding on A's inputs, what B's own inputs change, what differs in float64.

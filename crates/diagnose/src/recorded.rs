@@ -17,6 +17,8 @@ use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
 use crate::faults::Fault;
+use crate::hidden::{self, Finding};
+use crate::product::Product;
 
 /// Nodes between recorded values at most; beyond, nothing is said.
 const MOST_NODES: usize = 256;
@@ -38,9 +40,19 @@ pub fn faults(
         for v in graph.node(id).writes() {
             let Some(output) = recorded.get(&v).filter(|t| t.dtype().is_float()) else { continue };
             let call = Call::new(side, recorded, v);
-            let Some(excess) = call.excess(output) else { continue };
-            if excess.share > 1.0 {
-                found.push((call.fault(output, &excess, is_reference), v));
+            let Some(own) = call.own() else { continue };
+            let Some(excess) = call.excess(&own, output) else { continue };
+            let named = (excess.share > 1.0).then(|| call.fault(output, &excess, is_reference));
+            let fault = match named {
+                Some(fault) if fault.proof.is_some() => Some(fault),
+                found => {
+                    let hidden = call.hidden(&own, output);
+                    let tells = hidden.filter(|h| found.is_none() || h.class.is_some());
+                    tells.map(|h| call.strange(h, &excess, is_reference)).or(found)
+                }
+            };
+            if let Some(fault) = fault {
+                found.push((fault, v));
                 break;
             }
         }
@@ -87,12 +99,40 @@ impl<'s, 'g> Call<'s, 'g> {
         Some(own)
     }
 
-    fn excess(&self, output: &Tensor) -> Option<Excess> {
-        let side = self.side;
-        if self.region.nodes.len() >= MOST_NODES || draws(side, self.output) {
+    /// Its values in float64, where they can be told.
+    fn own(&self) -> Option<FxHashMap<ValueId, Tensor>> {
+        if self.region.nodes.len() >= MOST_NODES || draws(self.side, self.output) {
             return None;
         }
-        let own = self.evaluate(&|t| t)?;
+        self.evaluate(&|t| t)
+    }
+
+    /// Nodes that do not just move elements.
+    fn steps(&self) -> impl DoubleEndedIterator<Item = NodeId> {
+        let computes = |n: &NodeId| self.side.plan.op(*n).flow() != Flow::Moves;
+        self.region.nodes.iter().copied().filter(computes)
+    }
+
+    /// What the bound has room for and rounding is not.
+    fn hidden(&self, own: &FxHashMap<ValueId, Tensor>, output: &Tensor) -> Option<Finding> {
+        if output.dtype() != DType::F32 {
+            return None;
+        }
+        let exact = own.get(&self.output)?;
+        let mut steps = self.steps();
+        let last = steps.next_back()?;
+        let by_grid = hidden::on_grid(exact, output);
+        let rounded = by_grid.as_ref().is_some_and(|found| found.proof.is_some());
+        if rounded || steps.next().is_some() || self.side.producer(self.output) != Some(last) {
+            return by_grid;
+        }
+        let read = |v: ValueId| own.get(&v).cloned().or_else(|| self.side.declared.get(v).cloned());
+        let product = Product::new(self.side, last, &read);
+        product.and_then(|product| hidden::in_product(&product, exact, output)).or(by_grid)
+    }
+
+    fn excess(&self, own: &FxHashMap<ValueId, Tensor>, output: &Tensor) -> Option<Excess> {
+        let side = self.side;
         let exact = own.get(&self.output)?;
         let wide = |v: ValueId| {
             let value = own.get(&v).or_else(|| side.declared.get(v))?;
@@ -110,8 +150,7 @@ impl<'s, 'g> Call<'s, 'g> {
             Some(allowed) => allowed.to_f64().ok()?.into_owned(),
             None => vec![0.0; exact.len()],
         };
-        let computes = |n: &&NodeId| side.plan.op(**n).flow() != Flow::Moves;
-        let steps = self.region.nodes.iter().filter(computes).count();
+        let steps = self.steps().count();
         if steps > 1 {
             for e in &mut allowed {
                 *e *= FUSED;
@@ -130,6 +169,10 @@ impl<'s, 'g> Call<'s, 'g> {
 /// Whether a value was drawn at random.
 fn draws(side: &Side<'_>, v: ValueId) -> bool {
     side.producer(v).is_some_and(|n| side.plan.op(n).draws())
+}
+
+fn name(is_reference: bool) -> &'static str {
+    if is_reference { "A" } else { "B" }
 }
 
 fn measure(exact: &Tensor, output: &Tensor, allowed: &[f64]) -> Excess {
@@ -154,20 +197,19 @@ fn measure(exact: &Tensor, output: &Tensor, allowed: &[f64]) -> Excess {
 }
 
 /// Formats to which hardware rounds the factors of a product on its way: name and bits of the significand kept.
-const NARROWER: [(&str, u32); 3] = [("tf32", 11), ("bf16", 8), ("f16", 11)];
+pub const NARROWER: [(&str, u32); 3] = [("tf32", 11), ("bf16", 8), ("f16", 11)];
 
 impl Call<'_, '_> {
-    fn fault(&self, output: &Tensor, excess: &Excess, is_reference: bool) -> Fault {
-        let name = if is_reference { "A" } else { "B" };
+    fn label(&self) -> String {
         let graph = self.side.graph();
-        let mut nodes: Vec<NodeId> = self.region.dynamic_nodes(self.side).collect();
-        if nodes.is_empty() {
-            nodes.clone_from(&self.region.nodes);
-        }
-        let label = match self.side.producer(self.output) {
+        match self.side.producer(self.output) {
             Some(id) => format!("{} {:?}", graph.node(id).qualified_op(), graph.label(id)),
             None => format!("{:?}", graph.value(self.output).name),
-        };
+        }
+    }
+
+    fn fault(&self, output: &Tensor, excess: &Excess, is_reference: bool) -> Fault {
+        let (name, label) = (name(is_reference), self.label());
         let narrowed = NARROWER.iter().find_map(|&(format, bits)| {
             let own = self.evaluate(&|t| rounded(&t, bits))?;
             let exact = own.get(&self.output)?;
@@ -196,8 +238,34 @@ impl Call<'_, '_> {
                 None,
             ),
         };
+        self.named(class, summary, Vec::new(), proof, is_reference)
+    }
+
+    /// A fault that the bound has room for.
+    fn strange(&self, finding: Finding, excess: &Excess, is_reference: bool) -> Fault {
+        let class = finding.class.unwrap_or(if is_reference { "reference" } else { "unknown" });
+        let summary = format!("{}'s {} {}", name(is_reference), self.label(), finding.summary);
+        let evidence =
+            vec![format!("{:.2} times what rounding allows at most; {}", excess.share, finding.evidence)];
+        self.named(class, summary, evidence, finding.proof, is_reference)
+    }
+
+    fn named(
+        &self,
+        class: &str,
+        summary: String,
+        mut evidence: Vec<String>,
+        proof: Option<(String, f64, f64)>,
+        is_reference: bool,
+    ) -> Fault {
+        let mut nodes: Vec<NodeId> = self.region.dynamic_nodes(self.side).collect();
+        if nodes.is_empty() {
+            nodes.clone_from(&self.region.nodes);
+        }
         let (none, nothing) = (Vec::new(), Vec::new());
         let outputs = vec![self.output];
+        evidence
+            .push("found on the recorded values of this run alone; the other side plays no part".to_owned());
         let (nodes_a, outputs_a, nodes_b, outputs_b) =
             if is_reference { (nodes, outputs, none, nothing) } else { (none, nothing, nodes, outputs) };
         Fault {
@@ -207,9 +275,7 @@ impl Call<'_, '_> {
             outputs_b,
             class: class.to_owned(),
             summary,
-            evidence: vec![
-                "found on the recorded values of this run alone; the other side plays no part".to_owned(),
-            ],
+            evidence,
             proof,
             narrow: Some(!is_reference),
             nearest: Vec::new(),
@@ -218,7 +284,7 @@ impl Call<'_, '_> {
 }
 
 /// A float tensor with significands of `bits` bits (to nearest even); others as they are.
-fn rounded(tensor: &Tensor, bits: u32) -> Tensor {
+pub fn rounded(tensor: &Tensor, bits: u32) -> Tensor {
     let Ok(values) = tensor.to_f64() else { return tensor.clone() };
     if !tensor.dtype().is_float() {
         return tensor.clone();
