@@ -127,7 +127,6 @@ class Recorder:
     def _quietly(self, hook: Any) -> Any:
         """What a hook does by itself is no part of what the model computes."""
 
-        @functools.wraps(hook)
         def quiet(*args: Any) -> None:
             # What a compiler traces is no run; the calls of what it makes of it are seen, and so is the whole.
             if torch.compiler.is_compiling():

@@ -256,7 +256,7 @@ impl Writer {
     fn value(&self, py: Python<'_>, json: Json, array: Array) -> PyResult<u64> {
         if self.digests {
             let tensor = array.tensor()?;
-            let digest = py.detach(|| Digest::of(&tensor));
+            let digest = py.detach(|| Digest::alone(&tensor));
             let id = self.reserve();
             self.send(py, Job::Value(id, json, Content::Digest(Box::new(digest))))?;
             return Ok(id);

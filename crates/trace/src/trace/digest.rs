@@ -2,13 +2,16 @@
 //!
 //! The signature is what layout does not change and rounding hardly does: counts, moments, extremes, and how many
 //! elements lie between each power of two and the next. That last one is the sketch of the sorted values; unlike
-//! quantiles it needs neither a sort nor a copy, and merges. The hash says whether two values are the same bits.
+//! quantiles it needs neither a sort nor a copy, and merges. The hash says whether two values are the same bits: it
+//! guards against accident, not against somebody who wants two values to look the same, so it need not be cryptographic;
+//! those are several times slower, and what a recording costs is mostly its digests.
 
 use isotrace_tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
 
 use super::number::Number;
-use super::statistics;
+use super::statistics::{self, By};
 
 /// Statistics of a value, computed in float64 over its elements as numbers; of complex elements both parts count.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -48,7 +51,7 @@ pub struct Digest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub negative: Vec<(i32, u64)>,
     /// A hash of the elements in C order, little-endian, one a byte where they are narrower: the name of the algorithm,
-    /// a colon, and its result in hexadecimal. [`Digest::of`] takes BLAKE3, which vectors and threads compute.
+    /// a colon, and its result in hexadecimal. [`Digest::of`] takes XXH3 of 128 bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
     /// SHA-256 of the same, in hexadecimal, as older traces have it.
@@ -57,14 +60,28 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Of a tensor. Text has a count and a hash (of the JSON list of its elements) only.
+    /// Of a tensor, with all threads where it is large. Text has a count and a hash (of the JSON list of its elements)
+    /// only.
     pub fn of(tensor: &Tensor) -> Self {
-        let ((sums, count), hash) = if tensor.raw_bytes().len() < LARGE {
-            (statistics::of(tensor), hash(tensor))
-        } else {
-            rayon::join(|| statistics::of(tensor), || hash(tensor))
-        };
-        sums.digest(count, hash)
+        if tensor.raw_bytes().len() < LARGE {
+            return Self::alone(tensor);
+        }
+        let ((sums, count), hash) = rayon::join(
+            || statistics::of(tensor, By::Threads),
+            || match tensor.as_strings() {
+                Ok(texts) => text(texts),
+                Err(_) => XxHash3_128::oneshot(tensor.raw_bytes()),
+            },
+        );
+        sums.digest(count, named(hash))
+    }
+
+    /// The same by the calling thread alone: for whoever would otherwise take the processor from somebody else.
+    pub fn alone(tensor: &Tensor) -> Self {
+        let mut hasher = XxHash3_128::new();
+        let (sums, count) = statistics::of(tensor, By::Caller(&mut |bytes| hasher.write(bytes)));
+        let hash = tensor.as_strings().map_or_else(|_| hasher.finish_128(), text);
+        sums.digest(count, named(hash))
     }
 
     /// Whether two values are the same bits, given that they are of one type and shape; `None` where that cannot be
@@ -88,15 +105,13 @@ impl Digest {
 /// Bytes from which on more than one thread is worth waking.
 const LARGE: usize = 1 << 20;
 
-fn hash(tensor: &Tensor) -> String {
-    let hash = match tensor.as_strings() {
-        Ok(texts) => blake3::hash(&serde_json::to_vec(texts).unwrap_or_default()),
-        Err(_) if tensor.raw_bytes().len() >= LARGE => {
-            blake3::Hasher::new().update_rayon(tensor.raw_bytes()).finalize()
-        }
-        Err(_) => blake3::hash(tensor.raw_bytes()),
-    };
-    format!("blake3:{}", hash.to_hex())
+fn text(texts: &[String]) -> u128 {
+    XxHash3_128::oneshot(&serde_json::to_vec(texts).unwrap_or_default())
+}
+
+/// As `xxhsum -H128` writes it.
+fn named(hash: u128) -> String {
+    format!("xxh3-128:{hash:032x}")
 }
 
 #[cfg(test)]
@@ -151,7 +166,7 @@ mod tests {
                 _ => Tensor::vector(vec![1f32]).cast(dtype).unwrap(),
             };
             let digest = Digest::of(&tensor);
-            assert_eq!(digest.hash.as_ref().map(String::len), Some(7 + 64));
+            assert_eq!(digest.hash.as_ref().map(String::len), Some(9 + 32));
             if dtype != DType::String {
                 assert_eq!(
                     (digest.max, digest.positive.as_slice()),
@@ -167,11 +182,29 @@ mod tests {
             let digest = Digest::of(&empty);
             assert_eq!((digest.count, digest.min, digest.mean), (0, None, None), "{dtype}");
         }
-        // As `printf '\000\000\200\077' | b3sum` has it.
-        assert_eq!(
-            Digest::of(&Tensor::scalar(1f32)).hash.unwrap(),
-            "blake3:1628d491647767ca75acfd2183da4631eef590e9c8129503574e36927c16521c"
-        );
+        // As the package xxhash of Python has it.
+        let cases = [
+            (Tensor::scalar(1f32), "xxh3-128:e6f9acca6893caeb591ef4e963e120d4"),
+            (
+                Tensor::vector((0..1000u16).map(f32::from).collect()),
+                "xxh3-128:dde64c6ec859caa6ab408abd5a63f694",
+            ),
+        ];
+        for (tensor, hash) in cases {
+            assert_eq!(Digest::of(&tensor).hash.unwrap(), hash);
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        for len in [1, 2049, (1 << 18) + 5, 700_001] {
+            for dtype in [DType::F32, DType::F16, DType::F64, DType::I32, DType::I4] {
+                let values: Vec<f32> =
+                    (0..len).map(|i| ((i % 1009) * 7919 % 1009) as f32 / 128.0 - 3.0).collect();
+                let tensor = Tensor::vector(values).cast(dtype).unwrap();
+                assert_eq!(Digest::alone(&tensor), Digest::of(&tensor), "{dtype} of {len}");
+            }
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The statistics of a digest, in one pass over memory.
 //!
 //! A block is small enough to stay in the nearest cache, where it is read three times: once by plain instructions that
-//! count its numbers by sign and exponent, which are the leading bits of a number, and twice by vectors for sums,
-//! extremes and squared distances from the block's mean. What is rare (NaN, infinities, subnormal numbers) shows in
-//! those and only then is looked for element by element. Pieces are put together in their order, whichever thread
-//! computed them.
+//! count its numbers by sign and exponent, which are the leading bits of a number, and by vectors for sums and for
+//! extremes. Loops of their own are faster than one for all: no registers are spilled, and the compiler sees what each of
+//! them reduces. Squares are of distances from the mean of what came before, which is near enough to the block's own
+//! mean for hardly a digit to be lost; where it is not, they are summed again. What is rare (NaN, infinities, zeros and
+//! subnormal numbers) shows in those and only then is looked for. Pieces are put together in their order, whichever
+//! thread computed them.
 
 use isotrace_tensor::{C64, C128, DType, Tensor, bf16, f16};
 use rayon::prelude::*;
@@ -16,32 +18,62 @@ use super::number::Number;
 const BLOCK: usize = 2048;
 /// Elements that one thread takes.
 const PIECE: usize = 1 << 18;
+/// Elements that stay in a second-level cache while one looks at them after the other; whole blocks, so that the result
+/// is the same.
+const NEAR: usize = 8 * BLOCK;
 /// Partial sums, by the position of an element; the result does not depend on how wide vectors are.
 const LANES: usize = 16;
+/// Tables in which numbers are counted in turn: neighbours are often of one size, and a single counter would have to
+/// wait for itself. Those of f64 are larger, and fewer of them fit into a small cache.
+const SINGLE: usize = 8;
+const DOUBLE: usize = 4;
 /// Exponents of f64 from the smallest subnormal to the largest number.
 const LOWEST: i32 = -1074;
 const EXPONENTS: usize = 1024 + 1074;
 
-/// Of all the tensor's elements as numbers, and how many they are; of complex elements both parts. Text has none.
-pub fn of(tensor: &Tensor) -> (Sums, usize) {
+/// Who computes statistics.
+pub enum By<'a> {
+    /// All threads.
+    Threads,
+    /// Whoever calls, which sees the bytes of the elements in their order, just before they are looked at.
+    Caller(&'a mut dyn FnMut(&[u8])),
+}
+
+/// Of all the tensor's elements as numbers, and how many they are; of complex elements both parts. Text has none. The
+/// result does not depend on who computes it.
+pub fn of(tensor: &Tensor, by: By<'_>) -> (Sums, usize) {
     let smallest = smallest_normal(tensor.dtype());
     let (mut sums, count) = match tensor.dtype() {
-        DType::F32 => whole(tensor.as_slice::<f32>().unwrap_or_default(), &Piece::f32),
+        DType::F32 => whole(tensor.as_slice::<f32>().unwrap_or_default(), by, &Piece::f32),
         DType::BF16 => {
-            whole(tensor.as_slice::<bf16>().unwrap_or_default(), &|p, x| p.widened(x, bf16::to_f32))
+            whole(tensor.as_slice::<bf16>().unwrap_or_default(), by, &|p, x| p.widened(x, bf16::to_f32))
         }
-        DType::F16 => whole(tensor.as_slice::<f16>().unwrap_or_default(), &|p, x| p.widened(x, f16::to_f32)),
-        DType::F64 => whole(tensor.as_slice::<f64>().unwrap_or_default(), &Piece::f64),
-        DType::C64 => {
-            let parts = tensor.as_slice::<C64>().unwrap_or_default();
-            whole(&parts.iter().flat_map(|c| c.0).collect::<Vec<_>>(), &Piece::f32)
+        DType::F16 => {
+            whole(tensor.as_slice::<f16>().unwrap_or_default(), by, &|p, x| p.widened(x, f16::to_f32))
         }
-        DType::C128 => {
-            let parts = tensor.as_slice::<C128>().unwrap_or_default();
-            whole(&parts.iter().flat_map(|c| c.0).collect::<Vec<_>>(), &Piece::f64)
+        DType::F64 => whole(tensor.as_slice::<f64>().unwrap_or_default(), by, &Piece::f64),
+        dtype => {
+            let bytes = tensor.raw_bytes();
+            let by = match by {
+                By::Caller(see) => {
+                    see(bytes);
+                    By::Caller(&mut |_| {})
+                }
+                By::Threads => By::Threads,
+            };
+            match dtype {
+                DType::C64 => {
+                    let parts = tensor.as_slice::<C64>().unwrap_or_default();
+                    whole(&parts.iter().flat_map(|c| c.0).collect::<Vec<_>>(), by, &Piece::f32)
+                }
+                DType::C128 => {
+                    let parts = tensor.as_slice::<C128>().unwrap_or_default();
+                    whole(&parts.iter().flat_map(|c| c.0).collect::<Vec<_>>(), by, &Piece::f64)
+                }
+                DType::String => (Sums::default(), tensor.len()),
+                _ => tensor.to_f64().map_or_else(|_| Default::default(), |x| whole(&x, by, &Piece::f64)),
+            }
         }
-        DType::String => (Sums::default(), tensor.len()),
-        _ => tensor.to_f64().map_or_else(|_| Default::default(), |values| whole(&values, &Piece::f64)),
     };
     // The smallest normal number is a power of two.
     let normal = if smallest > 0.0 { (exponent(smallest) - LOWEST) as usize } else { 0 };
@@ -63,128 +95,149 @@ fn smallest_normal(dtype: DType) -> f64 {
     }
 }
 
-fn whole<T: Sync>(values: &[T], add: &(impl Fn(&mut Piece, &[T]) + Sync)) -> (Sums, usize) {
-    let piece = |values: &[T]| {
-        let mut piece = Piece::default();
-        add(&mut piece, values);
-        piece.sums()
+fn whole<T: bytemuck::NoUninit + Sync>(
+    values: &[T],
+    by: By<'_>,
+    add: &(impl Fn(&mut Piece, &[T]) + Sync),
+) -> (Sums, usize) {
+    let pieces: Vec<Sums> = match by {
+        By::Threads => values
+            .par_chunks(PIECE)
+            .map(|values| {
+                let mut piece = Piece::default();
+                add(&mut piece, values);
+                piece.sums()
+            })
+            .collect(),
+        By::Caller(see) => values
+            .chunks(PIECE)
+            .map(|values| {
+                let mut piece = Piece::default();
+                for near in values.chunks(NEAR) {
+                    see(bytemuck::cast_slice(near));
+                    add(&mut piece, near);
+                }
+                piece.sums()
+            })
+            .collect(),
     };
     let mut sums = Sums::default();
-    if values.len() <= PIECE {
-        sums = piece(values);
-    } else {
-        let pieces: Vec<Sums> = values.par_chunks(PIECE).map(piece).collect();
-        for piece in &pieces {
-            sums.and(piece);
-        }
+    for piece in &pieces {
+        sums.and(piece);
     }
     (sums, values.len())
 }
 
 struct Piece {
     sums: Sums,
-    /// Counts by leading bits, of every fourth number: neighbours are often of one size, and a single counter would have
-    /// to wait for itself.
-    single: [[u32; 512]; 4],
+    /// Counts by leading bits.
+    single: [[u32; 512]; SINGLE],
     /// Of f64, made when there are any.
     double: Vec<[u32; 4096]>,
 }
 
 impl Default for Piece {
     fn default() -> Self {
-        Self { sums: Sums::default(), single: [[0; 512]; 4], double: vec![] }
+        Self { sums: Sums::default(), single: [[0; 512]; SINGLE], double: vec![] }
     }
 }
 
 /// What vectors find in a block.
 struct Found {
-    sum: f64,
+    mean: f64,
+    /// Sum of the squares of the distances from the mean.
+    spread: f64,
     magnitude: f64,
     min: f64,
     max: f64,
-    zeros: u64,
-    small: u64,
 }
 
+/// Share of the squares around the pivot that its distance from the mean may make up.
+const PIVOT: f64 = 0.99;
+
 macro_rules! passes {
-    ($tally:ident, $find:ident, $spread:ident, $t:ty, $buckets:literal, $shift:literal) => {
-        #[inline(always)]
-        fn $tally(tables: [&mut [u32; $buckets]; 4], values: &[$t]) {
-            let (chunks, rest) = values.as_chunks::<4>();
-            let [a, b, c, d] = tables;
+    ($tally:ident, $find:ident, $around:ident, $t:ty, $bits:literal, $buckets:literal, $shift:literal, $tables:ident) => {
+        /// Counts numbers by their leading bits, and says how many of those are zeros or subnormal. Wide vectors would
+        /// have to be taken apart again for it, so it is compiled without them.
+        #[inline(never)]
+        fn $tally(tables: &mut [[u32; $buckets]; $tables], values: &[$t]) -> u32 {
+            let none = |tables: &[[u32; $buckets]; $tables]| {
+                tables.iter().fold(0u32, |n, t| n.wrapping_add(t[0]).wrapping_add(t[$buckets / 2]))
+            };
+            let before = none(tables);
+            let (chunks, rest) = values.as_chunks::<$tables>();
             for chunk in chunks {
-                a[(chunk[0].to_bits() >> $shift) as usize] += 1;
-                b[(chunk[1].to_bits() >> $shift) as usize] += 1;
-                c[(chunk[2].to_bits() >> $shift) as usize] += 1;
-                d[(chunk[3].to_bits() >> $shift) as usize] += 1;
+                for (table, x) in tables.iter_mut().zip(chunk) {
+                    table[(x.to_bits() >> $shift) as usize] += 1;
+                }
             }
-            for &x in rest {
-                a[(x.to_bits() >> $shift) as usize] += 1;
+            for x in rest {
+                tables[0][(x.to_bits() >> $shift) as usize] += 1;
             }
+            none(tables).wrapping_sub(before)
         }
 
+        /// Sums of the distances from a pivot, of their squares, and of absolute values.
         #[inline(always)]
-        fn $find(values: &[$t]) -> Found {
-            let (mut sum, mut magnitude) = ([0f64; LANES], [0f64; LANES]);
-            let (mut min, mut max) = ([<$t>::INFINITY; LANES], [<$t>::NEG_INFINITY; LANES]);
-            let (mut zeros, mut small) = ([0u32; LANES], [0u32; LANES]);
+        fn $around(values: &[$t], pivot: f64) -> [f64; 3] {
+            let (mut sum, mut square, mut magnitude) = ([0f64; LANES], [0f64; LANES], [0f64; LANES]);
             macro_rules! lane {
-                ($l:ident, $x:ident) => {
-                    sum[$l] += f64::from($x);
-                    magnitude[$l] += f64::from($x.abs());
-                    min[$l] = if $x < min[$l] { $x } else { min[$l] };
-                    max[$l] = if $x > max[$l] { $x } else { max[$l] };
-                    zeros[$l] += u32::from($x == 0.0);
-                    small[$l] += u32::from($x.abs() < <$t>::MIN_POSITIVE);
+                ($l:ident, $x:expr) => {
+                    let x = f64::from($x);
+                    let apart = x - pivot;
+                    square[$l] += apart * apart;
+                    sum[$l] += apart;
+                    magnitude[$l] += x.abs();
                 };
             }
             let (chunks, rest) = values.as_chunks::<LANES>();
             for chunk in chunks {
                 for l in 0..LANES {
-                    let x = chunk[l];
-                    lane!(l, x);
+                    lane!(l, chunk[l]);
                 }
             }
             for l in 0..rest.len() {
-                let x = rest[l];
-                lane!(l, x);
+                lane!(l, rest[l]);
             }
-            let (mut least, mut most) = (min[0], max[0]);
-            for l in 1..LANES {
-                least = least.min(min[l]);
-                most = most.max(max[l]);
-            }
-            Found {
-                sum: sum.iter().sum(),
-                magnitude: magnitude.iter().sum(),
-                min: f64::from(least),
-                max: f64::from(most),
-                zeros: zeros.iter().map(|&n| u64::from(n)).sum(),
-                small: small.iter().map(|&n| u64::from(n)).sum(),
-            }
+            [sum.iter().sum(), square.iter().sum(), magnitude.iter().sum()]
         }
 
         #[inline(always)]
-        fn $spread(values: &[$t], mean: f64) -> f64 {
-            let mut spread = [0f64; LANES];
-            let (chunks, rest) = values.as_chunks::<LANES>();
-            for chunk in chunks {
-                for (spread, &x) in spread.iter_mut().zip(chunk) {
-                    let apart = f64::from(x) - mean;
-                    *spread += apart * apart;
-                }
+        fn $find(values: &[$t], pivot: f64) -> Found {
+            let n = values.len() as f64;
+            let [mut sum, mut square, magnitude] = $around(values, pivot);
+            let mut pivot = pivot;
+            if sum * sum / n > PIVOT * square {
+                pivot += sum / n;
+                [sum, square, _] = $around(values, pivot);
             }
-            for (spread, &x) in spread.iter_mut().zip(rest) {
-                let apart = f64::from(x) - mean;
-                *spread += apart * apart;
+            // As integers, numbers that are not negative are in order, and the others are once their bits but for the
+            // sign are turned over.
+            let key = |x: $t| {
+                let bits = x.to_bits().cast_signed();
+                bits ^ ((bits >> ($bits - 1)).cast_unsigned() >> 1).cast_signed()
+            };
+            let (mut min, mut max) = (key(<$t>::INFINITY), key(<$t>::NEG_INFINITY));
+            for &x in values {
+                min = min.min(key(x));
+                max = max.max(key(x));
             }
-            spread.iter().sum()
+            Found {
+                mean: pivot + sum / n,
+                spread: if square.is_finite() { (square - sum * sum / n).max(0.0) } else { square },
+                magnitude,
+                // No zero has a sign here.
+                min: f64::from(<$t>::from_bits(key(<$t>::from_bits(min.cast_unsigned())).cast_unsigned()))
+                    + 0.0,
+                max: f64::from(<$t>::from_bits(key(<$t>::from_bits(max.cast_unsigned())).cast_unsigned()))
+                    + 0.0,
+            }
         }
     };
 }
 
-passes!(tally_f32, find_f32, spread_f32, f32, 512, 23);
-passes!(tally_f64, find_f64, spread_f64, f64, 4096, 52);
+passes!(tally_f32, find_f32, around_f32, f32, 32, 512, 23, SINGLE);
+passes!(tally_f64, find_f64, around_f64, f64, 64, 4096, 52, DOUBLE);
 
 /// Numbers on their way into a piece: `pulp` compiles what this inlines for the vectors that the processor has.
 struct Singles<'a>(&'a mut Piece, &'a [f32]);
@@ -243,45 +296,48 @@ impl Piece {
     }
 
     fn f64(&mut self, values: &[f64]) {
-        self.double.resize(4, [0; 4096]);
+        self.double.resize(DOUBLE, [0; 4096]);
         pulp::Arch::new().dispatch(Doubles(self, values));
     }
 
     #[inline(always)]
     fn block_f64(&mut self, block: &[f64]) {
-        if let [a, b, c, d] = &mut self.double[..] {
-            tally_f64([a, b, c, d], block);
+        let tables = self.double.first_chunk_mut::<DOUBLE>();
+        let small = tables.map_or(0, |tables| tally_f64(tables, block));
+        if small > 0 {
+            self.small(small, block.iter().map(|x| u32::from(*x == 0.0)).sum(), block.iter().copied());
         }
-        let found = find_f64(block);
-        let spread = spread_f64(block, found.sum / block.len() as f64);
-        self.found(block.len(), &found, spread, || block.iter().copied());
+        let pivot = if self.sums.finite > 0.0 { self.sums.mean } else { block[0] };
+        let found = find_f64(block, pivot);
+        self.found(block.len(), &found, || block.iter().copied());
     }
 
     #[inline(always)]
     fn block_f32(&mut self, block: &[f32]) {
-        tally_f32(self.single.each_mut(), block);
-        let found = find_f32(block);
-        let spread = spread_f32(block, found.sum / block.len() as f64);
-        self.found(block.len(), &found, spread, || block.iter().map(|&x| f64::from(x)));
+        let small = tally_f32(&mut self.single, block);
+        if small > 0 {
+            let zeros = block.iter().map(|x| u32::from(*x == 0.0)).sum();
+            self.small(small, zeros, block.iter().map(|&x| f64::from(x)));
+        }
+        let pivot = if self.sums.finite > 0.0 { self.sums.mean } else { f64::from(block[0]) };
+        let found = find_f32(block, pivot);
+        self.found(block.len(), &found, || block.iter().map(|&x| f64::from(x)));
     }
 
-    fn found<I: Iterator<Item = f64>>(
-        &mut self,
-        len: usize,
-        found: &Found,
-        spread: f64,
-        values: impl Fn() -> I,
-    ) {
-        self.sums.zeros += found.zeros;
-        if found.small > found.zeros {
-            self.sums.subnormal(values());
+    /// A block in which so many numbers have no leading bits.
+    fn small(&mut self, small: u32, zeros: u32, values: impl Iterator<Item = f64>) {
+        self.sums.zeros += u64::from(zeros);
+        if small > zeros {
+            self.sums.subnormal(values);
         }
+    }
+
+    fn found<I: Iterator<Item = f64>>(&mut self, len: usize, found: &Found, values: impl Fn() -> I) {
         // One that is not finite would show here.
         if found.magnitude.is_finite() {
             self.sums.min = self.sums.min.min(found.min);
             self.sums.max = self.sums.max.max(found.max);
-            let finite = len as f64;
-            self.sums.moments(finite, found.sum / finite, spread, found.magnitude);
+            self.sums.moments(len as f64, found.mean, found.spread, found.magnitude);
         } else {
             self.sums.awkward(values);
         }
@@ -510,7 +566,7 @@ mod tests {
             for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
                 let tensor = Tensor::vector(values.clone()).cast(dtype).unwrap();
                 let expected = plain(&tensor.to_f64().unwrap(), smallest_normal(dtype));
-                let (sums, count) = of(&tensor);
+                let (sums, count) = of(&tensor, By::Threads);
                 let found = sums.digest(count, String::new());
                 let same = close(found.mean, expected.mean)
                     && close(found.mean_abs, expected.mean_abs)
