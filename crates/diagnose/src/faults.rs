@@ -4,7 +4,7 @@ use isotrace_align::search::{Hypothesis, attempt, failing, search};
 use isotrace_align::{Changes, Judge, Relation, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 
-use crate::causes::{Proposal, proposals};
+use crate::causes::{Proposal, proposals, telling};
 use crate::context;
 use crate::site::Site;
 
@@ -191,8 +191,8 @@ fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
 }
 
 fn unexplained(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, before: f64) -> Fault {
-    let nodes_b: Vec<NodeId> = site.open_b.dynamic_nodes(site.judge.b).collect();
-    let nodes_a: Vec<NodeId> = site.open_a.dynamic_nodes(site.judge.a).collect();
+    let nodes_b = telling(site.judge.b, &site.open_b);
+    let nodes_a = telling(site.judge.a, &site.open_a);
     let mut fault = Fault {
         outputs_a: vec![site.candidate],
         outputs_b: vec![site.point],

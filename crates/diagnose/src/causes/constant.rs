@@ -128,6 +128,10 @@ fn name(
         role::of_constant(site.judge.b, n, slot, right)
     };
     let theirs = &site.judge.a.graph().value(a).name;
+    if let Some((x, y)) = whole_numbers(own).zip(whole_numbers(right)) {
+        let what = slot_name(&site.node_b(n).op, slot);
+        return (general, format!("{what}{x}, where A's {theirs:?} is {y}"));
+    }
     if let Some((x, y)) = single(own).zip(single(right)) {
         return (
             of_factor(site, n, general, x / y),
@@ -177,6 +181,28 @@ fn name(
 fn of_factor(site: &Site<'_, '_, '_>, n: NodeId, general: &'static str, ratio: f64) -> &'static str {
     let part = general == "scale" && role::is_beside_activation(site.judge.b, n);
     if part && !role::is_nearly_right(ratio) { "activation" } else { general }
+}
+
+/// A few whole numbers as a list; the largest of all is how exporters write "to the end".
+fn whole_numbers(t: &Tensor) -> Option<String> {
+    if !t.dtype().is_int() || t.len() > 8 {
+        return None;
+    }
+    let shown = |i: i64| if i == i64::MAX { "the end".to_owned() } else { i.to_string() };
+    Some(format!("[{}]", t.to_i64().ok()?.iter().map(|&i| shown(i)).collect::<Vec<_>>().join(", ")))
+}
+
+/// What a slot that takes places is called in the standard, with a space behind.
+fn slot_name(op: &str, slot: usize) -> &'static str {
+    match (op, slot) {
+        ("Slice", 1) => "starts ",
+        ("Slice", 2) => "ends ",
+        ("Slice", 3) => "axes ",
+        ("Slice", 4) => "steps ",
+        ("Pad", 1) => "pads ",
+        ("Reshape" | "Expand", 1) => "shape ",
+        _ => "",
+    }
 }
 
 fn single(t: &Tensor) -> Option<f64> {

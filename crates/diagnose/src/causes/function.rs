@@ -12,7 +12,7 @@ use isotrace_ops::{Flow, Precision};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
-use super::{Cause, Proposal, difference, label};
+use super::{Cause, Proposal, difference, label, telling};
 use crate::context;
 use crate::role;
 use crate::site::Site;
@@ -38,8 +38,8 @@ impl Cause for Function {
         let names = |nodes: Vec<String>| {
             if nodes.len() > 4 { format!("{} nodes", nodes.len()) } else { nodes.join(", ") }
         };
-        let nodes_b: Vec<NodeId> = site.open_b.dynamic_nodes(site.judge.b).collect();
-        let nodes_a: Vec<NodeId> = site.open_a.dynamic_nodes(site.judge.a).collect();
+        let nodes_b = telling(site.judge.b, &site.open_b);
+        let nodes_a = telling(site.judge.a, &site.open_a);
         let of_a = names(nodes_a.iter().map(|&m| label(site.judge.a, m)).collect());
         let of_b = names(nodes_b.iter().map(|&m| label(site.judge.b, m)).collect());
         if class == "normalisation"

@@ -17,6 +17,7 @@ mod order;
 mod ratio;
 
 use isotrace_align::patch::Patch;
+use isotrace_align::{Region, Side};
 use isotrace_graph::{NodeId, ValueId};
 
 use crate::site::Site;
@@ -111,8 +112,14 @@ pub(crate) fn in_place_of(site: &Site<'_, '_, '_>, n: NodeId, patch: Patch) -> P
     slot.map_or(patch.clone(), |slot| patch.at(slot))
 }
 
+/// A region's nodes that do not work on constants alone; all of them where there are none.
+pub(crate) fn telling(side: &Side<'_>, region: &Region) -> Vec<NodeId> {
+    let dynamic: Vec<NodeId> = region.dynamic_nodes(side).collect();
+    if dynamic.is_empty() { region.nodes.clone() } else { dynamic }
+}
+
 /// A node's name as people read it.
-pub(crate) fn label(side: &isotrace_align::Side<'_>, n: NodeId) -> String {
+pub(crate) fn label(side: &Side<'_>, n: NodeId) -> String {
     let node = side.graph().node(n);
     format!("{} {}", node.op, side.graph().label(n))
 }
