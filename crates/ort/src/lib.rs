@@ -18,6 +18,7 @@ mod error;
 pub mod find;
 mod folder;
 mod layout;
+mod names;
 mod record;
 mod runtime;
 

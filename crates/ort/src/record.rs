@@ -11,12 +11,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::bisect::responsible;
 use crate::folder::Folder;
 use crate::runtime::{Level, Runtime, run};
-use crate::{OrtError, emit, layout};
+use crate::{OrtError, emit, layout, names};
 
 /// A model as ONNX Runtime runs it.
 pub struct Prepared {
     runtime: &'static Runtime,
     path: PathBuf,
+    /// The file that runs in place of the user's, where the runtime refuses its names.
+    renamed: Option<PathBuf>,
     level: Level,
     folder: Folder,
     model: Model,
@@ -54,7 +56,15 @@ impl Prepared {
     pub fn new(runtime: &'static Runtime, path: &Path, level: Level) -> Result<Self, OrtError> {
         let folder = Folder::new()?;
         let file = folder.path().join("optimised.onnx");
-        runtime.optimise(path, level, &file)?;
+        let mut renamed = None;
+        if let Err(refused) = runtime.optimise(path, level, path, &file) {
+            let other = names::of_its_own(&refused).then(|| Model::read(path).ok()).flatten();
+            let Some(other) = other.and_then(|model| names::renamed(&model)) else { return Err(refused) };
+            let to = folder.path().join("renamed.onnx");
+            other.write(&to).map_err(OrtError::optimised(path))?;
+            runtime.optimise(&to, level, path, &file)?;
+            renamed = Some(to);
+        }
         let model = Model::read(&file).map_err(OrtError::optimised(path))?;
         let mut graph = model.graph().map_err(OrtError::optimised(path))?;
         if layout::has_blocks(&graph)
@@ -64,7 +74,7 @@ impl Prepared {
         }
         let emitted = model.proto().graph.as_ref().map(emit::inner_values).unwrap_or_default();
         let blocked = layout::blocked(&graph);
-        Ok(Self { runtime, path: path.to_path_buf(), level, folder, model, graph, blocked, emitted })
+        Ok(Self { runtime, path: path.to_path_buf(), renamed, level, folder, model, graph, blocked, emitted })
     }
 
     /// What really runs: the user's model as the optimiser rewrote it.
@@ -84,7 +94,8 @@ impl Prepared {
 
     /// Runs the user's model, untouched, on inputs by name: its final outputs.
     pub fn run(&self, inputs: &FxHashMap<String, Tensor>) -> Result<Vec<(String, Tensor)>, OrtError> {
-        let mut session = self.runtime.session(&self.path, self.level, &self.path)?;
+        let file = self.renamed.as_ref().unwrap_or(&self.path);
+        let mut session = self.runtime.session(file, self.level, &self.path)?;
         run(&mut session, inputs, &self.path)
     }
 

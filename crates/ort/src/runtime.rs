@@ -114,8 +114,8 @@ impl Runtime {
 
     /// Lets the optimiser rewrite a model file, and writes what it makes of it beside `to`, weights in a file of their
     /// own: those of a large model do not fit one message.
-    pub(crate) fn optimise(&self, file: &Path, level: Level, to: &Path) -> Result<(), OrtError> {
-        let failed = OrtError::runtime(file, "load the model");
+    pub(crate) fn optimise(&self, file: &Path, level: Level, user: &Path, to: &Path) -> Result<(), OrtError> {
+        let failed = OrtError::runtime(user, "load the model");
         let weights = to.with_extension("data");
         let weights = weights.file_name().unwrap_or_default().to_string_lossy();
         let prepared = |builder: SessionBuilder| -> ort::Result<SessionBuilder> {
