@@ -164,6 +164,31 @@ def test_what_inductor_compiles_is_recorded_by_its_graph(tmp_path, eager):
     assert {"loss", "logits", "embed.weight.grad", "head.weight.updated"} <= outputs
 
 
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="inductor needs a compiler of C++")
+@pytest.mark.parametrize("gradients", [True, False])
+def test_what_a_kernel_of_inductor_draws_at_random_is_never_stored(tmp_path, gradients):
+    """Its numbers live in registers. A mask that the backward pass needs is stored, and all but its own making is judged;
+    without gradients nothing is, and one error says so."""
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    nn = torch.nn
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(0.3), nn.Linear(16, 4)).train()
+    compiled, x = torch.compile(model), torch.randn(5, 8)
+    with isotrace.torch.record(compiled, tmp_path / "a"), torch.set_grad_enabled(gradients):
+        y = compiled(x)
+        if gradients:
+            y.sum().backward()
+    assert any("inductor_random" in r.get("op", "") for r in lines(tmp_path / "a"))
+    if not gradients:
+        with pytest.raises(isotrace.IsotraceError, match="cannot be replayed.*inductor.*evaluation mode"):
+            isotrace.diff(tmp_path / "a", tmp_path / "a")
+        return
+    report = isotrace.diff(tmp_path / "a", tmp_path / "a")
+    assert report.verdict == "identical", str(report)
+    (where,) = unknown(report)
+    assert "aten.gt.Scalar (1)" in where, where
+
+
 def test_a_module_compiled_in_place_is_recorded(tmp_path, eager):
     torch.compiler.reset()
     trained(tmp_path / "b", edit=lambda m: m.compile(backend="aot_eager"))

@@ -9,6 +9,8 @@
 //! - An operator that the table lacks is *opaque*: its outputs are constants with the recorded elements. It is counted,
 //!   and what hangs on it can still be compared, but not through it.
 //! - What a call drew at random is a constant too: the recorded numbers are its truth. It is not counted.
+//! - What a compiled kernel drew at random, or computed by an opaque operator, was never stored. Calls that read it are
+//!   opaque as well, up to the next values that were stored.
 //! - What the outputs do not depend on is left out.
 
 mod call;
@@ -61,6 +63,17 @@ pub enum AtenError {
     Unseen {
         /// The output.
         name: String,
+    },
+    /// What the network gives hangs on numbers that nobody kept.
+    #[error(
+        "output {name:?} cannot be replayed: it depends on {op}, which a compiled kernel computed without storing what it \
+         gave; record the model in evaluation mode, or as it is, or compiled with backend=\"aot_eager\""
+    )]
+    NeverStored {
+        /// The output.
+        name: String,
+        /// The operator that drew the numbers, or that isotrace does not know.
+        op: String,
     },
     /// A value that is needed was not kept.
     #[error(
@@ -146,6 +159,8 @@ pub(crate) struct Builder<'t> {
     trace: &'t Trace,
     places: FxHashMap<u64, usize>,
     ids: FxHashMap<u64, ValueId>,
+    /// What cannot be replayed, and the operator by which that came.
+    lost: FxHashMap<u64, String>,
     pub(crate) out: Recorded,
 }
 
@@ -153,7 +168,8 @@ impl<'t> Builder<'t> {
     fn new(trace: &'t Trace) -> Self {
         let places = trace.values().iter().enumerate().map(|(at, v)| (v.id, at)).collect();
         let graph = Graph { name: "main".into(), ..Graph::default() };
-        Self { trace, places, ids: FxHashMap::default(), out: Recorded { graph, ..Recorded::default() } }
+        let (ids, lost) = (FxHashMap::default(), FxHashMap::default());
+        Self { trace, places, ids, lost, out: Recorded { graph, ..Recorded::default() } }
     }
 
     fn name(&self, id: u64) -> String {
@@ -188,6 +204,15 @@ impl<'t> Builder<'t> {
         }
     }
 
+    /// Whether nobody knows a value: a kernel had it in its registers, and what computed it cannot be replayed.
+    fn never_stored(&self, id: u64) -> bool {
+        !self.ids.contains_key(&id)
+            && self
+                .places
+                .get(&id)
+                .is_some_and(|&at| self.trace.values()[at].omitted.is_some() && !self.trace.has_data(at))
+    }
+
     fn constant(&mut self, id: u64) -> Result<ValueId, AtenError> {
         let name = self.name(id);
         let tensor = self.elements(id)?.ok_or(AtenError::NoData { name: name.clone() })?;
@@ -210,11 +235,26 @@ impl<'t> Builder<'t> {
         if role == Some(Role::Constant) && computes(source).is_none() {
             return Err(AtenError::Unseen { name: self.name(id) });
         }
+        let reads = |n: &record::Node| n.inputs.iter().flatten().any(|id| self.never_stored(*id));
+        if let Some(op) = self.lost.get(&source)
+            && computes(source).is_some_and(reads)
+        {
+            return Err(AtenError::NeverStored { name: self.name(id), op: op.clone() });
+        }
         Ok(())
     }
 
     /// One call: lowered by the table, or opaque.
     fn node(&mut self, node: &record::Node) -> Result<(), AtenError> {
+        if let Some(unknown) = node.inputs.iter().flatten().find(|id| self.never_stored(**id)) {
+            let op = self.lost.get(unknown).cloned().unwrap_or_else(|| node.op.clone());
+            *self.out.opaque.entry(format!("{}.{}", node.domain, node.op)).or_default() += 1;
+            for id in node.outputs.iter().flatten() {
+                self.ids.remove(id);
+                self.lost.insert(*id, op.clone());
+            }
+            return Ok(());
+        }
         let inputs: Vec<Option<ValueId>> =
             node.inputs.iter().map(|id| id.map(|id| self.read(id)).transpose()).collect::<Result<_, _>>()?;
         let typed = |id: u64| {
@@ -252,6 +292,7 @@ impl<'t> Builder<'t> {
                 // Read later, if at all: then it is a constant.
                 None => {
                     self.ids.remove(&id);
+                    self.lost.insert(id, format!("{}.{}", node.domain, node.op));
                 }
             }
         }

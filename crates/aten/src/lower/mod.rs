@@ -67,11 +67,15 @@ fn rule_of(name: &str) -> Option<Rule> {
 
 /// What is drawn at random: nobody else draws the same, so its elements are those that were recorded.
 pub fn draws(node: &record::Node) -> bool {
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 23] = [
         "bernoulli",
         "cauchy",
         "exponential",
         "geometric",
+        "inductor_lookup_seed",
+        "inductor_random",
+        "inductor_randint",
+        "inductor_seeds",
         "log_normal",
         "multinomial",
         "normal",
