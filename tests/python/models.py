@@ -224,9 +224,10 @@ class ResNet(nn.Module):
 CLASSES = {"bert": Bert, "llama": Llama, "vit": Vit, "resnet": ResNet}
 
 
-def make(name: str, **settings: Any) -> nn.Module:
-    """A network in inference, with the same random weights whatever its settings are."""
-    model, right = CLASSES[name](**settings).eval(), CLASSES[name]().eval()
+def make(name: str, *, size: dict[str, Any] | None = None, **settings: Any) -> nn.Module:
+    """A network in inference; of one size, it has the same random weights whatever its settings are."""
+    size = size or {}
+    model, right = CLASSES[name](**size, **settings).eval(), CLASSES[name](**size).eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for key, t in sorted(right.state_dict().items()):
@@ -243,6 +244,14 @@ def make(name: str, **settings: Any) -> nn.Module:
     unknown = model.load_state_dict(right.state_dict(), strict=False).missing_keys
     assert not unknown, unknown
     return model
+
+
+def sharpen(model: nn.Module) -> None:
+    """Makes attention attend to few: rounding grows where it decides to which."""
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith(("query.weight", "key.weight")):
+                p.mul_(4.0)
 
 
 def inputs(name: str) -> dict[str, torch.Tensor]:
