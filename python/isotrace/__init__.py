@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
-from typing import Any, Union
+from typing import Any, Union, overload
 
 import numpy as np
 
@@ -30,11 +31,35 @@ Inputs = Union[Mapping[str, Any], str, "os.PathLike[str]", None]
 
 def _model(model: Model) -> str | bytes:
     """A path, or the bytes of a model: of a file, or of anything with `SerializeToString` (onnx.ModelProto)."""
+    if isinstance(model, Trace):
+        return model.path
     if hasattr(model, "SerializeToString"):
         return model.SerializeToString()
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(
+            f"{type(model).__name__} is no kind of model; expected a path, an isotrace.Trace, an onnx.ModelProto, bytes of an "
+            "ONNX file, or (for diff) a mapping from names to arrays"
+        )
     return os.fspath(model)
+
+
+def _written(arrays: Mapping[str, Any], folder: str, inputs: Inputs = None) -> str:
+    """Arrays by name as a trace without a graph: each is an output of what was given `inputs`."""
+    header = {"producer": {"name": "isotrace", "version": __version__}, "source": "arrays", "keeps": "data"}
+    given = {} if inputs is None else inputs if isinstance(inputs, Mapping) else Trace(inputs)
+    sides = {role: {str(name): _border(x) for name, x in side.items()} for role, side in (("input", given), ("output", arrays))}
+    writer = _isotrace.Writer(folder, header, 64 << 20)
+    ids: dict[str, list[int]] = {}
+    for role, borders in sides.items():
+        records = ({"name": n, "role": role, "dtype": x["dtype"], "shape": x["shape"]} for n, x in borders.items())
+        ids[role] = [writer.value(record, x) for record, x in zip(records, borders.values())]
+    border = {"inputs": ids["input"], "outputs": ids["output"]}
+    writer.call({"id": writer.reserve_call(), "module": "", "class": "mapping", "index": 0, **border})
+    writer.graph({"name": "arrays", **border})
+    writer.finish()
+    return folder
 
 
 def _feed(inputs: Inputs, set: Mapping[str, Any] | None, dims: Mapping[str, int] | None, seed: int) -> dict[str, Any]:
@@ -67,20 +92,26 @@ def diff(
 ) -> Report:
     """Holds `b` against `a` on the same inputs.
 
-    `a` and `b` are paths of ONNX models or of recordings, `onnx.ModelProto`s or bytes of ONNX files. `inputs` is a
+    `a` and `b` are paths of ONNX models or of recordings, `isotrace.Trace`s, `onnx.ModelProto`s, bytes of ONNX files, or
+    mappings from names to arrays: those hold no graph, and are judged as recordings of modules are. `inputs` is a
     mapping from names to arrays, a file of tensors, or None: then a recording brings its own, and others are made, from
     `seed`, with the sizes of `dims` and the values of `set`. `allow` holds types ("f16", "bf16") that `b` may narrow to.
 
     `backend` says who runs the models, "embedded" or "onnxruntime"; `backend_a` and `backend_b` say it of one.
     `optimisation_a` and `optimisation_b` are how much ONNX Runtime rewrites: "disable", "basic", "extended" or "all".
     """
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        raise TypeError("two mappings hold no graph; compare them name by name with isotrace.compare")
     if backend == "onnxruntime" or "onnxruntime" in (backend_a, backend_b):
         _find_runtime()
     backends = ((backend_a or backend, optimisation_a), (backend_b or backend, optimisation_b))
-    feed = _feed(inputs, set, dims, seed)
-    status, text, shown = _isotrace.diff(_model(a), _model(b), feed, list(allow), backends)
+    arrays = [isinstance(x, Mapping) and not isinstance(x, Trace) for x in (a, b)]
+    # Arrays bring the inputs along from which they came.
+    feed = _feed(None if any(arrays) else inputs, set, dims, seed)
+    with tempfile.TemporaryDirectory(prefix="isotrace-") as folder:
+        one, other = (
+            _written(x, os.path.join(folder, name), inputs) if held else _model(x)
+            for name, x, held in zip("ab", (a, b), arrays)
+        )
+        status, text, shown = _isotrace.diff(one, other, feed, list(allow), backends)
     return Report(text, shown, status)
 
 
@@ -130,6 +161,16 @@ class Comparison(Record):
         return self.close
 
 
+@overload
+def compare(
+    x: Mapping[str, Any], y: Mapping[str, Any], *, like: str = "torch", rtol: float | None = None, atol: float | None = None
+) -> dict[str, Comparison]: ...
+@overload
+def compare(
+    x: str | os.PathLike[str], y: str | os.PathLike[str], *, like: str = "torch", rtol: float | None = None, atol: float | None = None
+) -> dict[str, Comparison]: ...
+@overload
+def compare(x: Any, y: Any, *, like: str = "torch", rtol: float | None = None, atol: float | None = None) -> Comparison: ...
 def compare(
     x: Any, y: Any, *, like: str = "torch", rtol: float | None = None, atol: float | None = None
 ) -> Comparison | dict[str, Comparison]:
@@ -153,6 +194,10 @@ class Stats(Record):
     """What an array holds: the fields of the JSON of `isotrace stats`."""
 
 
+@overload
+def stats(x: Mapping[str, Any] | str | os.PathLike[str], *, intervals: int = 48) -> dict[str, Stats]: ...
+@overload
+def stats(x: Any, *, intervals: int = 48) -> Stats: ...
 def stats(x: Any, *, intervals: int = 48) -> Stats | dict[str, Stats]:
     """Counts, extremes, moments, a histogram of `intervals`, and what is suspicious about an array.
 

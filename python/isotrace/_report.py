@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class Record:
@@ -11,6 +11,10 @@ class Record:
 
     def __init__(self, fields: dict[str, Any]):
         self.__dict__.update({name: record(value) for name, value in fields.items()})
+
+    if TYPE_CHECKING:
+        # Which fields there are is the JSON's schema to say.
+        def __getattr__(self, name: str) -> Any: ...
 
     def __getitem__(self, name: str) -> Any:
         return self.__dict__[name]
@@ -30,6 +34,16 @@ def record(value: Any) -> Any:
 
 class Report(Record):
     """What `isotrace.diff` found. `bool(report)` is true where nothing but rounding parts the two."""
+
+    schema: str
+    verdict: str
+    reason: str
+    a: Record
+    b: Record
+    pairs: list[Any]
+    culprits: list[Any]
+    warnings: list[Any]
+    exit_code: int
 
     def __init__(self, text: str, shown: str, exit_code: int):
         self._json, self._text = text, shown

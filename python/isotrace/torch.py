@@ -25,7 +25,7 @@ import torch
 from torch._guards import CompileContext
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from . import _isotrace
 from ._array import EXTRA, SHORT
@@ -70,7 +70,9 @@ def _class(x: Any) -> str:
 def _elements(t: torch.Tensor, record: dict[str, Any]) -> dict[str, Any]:
     """What the border to Rust is told of a tensor's elements, dense and in C order."""
     if t.device.type != "cpu" or t.is_conj() or t.is_neg() or not t.is_contiguous():
-        t = t.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        # Another recording under way does not see it.
+        with _disable_current_modes():
+            t = t.detach().resolve_conj().resolve_neg().cpu().contiguous()
     size = t.numel() * t.element_size()
     return {"dtype": record["dtype"], "shape": record["shape"], "address": t.data_ptr(), "bytes": size, "owner": t}
 
@@ -98,6 +100,8 @@ class Recorder:
     """A recording under way; `with record(...) as recorder` gives it."""
 
     def __init__(self, model: torch.nn.Module, folder: Any, *, level: str, keeps: str, shard_bytes: int, source: str | None):
+        if not isinstance(model, torch.nn.Module):
+            raise TypeError(f"{type(model).__name__} is no kind of model; expected a torch.nn.Module (wrap a function in one)")
         if level not in ("modules", "operators"):
             raise ValueError(f'level is {level!r}, expected "modules" or "operators"')
         if keeps not in ("data", "digest", "both"):
@@ -237,7 +241,8 @@ class Recorder:
         if dtype != t.dtype:
             memory.base = None
             return
-        around = torch.as_strided(t.detach(), shape, strides, offset)
+        with _disable_current_modes():
+            around = torch.as_strided(t.detach(), shape, strides, offset)
         after = self._write(around, "written", "intermediate")
         self._node("isotrace", "write", [base[0], number], [after], {
             "offset": {"int": t.storage_offset()}, "size": {"ints": list(t.shape)}, "stride": {"ints": list(t.stride())},

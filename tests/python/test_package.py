@@ -122,6 +122,40 @@ def test_errors_say_what_the_program_says(call, message):
         call()
 
 
+def test_arrays_by_name_are_a_side_of_diff():
+    rng = np.random.default_rng(0)
+    a = {"x": rng.normal(size=(6, 50)).astype(np.float32), "y": np.ones(3)}
+    assert isotrace.diff(a, a).verdict == "identical"
+    assert isotrace.diff(a, {**a, "x": a["x"] * np.float32(1 + 1e-6)}).verdict == "equivalent"
+    report = isotrace.diff(a, {**a, "x": a["x"] * np.float32(1.001)})
+    assert report.verdict == "divergent" and "weaker" not in report.reason
+    assert isotrace.diff(a, {"x": a["x"]}).verdict == "inconclusive", "an output has no partner"
+    assert isotrace.diff({}, {}).verdict == "invalid", "nothing was compared"
+    outputs = isotrace.run(A, INPUTS)
+    assert isotrace.diff(A, outputs, INPUTS).verdict in ("identical", "equivalent")
+
+
+def test_traces_are_sides_of_diff(tmp_path):
+    folder = isotrace._written({"x": np.eye(3)}, str(tmp_path / "t"))
+    assert isotrace.diff(isotrace.Trace(folder), isotrace.Trace(folder)).verdict == "identical"
+
+
+@pytest.mark.parametrize("call", [lambda: isotrace.diff(None, A), lambda: isotrace.diff(A, 3), lambda: isotrace.run([A])])
+def test_what_is_no_model_is_told_what_is(call):
+    with pytest.raises(TypeError, match="no kind of model; expected a path"):
+        call()
+
+
+def test_reports_are_typed():
+    from typing import get_type_hints
+
+    report = isotrace.diff(A, A, INPUTS)
+    declared = get_type_hints(isotrace.Report)
+    always = {"schema", "verdict", "reason", "a", "b", "pairs", "culprits", "warnings", "exit_code"}
+    assert always <= set(declared) and always <= set(report.__dict__)
+    assert all(isinstance(getattr(report, name), kind) for name, kind in declared.items() if isinstance(kind, type))
+
+
 def test_ctrl_c_is_honoured():
     n = 256
     w = np.random.default_rng(0).standard_normal((n, n)).astype(np.float32) / 16

@@ -140,3 +140,32 @@ def test_inputs_that_share_memory_are_kept_each(tmp_path, ids):
     for name, t in (("x", both[0]), ("y", both[1]), ("z", z), ("output", expected)):
         assert np.array_equal(trace[name], t.numpy()), name
     assert isotrace.diff(tmp_path / "trace", tmp_path / "trace").verdict == "identical"
+
+
+def test_two_recordings_at_once_do_not_see_each_other(tmp_path):
+    """What one recorder does to keep a strided tensor is no part of what the other records."""
+
+    class Strided(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = self.linear(x)
+            y[:, 0].mul_(2)
+            return y.t()
+
+    model, x = Strided(), torch.randn(2, 3)
+    with isotrace.torch.record(model, tmp_path / "outer"), isotrace.torch.record(model, tmp_path / "inner"):
+        model(x)
+    with isotrace.torch.record(model, tmp_path / "alone"):
+        model(x)
+    for name in ("outer", "inner"):
+        report = isotrace.diff(tmp_path / name, tmp_path / "alone")
+        assert report.verdict == "identical" and report.a.nodes == report.b.nodes, str(report)
+
+
+def test_what_is_no_module_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="expected a torch.nn.Module"):
+        isotrace.torch.record(torch.relu, tmp_path / "t")
+    assert not (tmp_path / "t").exists()

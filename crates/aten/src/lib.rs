@@ -275,25 +275,22 @@ impl<'t> Builder<'t> {
         let mut identities = Vec::new();
         for (at, id) in node.outputs.iter().enumerate() {
             let Some(id) = *id else { continue };
-            match results.get(at).copied().flatten() {
-                Some(result) => {
-                    let name = self.name(id);
-                    let v = self.out.graph.add_value(Value { name, constant: None, declared: None });
-                    if let Some(tensor) = self.elements(id)? {
-                        self.out.values.insert(v, tensor);
-                    }
-                    self.ids.insert(id, v);
-                    if made.contains(&result) && !renamed.contains_key(&result) {
-                        renamed.insert(result, v);
-                    } else {
-                        identities.push((result, v));
-                    }
-                }
+            let Some(result) = results.get(at).copied().flatten() else {
                 // Read later, if at all: then it is a constant.
-                None => {
-                    self.ids.remove(&id);
-                    self.lost.insert(id, format!("{}.{}", node.domain, node.op));
-                }
+                self.ids.remove(&id);
+                self.lost.insert(id, format!("{}.{}", node.domain, node.op));
+                continue;
+            };
+            let name = self.name(id);
+            let v = self.out.graph.add_value(Value { name, constant: None, declared: None });
+            if let Some(tensor) = self.elements(id)? {
+                self.out.values.insert(v, tensor);
+            }
+            self.ids.insert(id, v);
+            if made.contains(&result) && !renamed.contains_key(&result) {
+                renamed.insert(result, v);
+            } else {
+                identities.push((result, v));
             }
         }
         if !kept {

@@ -30,7 +30,7 @@ fn main() {
     let here = std::env::var_os("ORT_DYLIB_PATH").is_some() || Runtime::load().is_ok();
     let package = Runtime::load().is_ok_and(|r| packages(r.library()).is_some());
     let zoo = std::env::var_os("ISOTRACE_ZOO").is_some();
-    let tests: [(&str, Needs, fn()); 8] = [
+    let tests: [(&str, Needs, fn()); 9] = [
         ("a_missing_library_is_one_message", Needs::Nothing, missing_library),
         ("settings_that_fit_no_side_are_errors", Needs::Nothing, settings),
         ("the_library_of_the_active_environment_is_found", Needs::Package, environment),
