@@ -409,8 +409,17 @@ impl<'s, 'g> Judge<'s, 'g> {
         let never = |_: NodeId| false;
         let unit =
             Rounding { unit: Unit::F32, allowance: false, rounds: &rounds, scaled: &never, enters: &none };
-        let mut allowed =
-            self.allowance(state, v, &behind_b, candidate, &behind_a, relation, own.len(), (unit, unit))?;
+        let mut allowed = self.allowance(
+            state,
+            v,
+            &behind_b,
+            candidate,
+            &behind_a,
+            relation,
+            own.len(),
+            (unit, unit),
+            false,
+        )?;
         let nodes = behind_a.dynamic_nodes(self.a).count().max(behind_b.dynamic_nodes(self.b).count());
         // First-order bounds grow with every layer; beyond the size of the value they bound nothing.
         let most = if nodes > MOST_FOLDED { scale } else { f64::INFINITY };
@@ -482,6 +491,7 @@ impl<'s, 'g> Judge<'s, 'g> {
                     enters: &enters_b,
                 },
             ),
+            false,
         )?;
         // Two constants that two exporters folded, each with functions that are good to an ulp and not to half of one.
         let folds = if behind_a.nodes.is_empty() && behind_b.nodes.is_empty() { 2.0 } else { 1.0 };
@@ -493,7 +503,8 @@ impl<'s, 'g> Judge<'s, 'g> {
         within(&allowed).then_some(Evidence::Constants)
     }
 
-    /// What the two regions' rounding allows at each element, in B's layout.
+    /// What the two regions' rounding allows at each element, in B's layout: on the float64 values, or, where
+    /// `declared` says so, on those that each side had itself.
     #[expect(clippy::too_many_arguments, reason = "two regions with their outputs, layouts and rounding")]
     pub fn allowance(
         &self,
@@ -505,10 +516,12 @@ impl<'s, 'g> Judge<'s, 'g> {
         relation: &Relation,
         len: usize,
         rounding: (Rounding<'_>, Rounding<'_>),
+        declared: bool,
     ) -> Option<Vec<f64>> {
         // Half precision strays from float64 so far that what it allows is a matter of the values it has itself.
-        let own = |unit: Unit, declared: Option<&Tensor>| {
-            declared.filter(|t| unit.u > Unit::F32.u && t.dtype().is_float())?.cast(DType::F64).ok()
+        let own = |unit: Unit, value: Option<&Tensor>| {
+            let there = declared || unit.u > Unit::F32.u;
+            value.filter(|t| there && t.dtype().is_float())?.cast(DType::F64).ok()
         };
         let look_a =
             |x: ValueId| own(rounding.0.unit, self.a.declared.get(x)).or_else(|| self.a.shadow.operand(x));

@@ -78,6 +78,13 @@ impl Loaded {
         Ok(Self::plain(user, None))
     }
 
+    /// Lets constants that another model holds as well be that model's.
+    pub fn share_constants(&mut self, other: &Self) {
+        if self.ran.is_none() {
+            self.user.share_constants(other.graph());
+        }
+    }
+
     /// What a recording of modules saw.
     pub fn modules(&self) -> Option<&View> {
         self.modules.as_ref()

@@ -52,46 +52,54 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
             !judge.b.is_constant(r) && state.own_declared[r.index()].as_ref()?.dtype() == judge.a.main;
         if exact { None } else { half_ulp(judge.b, unit_b, r, state.declared[r.index()].as_ref()?) }
     };
-    let mut allowed = judge.allowance(
-        state,
-        v,
-        &behind_b,
-        m.a,
-        &behind_a,
-        &m.relation,
-        own.len(),
-        (
+    let mut hidden = behind_a.nodes.iter().flat_map(|&n| judge.a.graph().node(n).writes());
+    let factor = if hidden.any(|w| !judge.a.existed(w)) { FUSED } else { 1.0 };
+    let allowance = |declared: bool| {
+        let rounding = (
             Rounding { unit: unit_a, allowance: true, rounds: &rounds, scaled: &never, enters: &enters_a },
             Rounding { unit: unit_b, allowance: true, rounds: &rounds, scaled: &never, enters: &enters_b },
-        ),
-    )?;
-    if behind_a.nodes.iter().flat_map(|&n| judge.a.graph().node(n).writes()).any(|w| !judge.a.existed(w)) {
-        for e in &mut allowed {
-            *e *= FUSED;
+        );
+        let (a, b, len) = (&behind_a, &behind_b, own.len());
+        judge.allowance(state, v, b, m.a, a, &m.relation, len, rounding, declared)
+    };
+    let none = Declared { difference: 0.0, allowed: 0.0, share: 0.0 };
+    let worst = |allowed: &[f64]| {
+        let of = |run: std::ops::Range<usize>| {
+            let mut worst = none;
+            for ((x, y), e) in x[run.clone()].iter().zip(&y[run.clone()]).zip(&allowed[run]) {
+                let (d, e) = (gap(*x, *y), factor * e);
+                if d == 0.0 {
+                    continue;
+                }
+                let d = if d.is_nan() { f64::INFINITY } else { d };
+                worst.difference = worst.difference.max(d);
+                let part = if e > 0.0 { d / e } else { f64::INFINITY };
+                if part > worst.share {
+                    (worst.share, worst.allowed) = (part, e);
+                }
+            }
+            worst
+        };
+        let pieces = parallel::pieces(x.len().min(y.len()).min(allowed.len()), &of);
+        pieces.into_iter().fold(none, |x, y| {
+            let greater = if y.share > x.share { y } else { x };
+            Declared { difference: x.difference.max(y.difference), ..greater }
+        })
+    };
+    let mut allowed = allowance(false)?;
+    let found = worst(&allowed);
+    if found.share <= 1.0 {
+        return Some(found);
+    }
+    // What cancels in float64 and leaves nothing (a gradient that is zero) leaves rounding in f32, and what follows
+    // rounds that.
+    for (e, own) in allowed.iter_mut().zip(allowance(true)?) {
+        // What overflows excuses nothing.
+        if own.is_finite() {
+            *e = e.max(own);
         }
     }
-    let none = Declared { difference: 0.0, allowed: 0.0, share: 0.0 };
-    let worst = |run: std::ops::Range<usize>| {
-        let mut worst = none;
-        for ((x, y), e) in x[run.clone()].iter().zip(&y[run.clone()]).zip(&allowed[run]) {
-            let d = gap(*x, *y);
-            if d == 0.0 {
-                continue;
-            }
-            let d = if d.is_nan() { f64::INFINITY } else { d };
-            worst.difference = worst.difference.max(d);
-            let part = if *e > 0.0 { d / e } else { f64::INFINITY };
-            if part > worst.share {
-                (worst.share, worst.allowed) = (part, *e);
-            }
-        }
-        worst
-    };
-    let pieces = parallel::pieces(x.len().min(y.len()).min(allowed.len()), &worst);
-    Some(pieces.into_iter().fold(none, |x, y| {
-        let greater = if y.share > x.share { y } else { x };
-        Declared { difference: x.difference.max(y.difference), ..greater }
-    }))
+    Some(worst(&allowed))
 }
 
 /// A's nodes behind a value, back to values that have a partner and that A's run really had.

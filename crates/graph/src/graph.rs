@@ -1,5 +1,7 @@
+use std::hash::{Hash, Hasher};
+
 use isotrace_tensor::{DType, Tensor};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::{Attribute, Attributes, NodeId, ValueId};
 
@@ -135,6 +137,21 @@ impl Graph {
         ValueId(u32::try_from(self.values.len() - 1).expect("fewer than 2^32 values"))
     }
 
+    /// Lets constants that hold the same bits as one of `other` be that one: what is the same is seen at a glance from
+    /// then on, and kept in memory once.
+    pub fn share_constants(&mut self, other: &Self) {
+        let mut known: FxHashMap<u64, Vec<&Tensor>> = FxHashMap::default();
+        for tensor in other.values.iter().filter_map(|v| v.constant.as_ref()) {
+            known.entry(ends(tensor)).or_default().push(tensor);
+        }
+        for own in self.values.iter_mut().filter_map(|v| v.constant.as_mut()) {
+            let alike = known.get(&ends(own)).map_or(&[][..], Vec::as_slice);
+            if let Some(same) = alike.iter().find(|t| t.bit_eq(own)) {
+                *own = (*same).clone();
+            }
+        }
+    }
+
     /// The node behind an id.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
@@ -262,4 +279,15 @@ impl Graph {
         }
         Ok(())
     }
+}
+/// The first and the last bytes of a tensor, with its type and shape, as a hash.
+fn ends(tensor: &Tensor) -> u64 {
+    const BYTES: usize = 64;
+    let bytes = tensor.raw_bytes();
+    let mut hasher = FxHasher::default();
+    tensor.dtype().hash(&mut hasher);
+    tensor.shape().hash(&mut hasher);
+    bytes[..bytes.len().min(BYTES)].hash(&mut hasher);
+    bytes[bytes.len().saturating_sub(BYTES)..].hash(&mut hasher);
+    hasher.finish()
 }

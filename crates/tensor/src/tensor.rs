@@ -310,8 +310,14 @@ fn check_length(shape: &[usize], found: usize) -> Result<(), TensorError> {
 }
 
 fn aligned_copy(bytes: &[u8]) -> Bytes {
-    let mut words = vec![[0f64; 2]; bytes.len().div_ceil(16)];
-    bytemuck::cast_slice_mut::<_, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
+    let (whole, rest) = bytes.as_chunks::<16>();
+    let mut last = [0; 16];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut words: Vec<[f64; 2]> = Vec::with_capacity(bytes.len().div_ceil(16));
+    words.extend(whole.iter().map(|word| bytemuck::cast::<[u8; 16], [f64; 2]>(*word)));
+    if !rest.is_empty() {
+        words.push(bytemuck::cast(last));
+    }
     Bytes::from_owner(Owner(words)).slice(..bytes.len())
 }
 

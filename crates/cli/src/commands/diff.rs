@@ -91,10 +91,10 @@ fn loaded(args: &args::Diff) -> anyhow::Result<(Loaded, Loaded)> {
     // What is said of both is said of those that it is about.
     let level = |runner, own: Option<_>| own.or(optimisation.filter(|_| runner == Runner::Onnxruntime));
     let [a, b] = runners;
-    Ok((
-        Loaded::new(&args.a, a, level(a, args.optimisation_a))?,
-        Loaded::new(&args.b, b, level(b, args.optimisation_b))?,
-    ))
+    let a = Loaded::new(&args.a, a, level(a, args.optimisation_a))?;
+    let mut b = Loaded::new(&args.b, b, level(b, args.optimisation_b))?;
+    b.share_constants(&a);
+    Ok((a, b))
 }
 
 /// How much a verdict weighs among several trials.
