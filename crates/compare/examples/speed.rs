@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release -p isotrace-compare --example speed [MiB a side] [what]
 //!
-//! `what` is a type (`f32`, `f64`, `f16`, `bf16`, `i32`), `small` for a thousand tensors of 64 KiB, or `views` for permuted
-//! ones; all of it where nothing is said. Every line begins with its name and has a number that carries over from one
+//! `what` is a type (`f32`, `f64`, `f16`, `bf16`, `i32`), `judged` for tensors held against the tolerances of torch
+//! (of one type, if that is said as well), `small` for a thousand tensors of 64 KiB, or `views` for permuted ones; all of it where nothing is said. Every line begins with its name and has a number that carries over from one
 //! machine to another. Runs alternate between what is compared, so that load of the machine falls on both alike, and
 //! ratios are medians over the rounds.
 
@@ -12,7 +12,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use isotrace_compare::{Real, compare, compare_views};
+use isotrace_compare::{Real, Rule, Tolerance, compare, compare_views, judge};
 use isotrace_tensor::{Element, Tensor, View, bf16, f16};
 use rayon::prelude::*;
 
@@ -93,6 +93,47 @@ fn case<T: Element>(bytes: usize, apart: f64, of: impl Fn(f64) -> T + Sync) {
     );
 }
 
+/// Held against what torch allows: where everything is within it, where much is not, and where nothing is alike.
+fn judged<T: Element>(bytes: usize, of: impl Fn(f64) -> T + Sync) {
+    let tolerance = Tolerance::default_of(Rule::Torch, T::DTYPE, T::DTYPE);
+    let cases = [("within", 0.5), ("about as far", 2.0), ("far beyond", 50.0), ("unlike", f64::INFINITY)];
+    for (name, apart) in cases {
+        let [a, b] = if apart.is_finite() {
+            pair(bytes / size_of::<T>(), apart * tolerance.rtol, &of)
+        } else {
+            let [a, mut b] = pair(bytes / size_of::<T>(), 0.0, &of);
+            b.rotate_left(12345);
+            [a, b]
+        };
+        let (a, b) = (Tensor::vector(a), Tensor::vector(b));
+        let mut beyond = 0;
+        let [plain, full, ratio] = alternate(
+            || {
+                black_box(read(a.bytes(), b.bytes()));
+            },
+            || beyond = judge(&a, &b, &tolerance).expect("both have one shape").1.beyond,
+        );
+        let [_, _, unjudged] = alternate(
+            || {
+                black_box(read(a.bytes(), b.bytes()));
+            },
+            || {
+                black_box(compare(&a, &b).expect("both have one shape"));
+            },
+        );
+        let speed = |seconds: f64| 2.0 * bytes as f64 / seconds / 1e9;
+        println!(
+            "judged {:4} {name:13} {:5.1} % beyond  read {:6.1} GB/s  judged {:6.1} GB/s  {:5.1} %  compared {:5.1} %",
+            T::DTYPE.name(),
+            100.0 * beyond as f64 / a.len() as f64,
+            speed(plain),
+            speed(full),
+            100.0 * ratio,
+            100.0 * unjudged
+        );
+    }
+}
+
 /// A thousand tensors of 64 KiB, one after the other.
 fn small() {
     const COUNT: usize = 1000;
@@ -152,7 +193,7 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let bytes =
         args.next().map_or(512, |mib| mib.parse().expect("the first argument is a number of MiB")) << 20;
-    let only = args.next();
+    let (only, dtype) = (args.next(), args.next());
     let wanted = |name: &str| only.as_deref().is_none_or(|o| o == name);
     if wanted("f32") {
         case(bytes, 1e-6, |x| x as f32);
@@ -168,6 +209,21 @@ fn main() {
     }
     if wanted("i32") {
         case(bytes, 1e-3, |x| (1000.0 * x) as i32);
+    }
+    if wanted("judged") {
+        let of_type = |name: &str| dtype.as_deref().is_none_or(|d| d == name);
+        if of_type("f32") {
+            judged(bytes, |x| x as f32);
+        }
+        if of_type("f64") {
+            judged(bytes, |x| x);
+        }
+        if of_type("f16") {
+            judged(bytes, f16::from_f64);
+        }
+        if of_type("bf16") {
+            judged(bytes, bf16::from_f64);
+        }
     }
     if wanted("small") {
         small();

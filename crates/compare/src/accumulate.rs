@@ -6,7 +6,7 @@ use isotrace_tensor::{View, bf16, f16};
 
 use crate::isa::{Isa, Job, Level};
 use crate::judge::FirstLook;
-use crate::kernel::{Number, OnNumbers, Order, Pass, Real};
+use crate::kernel::{Order, Pass, Real};
 use crate::strided::{Plan, panel_of};
 use crate::sums::Sums;
 
@@ -26,42 +26,8 @@ pub(crate) struct Chunk<'t, T> {
     look: Option<&'t FirstLook>,
 }
 
-/// Elements that are judged at a time.
-const JUDGED: usize = 512;
-
-/// How many elements of a tile are beyond the tolerance.
-struct Beyond<'l>(&'l FirstLook);
-
-impl OnNumbers for Beyond<'_> {
-    #[inline(always)]
-    fn run<N: Number>(self, x: &[N], y: &[N]) -> f64 {
-        let (mut a, mut b) = ([0.0; JUDGED], [0.0; JUDGED]);
-        let mut beyond = 0;
-        for (x, y) in x.chunks(JUDGED).zip(y.chunks(JUDGED)) {
-            for (to, &x) in a.iter_mut().zip(x) {
-                *to = x.wide();
-            }
-            for (to, &y) in b.iter_mut().zip(y) {
-                *to = y.wide();
-            }
-            beyond += self.0.beyond(&a[..x.len()], &b[..x.len()]);
-        }
-        beyond as f64
-    }
-}
-
-/// How many elements of a chunk are beyond the tolerance.
-#[inline(always)]
-fn judge<T: Real<L>, const L: usize, I: Isa>(isa: I, look: &FirstLook, x: &[T], y: &[T]) -> u64 {
-    let tile = Pass::<T, L>::TILE;
-    let whole = x.len() / tile * tile;
-    let mut beyond = 0;
-    for (x, y) in x[..whole].chunks_exact(tile).zip(y[..whole].chunks_exact(tile)) {
-        beyond += T::with_numbers(isa, x, y, Beyond(look)) as u64;
-    }
-    let rest = |side: &[T]| side[whole..].iter().map(|v| v.wide()).collect::<Vec<f64>>();
-    beyond + look.beyond(&rest(x), &rest(y))
-}
+/// Tiles that are judged at a time, while they are in the first-level cache.
+const JUDGED: usize = 8;
 
 macro_rules! chunk {
     ($($t:ty, $lanes:literal;)*) => { $(
@@ -71,13 +37,18 @@ macro_rules! chunk {
             #[inline(always)]
             fn run<I: Isa>(self, isa: I) -> Sums {
                 let mut pass = Pass::<$t, $lanes>::new(self.narrow);
-                pass.feed(isa, self.x, self.y, Order::Grows, |i| self.from + i);
-                let mut sums = pass.finish();
-                if let Some(look) = self.look
-                    && !look.passes(&sums)
-                {
-                    sums.beyond = judge::<$t, $lanes, I>(isa, look, self.x, self.y);
+                let part = if self.look.is_some() { JUDGED * Pass::<$t, $lanes>::TILE } else { self.x.len().max(1) };
+                let mut beyond = 0;
+                for (k, (x, y)) in self.x.chunks(part).zip(self.y.chunks(part)).enumerate() {
+                    pass.feed(isa, x, y, Order::Grows, |i| self.from + k * part + i);
+                    if let Some(look) = self.look
+                        && !look.passes(&pass.reach())
+                    {
+                        beyond += Real::<$lanes>::beyond(isa, look, x, y);
+                    }
                 }
+                let mut sums = pass.finish();
+                sums.beyond = beyond;
                 sums
             }
         }

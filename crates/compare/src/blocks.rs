@@ -11,6 +11,7 @@ use isotrace_tensor::{
 use crate::accumulate::tree;
 use crate::elements::Element;
 use crate::isa::{Isa, Job, Level};
+use crate::kernel::below;
 use crate::sums::Sums;
 
 /// Elements a block: both sides stay in the first-level cache.
@@ -104,7 +105,8 @@ struct Block {
     squares: [[f64; LANES]; 3],
     product: [f64; LANES],
     max_abs: [f64; LANES],
-    max_rel: [f64; LANES],
+    /// Above 0 where a relative difference may exceed the largest so far.
+    over: [f64; LANES],
     largest: [[f64; LANES]; 2],
     different: [u64; LANES],
 }
@@ -112,8 +114,9 @@ struct Block {
 impl Block {
     /// Pads of zeros leave no trace.
     #[inline(always)]
-    fn of(x: &[i64; BLOCK], y: &[i64; BLOCK]) -> Self {
+    fn of(x: &[i64; BLOCK], y: &[i64; BLOCK], max_rel: f64) -> Self {
         let mut block = Self::default();
+        let slope = -below(max_rel);
         let max = |a: f64, b: f64| if a > b { a } else { b };
         for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
             for l in 0..LANES {
@@ -125,8 +128,7 @@ impl Block {
                 block.squares[2][l] += y * y;
                 block.product[l] += x * y;
                 block.max_abs[l] = max(d, block.max_abs[l]);
-                // 0/0 is NaN, which the comparison passes over.
-                block.max_rel[l] = max(d / x.abs(), block.max_rel[l]);
+                block.over[l] = max(slope.mul_add(x.abs(), d), block.over[l]);
                 block.largest[0][l] = max(x.abs(), block.largest[0][l]);
                 block.largest[1][l] = max(y.abs(), block.largest[1][l]);
                 block.different[l] += u64::from(d != 0.0);
@@ -134,6 +136,20 @@ impl Block {
         }
         block
     }
+}
+
+/// The largest relative difference of a block, and of what came before it.
+#[inline(always)]
+fn steepest(x: &[i64; BLOCK], y: &[i64; BLOCK], before: f64) -> f64 {
+    let mut lanes = [before; LANES];
+    for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
+        for l in 0..LANES {
+            // 0/0 is NaN, which the comparison passes over.
+            let rel = x[l].abs_diff(y[l]) as f64 / (x[l] as f64).abs();
+            lanes[l] = if rel > lanes[l] { rel } else { lanes[l] };
+        }
+    }
+    lanes.into_iter().fold(before, f64::max)
 }
 
 impl Job for Integers<'_> {
@@ -147,12 +163,14 @@ impl Job for Integers<'_> {
             ((a + b) + (c + d)) + ((e + f) + (g + h))
         };
         let most = |lanes: &[f64; LANES]| lanes.iter().copied().fold(0.0, f64::max);
+        let (mut x, mut y) = ([0; BLOCK], [0; BLOCK]);
         for from in (self.from..self.to).step_by(BLOCK) {
             let len = BLOCK.min(self.to - from);
-            let (mut x, mut y) = ([0; BLOCK], [0; BLOCK]);
             integers(self.x, from, &mut x[..len]);
             integers(self.y, from, &mut y[..len]);
-            let block = Block::of(&x, &y);
+            x[len..].fill(0);
+            y[len..].fill(0);
+            let block = Block::of(&x, &y, sums.max_rel);
             sums.sum_abs += total(&block.abs);
             sums.sum_squares += total(&block.squares[0]);
             sums.product += total(&block.product);
@@ -161,7 +179,9 @@ impl Job for Integers<'_> {
                 sums.largest[side] = sums.largest[side].max(most(&block.largest[side]));
             }
             sums.different += block.different.iter().sum::<u64>();
-            sums.max_rel = sums.max_rel.max(most(&block.max_rel));
+            if most(&block.over) > 0.0 {
+                sums.max_rel = steepest(&x, &y, sums.max_rel);
+            }
             let max = most(&block.max_abs);
             if max > sums.max_abs {
                 let at = x.iter().zip(&y).position(|(&x, &y)| x.abs_diff(y) as f64 == max);

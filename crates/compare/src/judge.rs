@@ -5,13 +5,16 @@
 //! every step rounded as there. Of two steps in f32, one computed in f64 and rounded gives the same bits (a sum,
 //! product or quotient has room in 2p + 2 bits; Figueroa 1995), which lets one text serve all precisions.
 //!
-//! Almost no element is near the border. A first look in f64, without branches, sorts out what is certainly within and
-//! certainly beyond, with margins wider than any rounding of the rule; only the rest goes through the rule itself.
+//! Mostly the largest differences of a part say that all of it is within, with margins wider than any rounding of the
+//! rule, and nothing more is done. Where both tensors hold one float type the rest is counted by vectors (`native`).
+//! Elements of other pairs of types get a first look in f64, which sorts out what is certainly within and certainly
+//! beyond; what is near the border goes through the rule itself.
 
 use isotrace_tensor::{DType, Tensor, nearest_bf16, nearest_f16};
 
+use crate::native::{Limits, Sieve};
 use crate::number;
-use crate::sums::Sums;
+use crate::sums::{Reach, Sums};
 
 /// Whose formula decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +196,8 @@ impl Steps {
             Rule::Numpy => {
                 let (px, py) = (difference.round(x), allowed.round(y));
                 let d = difference.round(px - difference.round(py)).abs();
-                let limit = allowed.round(atol + allowed.round(rtol * py.abs()));
+                let relative = allowed.round(allowed.max(Precision::F32).round(rtol * py.abs()));
+                let limit = allowed.round(atol + relative);
                 (d <= limit && py.is_finite()) || px == difference.round(py)
             }
             Rule::Polygraphy => {
@@ -225,7 +229,7 @@ pub struct Judgement {
     pub beyond: u64,
 }
 
-/// How a first look in f64 decides.
+/// How a first look in f64 decides, without the steps of the rule.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FirstLook {
     rtol: f64,
@@ -271,71 +275,64 @@ impl FirstLook {
 
     /// Whether what a part has come to leaves no doubt that every element is within: all differences are below the
     /// absolute part, or all relative ones below the relative part.
-    pub fn passes(&self, sums: &Sums) -> bool {
-        let numbers = sums.nan == [0; 2] && sums.inf == [0; 2];
+    pub fn passes(&self, reach: &Reach) -> bool {
+        let Reach { max_abs, max_rel, largest, finite } = *reach;
         let atol = self.atol * (1.0 - self.margin) - self.tiny;
-        let finite = sums.max_abs < self.huge
-            && sums.largest.iter().all(|&l| l < self.huge && self.rtol * l < self.huge);
+        let moderate =
+            max_abs < self.huge && largest.iter().all(|&l| l < self.huge && self.rtol * l < self.huge);
         // What allows for numbers that round to nothing: all of the absolute part where that is added, of the larger
         // part what the margin leaves.
         let floor = if self.larger { self.atol * self.margin } else { self.atol * (1.0 - self.margin) };
         // Differences are known relative to x; |y| is at least 1 - max_rel of it.
         let relative = floor >= self.tiny
-            && sums.max_rel < 0.5
-            && sums.max_rel <= self.rtol * (1.0 - 2.0 * self.margin) * (1.0 - sums.max_rel);
-        numbers && (sums.max_abs == 0.0 || finite && (sums.max_abs <= atol || relative))
+            && max_rel < 0.5
+            && max_rel <= self.rtol * (1.0 - 2.0 * self.margin) * (1.0 - max_rel);
+        finite && (max_abs == 0.0 || moderate && (max_abs <= atol || relative))
     }
 
-    /// How many of the pairs are beyond the tolerance.
-    #[inline(always)]
-    pub fn beyond(&self, x: &[f64], y: &[f64]) -> u64 {
-        const LANES: usize = 8;
-        let (mut beyond, mut doubt) = (0, 0);
-        let (xs, x_rest) = x.as_chunks::<LANES>();
-        let (ys, y_rest) = y.as_chunks::<LANES>();
-        let mut outs = [0u64; LANES];
-        let mut open = [0u64; LANES];
-        for (x, y) in xs.iter().zip(ys) {
-            for l in 0..LANES {
-                let (inside, outside) = self.sure(x[l], y[l]);
-                outs[l] += u64::from(outside);
-                open[l] += u64::from(!(inside | outside));
-            }
+    /// The rule for two tensors of one type that computes in f64.
+    pub fn limits_f64(&self) -> Limits<f64> {
+        Limits::<f64>::new(self.steps.rule, self.rtol, self.atol)
+    }
+
+    /// The rule for two tensors of one type that computes in f32.
+    pub fn limits_f32(&self) -> Limits<f32> {
+        Limits::<f32>::new(self.steps.rule, self.rtol, self.atol)
+    }
+
+    /// Tolerances that are smaller by more than the rule rounds on the way, which is less than four units.
+    pub fn sieve(&self) -> Sieve {
+        let less = 1.0 - self.margin / 2.0;
+        Sieve {
+            rtol: (self.rtol * less) as f32,
+            atol: (self.atol * less - self.tiny) as f32,
+            huge: self.huge as f32,
         }
-        for l in 0..LANES {
-            beyond += outs[l];
-            doubt += open[l];
-        }
-        for (&x, &y) in x_rest.iter().zip(y_rest) {
-            beyond += u64::from(!self.steps.close(x, y, x == y));
-        }
-        if doubt > 0 {
-            for (&x, &y) in xs.as_flattened().iter().zip(ys.as_flattened()) {
-                let (inside, outside) = self.sure(x, y);
-                if !(inside | outside) {
-                    beyond += u64::from(!self.steps.close(x, y, x == y));
-                }
-            }
-        }
-        beyond
+    }
+
+    /// Whose formula it is.
+    pub fn rule(&self) -> Rule {
+        self.steps.rule
+    }
+
+    /// Whether results are rounded to a half type.
+    pub fn rounds(&self) -> bool {
+        self.steps.difference < Precision::F32
     }
 
     /// Whether a pair is certainly within, and certainly beyond; neither for NaN and two equal infinities.
-    #[expect(
-        clippy::needless_bitwise_bool,
-        reason = "a branch would keep the loop around it from vector code"
-    )]
-    #[inline(always)]
     fn sure(&self, x: f64, y: f64) -> (bool, bool) {
         let d = (x - y).abs();
-        let relative = self.rtol * y.abs();
+        // What Polygraphy divides by where y is 0.
+        let size = if self.larger && y == 0.0 && !self.steps.integers { f64::EPSILON } else { y.abs() };
+        let relative = self.rtol * size;
         let limit = if self.larger {
             if relative > self.atol { relative } else { self.atol }
         } else {
             relative + self.atol
         };
         let slack = limit * self.margin + self.tiny;
-        let inside = (d == 0.0) | ((d <= limit - slack) & (d < self.huge) & (limit < self.huge));
+        let inside = d == 0.0 || d <= limit - slack && d < self.huge && limit < self.huge;
         (inside, d > limit + slack)
     }
 }

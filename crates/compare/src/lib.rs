@@ -23,6 +23,7 @@ mod examine;
 mod isa;
 mod judge;
 mod kernel;
+mod native;
 mod number;
 mod stats;
 mod strided;

@@ -21,10 +21,10 @@ mod steps;
 mod word;
 
 use crate::isa::Isa;
-use crate::sums::Sums;
+use crate::sums::{Reach, Sums};
 
-use moments::{Any, Close, Flat, Seen, below};
-pub(crate) use moments::{LANES, Moments, Number};
+use moments::{Any, Close, Flat, Seen};
+pub(crate) use moments::{LANES, Moments, Number, below};
 pub(crate) use real::{Narrow, OnNumbers, Real};
 use steps::Steps;
 use word::Word;
@@ -282,6 +282,7 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
     #[inline(always)]
     pub fn finish(mut self) -> Sums {
         self.empty();
+        let largest = self.largest();
         let (max_ulp, at_least) = self.steps.finish();
         let mut sums = self.sums;
         sums.max_ulp = sums.max_ulp.max(max_ulp);
@@ -289,11 +290,27 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
             *all += here;
         }
         sums.different += at_least[0];
-        for (largest, lanes) in sums.largest.iter_mut().zip(&self.largest) {
-            let word = lanes.iter().copied().max().unwrap_or(T::Word::ZERO);
-            *largest = largest.max(T::of_word(word).wide());
-        }
+        sums.largest = largest;
         sums
+    }
+
+    /// The largest finite magnitudes so far.
+    #[inline(always)]
+    fn largest(&self) -> [f64; 2] {
+        [0, 1].map(|side| {
+            let mut word = T::Word::ZERO;
+            for l in 0..L {
+                word = word.max(self.largest[side][l]);
+            }
+            self.sums.largest[side].max(T::of_word(word).wide())
+        })
+    }
+
+    /// How far both go and are apart so far.
+    #[inline(always)]
+    pub fn reach(&self) -> Reach {
+        let Sums { max_abs, max_rel, nan, inf, .. } = self.sums;
+        Reach { max_abs, max_rel, largest: self.largest(), finite: nan == [0; 2] && inf == [0; 2] }
     }
 }
 

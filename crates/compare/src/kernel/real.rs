@@ -4,6 +4,8 @@ use bytemuck::Pod;
 use isotrace_tensor::{bf16, f16};
 
 use crate::isa::Isa;
+use crate::judge::FirstLook;
+use crate::native::{Formula, Limits, Rounding, Same, Sieve, ToBf16, ToF16, by_rule};
 
 use super::LONGEST;
 use super::moments::{Any, Extremes, Kind, Moments, NARROW, Number, Seen};
@@ -62,10 +64,12 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
     ) -> Extremes;
     /// Adds a tile whose two sides are the same.
     fn add_same<I: Isa>(isa: I, to: &mut Moments, x: &[Self]);
+    /// How many pairs are beyond a tolerance.
+    fn beyond<I: Isa>(isa: I, look: &FirstLook, x: &[Self], y: &[Self]) -> u64;
 }
 
 macro_rules! wide {
-    ($($t:ty, $word:ty, $lanes:literal, $add:ident;)*) => { $(
+    ($($t:ty, $word:ty, $lanes:literal, $add:ident, $limits:ident;)*) => { $(
         impl Real<$lanes> for $t {
             type Word = $word;
             const INFINITY: $word = <$t>::INFINITY.to_bits();
@@ -115,13 +119,37 @@ macro_rules! wide {
             fn add_same<I: Isa>(_: I, to: &mut Moments, x: &[Self]) {
                 to.add_same(x);
             }
+
+            #[inline(always)]
+            fn beyond<I: Isa>(_: I, look: &FirstLook, x: &[Self], y: &[Self]) -> u64 {
+                #[inline(always)]
+                fn count<F: Formula<$t>>(limits: Limits<$t>, x: &[$t], y: &[$t]) -> u64 {
+                    let mut beyond: [$word; $lanes] = [0; $lanes];
+                    let (xs, x_rest) = x.as_chunks::<$lanes>();
+                    let (ys, y_rest) = y.as_chunks::<$lanes>();
+                    for (x, y) in xs.iter().zip(ys) {
+                        for l in 0..$lanes {
+                            beyond[l] += <$word>::from(!F::close::<Same>(limits, x[l], y[l]));
+                        }
+                    }
+                    let mut total = 0;
+                    for (&x, &y) in x_rest.iter().zip(y_rest) {
+                        total += u64::from(!F::close::<Same>(limits, x, y));
+                    }
+                    for lane in beyond {
+                        total += u64::from(lane);
+                    }
+                    total
+                }
+                by_rule!(look.rule(), count::<_>(look.$limits(), x, y))
+            }
         }
     )* };
 }
 
 wide! {
-    f64, u64, 8, add_f64;
-    f32, u32, 16, add_f32;
+    f64, u64, 8, add_f64, limits_f64;
+    f32, u32, 16, add_f32, limits_f32;
 }
 
 /// A tile as f32, where a vector does not cross the border of two cache lines.
@@ -132,10 +160,12 @@ struct Widened([f32; LONGEST]);
 trait Half: Pod {
     /// Whether squares of its numbers may leave the range of f32.
     const RANGE: bool;
+    /// As f32, exactly.
+    fn single(self) -> f32;
     /// Some, in whatever order takes the fewest instructions, the same for every set of them.
     fn pair<I: Isa>(isa: I, bits: &[u16; 2 * NARROW]) -> [[f32; NARROW]; 2];
 
-    /// A tile, in the order of [`Self::pair`].
+    /// A tile, in whatever order is quick, the same for every set of instructions.
     #[inline(always)]
     fn tile<I: Isa>(isa: I, half: &[Self]) -> Widened {
         let mut out = Widened([0.0; LONGEST]);
@@ -147,8 +177,45 @@ trait Half: Pod {
     }
 }
 
+/// How many pairs are beyond a tolerance, by a rule that rounds its results in this way.
+#[inline(always)]
+fn halves_beyond<F: Formula<f32>, R: Rounding<f32>, H: Half, I: Isa>(
+    isa: I,
+    (limits, sieve): (Limits<f32>, Sieve),
+    x: &[H],
+    y: &[H],
+) -> u64 {
+    let mut beyond = 0;
+    let (xs, x_rest) = x.as_chunks::<LONGEST>();
+    let (ys, y_rest) = y.as_chunks::<LONGEST>();
+    for (x, y) in xs.iter().zip(ys) {
+        let (x, y) = (H::tile(isa, x), H::tile(isa, y));
+        // Mostly every pair is within and no doubt is left: the rule itself takes several times as long.
+        let mut doubt = 0u32;
+        for (&x, &y) in x.0.iter().zip(&y.0) {
+            doubt += u32::from(!sieve.within::<F>(x, y));
+        }
+        if doubt > 0 {
+            let mut outside = 0u32;
+            for (&x, &y) in x.0.iter().zip(&y.0) {
+                outside += u32::from(!F::close::<R>(limits, x, y));
+            }
+            beyond += u64::from(outside);
+        }
+    }
+    for (x, y) in x_rest.iter().zip(y_rest) {
+        beyond += u64::from(!F::close::<R>(limits, x.single(), y.single()));
+    }
+    beyond
+}
+
 impl Half for f16 {
     const RANGE: bool = false;
+
+    #[inline(always)]
+    fn single(self) -> f32 {
+        self.to_f32()
+    }
 
     #[inline(always)]
     fn pair<I: Isa>(isa: I, bits: &[u16; 2 * NARROW]) -> [[f32; NARROW]; 2] {
@@ -159,6 +226,21 @@ impl Half for f16 {
 
 impl Half for bf16 {
     const RANGE: bool = true;
+
+    #[inline(always)]
+    fn single(self) -> f32 {
+        self.to_f32()
+    }
+
+    /// A loop that is plain enough for vectors.
+    #[inline(always)]
+    fn tile<I: Isa>(_: I, half: &[Self]) -> Widened {
+        let mut out = Widened([0.0; LONGEST]);
+        for (out, x) in out.0.iter_mut().zip(half) {
+            *out = f32::from_bits(u32::from(x.to_bits()) << 16);
+        }
+        out
+    }
 
     /// A word of two: the one is its upper half as it stands, the other takes a shift.
     #[inline(always)]
@@ -174,7 +256,7 @@ impl Half for bf16 {
 }
 
 macro_rules! half {
-    ($($t:ty;)*) => { $(
+    ($($t:ty, $rounding:ty;)*) => { $(
         impl Real<32> for $t {
             type Word = u16;
             const INFINITY: u16 = <$t>::INFINITY.to_bits();
@@ -246,11 +328,21 @@ macro_rules! half {
             fn add_same<I: Isa>(isa: I, to: &mut Moments, x: &[Self]) {
                 to.add_same(&Half::tile(isa, x).0);
             }
+
+            #[inline(always)]
+            fn beyond<I: Isa>(isa: I, look: &FirstLook, x: &[Self], y: &[Self]) -> u64 {
+                let limits = (look.limits_f32(), look.sieve());
+                if look.rounds() {
+                    by_rule!(look.rule(), halves_beyond::<_, $rounding, $t, I>(isa, limits, x, y))
+                } else {
+                    by_rule!(look.rule(), halves_beyond::<_, Same, $t, I>(isa, limits, x, y))
+                }
+            }
         }
     )* };
 }
 
 half! {
-    f16;
-    bf16;
+    f16, ToF16;
+    bf16, ToBf16;
 }

@@ -1,0 +1,206 @@
+//! The rules of other tools in the arithmetic of the elements themselves, a vector at a time.
+//!
+//! Where both tensors hold one float type, every step of a rule is one operation of f32 or f64, or such an operation
+//! rounded to a half type, and so are the tools' own. What is counted here is therefore exactly what
+//! `judge::Steps` says element by element for any two types; the tests hold one against the other.
+
+use crate::judge::Rule;
+
+/// Rounds a result to the type of the elements.
+pub(crate) trait Rounding<N> {
+    /// The nearest number of the type, ties to even.
+    fn round(x: N) -> N;
+}
+
+/// The type of the elements is that of the arithmetic.
+pub(crate) struct Same;
+/// f16, computed in f32.
+pub(crate) struct ToF16;
+/// bf16, computed in f32.
+pub(crate) struct ToBf16;
+
+impl<N> Rounding<N> for Same {
+    #[inline(always)]
+    fn round(x: N) -> N {
+        x
+    }
+}
+
+/// The f32 that is nearest with `BITS` bits fewer, a tie to the even one, where it is a normal number.
+#[inline(always)]
+fn shorter<const BITS: u32>(magnitude: u32) -> u32 {
+    let half = (1 << (BITS - 1)) - 1;
+    (magnitude + half + (magnitude >> BITS & 1)) & !((1 << BITS) - 1)
+}
+
+impl Rounding<f32> for ToF16 {
+    #[inline(always)]
+    fn round(x: f32) -> f32 {
+        let (bits, sign) = (x.to_bits() & 0x7fff_ffff, x.to_bits() & 0x8000_0000);
+        // Below 2^-14 the steps are 2^-24 all the way down, as those of f32 are from 1/2 to 1.
+        let denormal = ((f32::from_bits(bits) + 0.5) - 0.5).to_bits();
+        let normal = shorter::<13>(bits);
+        let normal = if normal >= 65536f32.to_bits() { f32::INFINITY.to_bits() } else { normal };
+        let rounded = if bits < 113 << 23 { denormal } else { normal };
+        let rounded = if bits > f32::INFINITY.to_bits() { bits } else { rounded };
+        f32::from_bits(rounded | sign)
+    }
+}
+
+impl Rounding<f32> for ToBf16 {
+    #[inline(always)]
+    fn round(x: f32) -> f32 {
+        let (bits, sign) = (x.to_bits() & 0x7fff_ffff, x.to_bits() & 0x8000_0000);
+        // The carry out of the largest number gives infinity, and denormal numbers have the same steps.
+        let rounded = if bits > f32::INFINITY.to_bits() { bits } else { shorter::<16>(bits) };
+        f32::from_bits(rounded | sign)
+    }
+}
+
+/// A rule's tolerances in the type of the arithmetic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits<N> {
+    pub rtol: N,
+    pub atol: N,
+}
+
+/// What leaves no doubt that a pair of halves is within, by tolerances that are smaller by more than a rule may round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sieve {
+    pub rtol: f32,
+    pub atol: f32,
+    /// What a limit must be below, so that nothing overflows.
+    pub huge: f32,
+}
+
+impl Sieve {
+    /// Whether a pair is certainly within; never for NaN and infinities.
+    #[inline(always)]
+    pub fn within<F: Formula<f32>>(self, x: f32, y: f32) -> bool {
+        let relative = self.rtol * y.abs();
+        let limit = match F::LARGER {
+            true if relative > self.atol => relative,
+            true => self.atol,
+            false => relative + self.atol,
+        };
+        ((x - y).abs() <= limit) & (limit < self.huge)
+    }
+}
+
+/// A rule.
+pub(crate) trait Formula<N> {
+    /// Whether the larger of both parts is allowed, else their sum.
+    const LARGER: bool;
+
+    /// Whether a pair is within, by a rule whose results are rounded by `R`.
+    fn close<R: Rounding<N>>(limits: Limits<N>, x: N, y: N) -> bool;
+}
+
+/// [`Rule::Torch`].
+pub(crate) struct Torch;
+/// [`Rule::Numpy`].
+pub(crate) struct Numpy;
+/// [`Rule::Polygraphy`].
+pub(crate) struct Polygraphy;
+
+/// Does something by a rule: `$job::<Torch>` or another, called with arguments. What is inlined for certain is not a
+/// closure, therefore this is a macro.
+macro_rules! by_rule {
+    ($rule:expr, $job:ident::<_ $(, $more:ty)*>($($argument:expr),*)) => {
+        match $rule {
+            $crate::judge::Rule::Torch => $job::<$crate::native::Torch $(, $more)*>($($argument),*),
+            $crate::judge::Rule::Numpy => $job::<$crate::native::Numpy $(, $more)*>($($argument),*),
+            $crate::judge::Rule::Polygraphy => $job::<$crate::native::Polygraphy $(, $more)*>($($argument),*),
+        }
+    };
+}
+pub(crate) use by_rule;
+
+macro_rules! formulas {
+    ($($n:ty)*) => { $(
+        impl Limits<$n> {
+            /// Tolerances as the rule's own tool holds them, in f64.
+            pub fn new(rule: Rule, rtol: f64, atol: f64) -> Self {
+                // Polygraphy compares with f64: that is to compare with the number below.
+                let of = |x: f64| {
+                    let near = x as $n;
+                    if rule == Rule::Polygraphy && f64::from(near) > x { near.next_down() } else { near }
+                };
+                Self { rtol: of(rtol), atol: of(atol) }
+            }
+        }
+
+        impl Formula<$n> for Torch {
+            const LARGER: bool = false;
+
+            #[inline(always)]
+            fn close<R: Rounding<$n>>(Limits { rtol, atol }: Limits<$n>, x: $n, y: $n) -> bool {
+                let d = R::round((x - y).abs());
+                let limit = R::round(atol + R::round((rtol * y).abs()));
+                (x == y) | ((d < <$n>::INFINITY) & (d <= limit))
+            }
+        }
+
+        impl Formula<$n> for Numpy {
+            const LARGER: bool = false;
+
+            #[inline(always)]
+            fn close<R: Rounding<$n>>(Limits { rtol, atol }: Limits<$n>, x: $n, y: $n) -> bool {
+                let d = R::round((x - y).abs());
+                let limit = R::round(atol + R::round(rtol * y.abs()));
+                (x == y) | ((y.abs() < <$n>::INFINITY) & (d <= limit))
+            }
+        }
+
+        impl Formula<$n> for Polygraphy {
+            const LARGER: bool = true;
+
+            #[inline(always)]
+            fn close<R: Rounding<$n>>(Limits { rtol, atol }: Limits<$n>, x: $n, y: $n) -> bool {
+                let d = R::round((x - y).abs());
+                let size = if y == 0.0 { f64::EPSILON as $n } else { y.abs() };
+                (d <= atol) | (R::round(d / size) <= rtol)
+            }
+        }
+    )* };
+}
+
+formulas!(f32 f64);
+
+#[cfg(test)]
+mod tests {
+    use isotrace_tensor::{bf16, f16};
+
+    use super::*;
+
+    /// Every f16 and every bf16, the middles between neighbours, and what lies next to those.
+    #[test]
+    fn rounding_is_that_of_the_types() {
+        for bits in 0..=u16::MAX {
+            for low in [0, 1, 0xfff, 0x1000, 0x1001, 0x1fff, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let x = f32::from_bits(u32::from(bits) << 16 | low);
+                let (half, brain) = (f16::from_f32(x).to_f32(), bf16::from_f32(x).to_f32());
+                let (a, b) = (ToF16::round(x), ToBf16::round(x));
+                assert!(
+                    a.to_bits() == half.to_bits() || x.is_nan() && a.is_nan(),
+                    "f16 {x:e}: {a:e} {half:e}"
+                );
+                assert!(
+                    b.to_bits() == brain.to_bits() || x.is_nan() && b.is_nan(),
+                    "bf16 {x:e}: {b:e} {brain:e}"
+                );
+            }
+        }
+        for bits in 0..=u16::MAX {
+            let x = f16::from_bits(bits).to_f32();
+            for x in [x, x.next_up(), x.next_down(), x * (1.0 + 1.0 / 4096.0), x * (1.0 + 1.0 / 2048.0)] {
+                let half = f16::from_f32(x).to_f32();
+                let a = ToF16::round(x);
+                assert!(
+                    a.to_bits() == half.to_bits() || x.is_nan() && a.is_nan(),
+                    "f16 {x:e}: {a:e} {half:e}"
+                );
+            }
+        }
+    }
+}
