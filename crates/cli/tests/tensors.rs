@@ -86,15 +86,20 @@ fn stats_tell_and_warn() {
     let folder = folder();
     let flat = Tensor::vector(vec![0.5f32; 40]);
     let clipped = Tensor::vector((0..100).map(|i| (i as f32 * 0.37).sin().min(0.8)).collect::<Vec<f32>>());
-    folder.tensors("s.npz", &[("flat", flat), ("clipped", clipped), ("fine", ramp(200, 0.1))]);
+    let half = Tensor::vector((0..40).map(|i| i as f32 * 0.375).collect::<Vec<f32>>());
+    let few = Tensor::vector(vec![0f32, 1.0, 2.0, 0.0, 0.5]);
+    let tensors = [("flat", flat), ("clipped", clipped), ("half", half), ("few", few), ("fine", ramp(200, 0.1))];
+    folder.tensors("s.npz", &tensors);
     let got = folder.isotrace(["stats", "s.npz"]);
     assert_eq!((got.status, got.err.as_str()), (0, ""), "{got:?}");
     for says in
-        ["flat: constant: every element is 0.5", "clipped: saturated: ", "flat: coarser than declared"]
+        ["flat: constant: every element is 0.5", "clipped: saturated: ", "half: coarser than declared"]
     {
         assert!(got.out.contains(says), "{says}: {}", got.out);
     }
-    assert!(!got.out.contains("fine: "), "{}", got.out);
+    for silent in ["fine: ", "few: ", "flat: coarser"] {
+        assert!(!got.out.contains(silent), "{silent}: {}", got.out);
+    }
     let one = folder.isotrace(["stats", "s.npz", "fi*"]).out;
     assert!(one.starts_with("fine  f32[2,100]\n") && !one.contains("flat"), "{one}");
     let json = folder.isotrace(["stats", "s.npz", "--json", "-"]).out;

@@ -25,6 +25,8 @@ const BARS: [usize; 2] = [12, 48];
 const FIRST: usize = 6;
 /// The share of elements at one end from which a tensor counts as saturated.
 const SATURATED: f64 = 0.01;
+/// Elements other than 0 from which on their common type is no accident.
+const EVIDENCE: u64 = 16;
 
 /// A tensor and what it holds.
 struct Row {
@@ -153,7 +155,11 @@ fn warnings(dtype: DType, s: &Stats) -> Vec<String> {
             }
         }
     }
-    if let Some(fits) = s.fits {
+    // A few round numbers, or one over and over, fit every type and say nothing of where they come from.
+    if let Some(fits) = s.fits
+        && min < max
+        && finite - s.zeros >= EVIDENCE
+    {
         out.push(format!("coarser than declared: {dtype} that holds only {fits} values"));
     }
     out
