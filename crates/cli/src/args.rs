@@ -217,6 +217,8 @@ pub struct Convert {
 pub enum Target {
     /// One .safetensors file
     Safetensors,
+    /// One checkpoint of PyTorch (.pt, .pth): a dictionary of tensors
+    Pt,
     /// One .npz archive
     Npz,
     /// A .npy file, or a folder with one for each tensor

@@ -20,8 +20,10 @@ fn listing(folder: &Folder) -> Vec<String> {
 
 #[test]
 fn every_format_to_every_other() {
-    let outputs: [(&str, &[&str]); 9] = [
+    let outputs: [(&str, &[&str]); 11] = [
         ("o.npz", &[]),
+        ("o.pt", &[]),
+        ("o.ckpt", &["--to", "pt"]),
         ("o.safetensors", &[]),
         ("o.trace", &[]),
         ("folder", &[]),

@@ -88,7 +88,8 @@ fn stats_tell_and_warn() {
     let clipped = Tensor::vector((0..100).map(|i| (i as f32 * 0.37).sin().min(0.8)).collect::<Vec<f32>>());
     let half = Tensor::vector((0..40).map(|i| i as f32 * 0.375).collect::<Vec<f32>>());
     let few = Tensor::vector(vec![0f32, 1.0, 2.0, 0.0, 0.5]);
-    let tensors = [("flat", flat), ("clipped", clipped), ("half", half), ("few", few), ("fine", ramp(200, 0.1))];
+    let tensors =
+        [("flat", flat), ("clipped", clipped), ("half", half), ("few", few), ("fine", ramp(200, 0.1))];
     folder.tensors("s.npz", &tensors);
     let got = folder.isotrace(["stats", "s.npz"]);
     assert_eq!((got.status, got.err.as_str()), (0, ""), "{got:?}");

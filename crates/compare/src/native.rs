@@ -75,6 +75,10 @@ pub(crate) struct Sieve {
 
 impl Sieve {
     /// Whether a pair is certainly within; never for NaN and infinities.
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "a branch would keep the loop around it from vector code"
+    )]
     #[inline(always)]
     pub fn within<F: Formula<f32>>(self, x: f32, y: f32) -> bool {
         let relative = self.rtol * y.abs();

@@ -64,7 +64,7 @@ fn special<T: Element>(unit: f64, of: impl Fn(f64) -> T) {
     const SPECIALS: [f64; 11] =
         [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1e-310, -1e-42, 6e-8, 65504.0, -3e38, 1e308];
     const SIZES: [f64; 5] = [1.0, 1e-6, 3e4, 1e-3, 1e-30];
-    let n = 16_000;
+    let n = 40_000;
     for rule in [Rule::Torch, Rule::Numpy, Rule::Polygraphy] {
         for (rtol, atol) in
             [(0.0, 0.0), (8.0 * unit, 1e-5), (0.0, 1e-3), (1e-2, 0.0), (0.5, 2.0), (3e-6, 4e-9)]

@@ -22,6 +22,7 @@ mod safe;
 mod source;
 mod strided;
 mod torch;
+mod torch_write;
 pub mod trace;
 mod write;
 

@@ -100,6 +100,13 @@ fn from_file(path: &Path, stem: &str, file: &Arc<MappedFile>) -> Result<(Kind, C
         let (name, tensor) = folder::read_one(stem, path)?;
         return Ok((Kind::Pb, all(vec![Entry::ready(name, tensor)])));
     }
+    if bytes.starts_with(b"SQLite format 3\0") {
+        return Err(TraceError::Format {
+            found: "an SQLite database".into(),
+            remedy: "if ONNX Runtime dumped it, dump again with ORT_DEBUG_NODE_IO_DUMP_DATA_DESTINATION=files and name that \
+                     folder",
+        });
+    }
     Err(unknown(extension, &bytes))
 }
 

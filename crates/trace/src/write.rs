@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use crate::source::Info;
 use crate::trace::record::{Header, Keeps, Producer, Role, Value};
 use crate::trace::{Options, Writer, write_error};
-use crate::{Source, TraceError, folder, npy, npz, polygraphy, raw, safe};
+use crate::{Source, TraceError, folder, npy, npz, polygraphy, raw, safe, torch_write};
 
 /// A format to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Format {
     Npz,
     /// One `.safetensors` file.
     Safetensors,
+    /// A checkpoint of PyTorch: a zip archive of a dictionary of tensors.
+    Torch,
     /// A file of one ONNX `TensorProto`.
     Pb,
     /// A folder with a `.npy` file for each tensor.
@@ -49,6 +51,7 @@ impl Format {
             "npy" => Self::Npy,
             "npz" => Self::Npz,
             "safetensors" => Self::Safetensors,
+            "pt" | "pth" => Self::Torch,
             "pb" => Self::Pb,
             "trace" => Self::Trace,
             "json" => Self::Polygraphy,
@@ -166,6 +169,7 @@ pub fn write_tensors_as<T: Tensors + ?Sized>(
         Format::Pb => Ok(write_tensor_pb(path, tensors.name(0), &tensors.get(0)?)?),
         Format::Npz => whole_file(path, |file| npz::write(path, file, tensors)),
         Format::Safetensors => safetensors_file(path, tensors),
+        Format::Torch => whole_file(path, |file| torch_write::write(path, file, tensors)),
         Format::Polygraphy => whole_file(path, |file| polygraphy::write(path, file, tensors)),
         Format::Raw => raw::write(path, tensors),
         Format::NpyFolder | Format::PbFolder => {

@@ -42,6 +42,7 @@ fn every_format_gives_back_what_it_took_or_names_one_that_can() {
     let formats = [
         (Format::Npz, "t.npz"),
         (Format::Safetensors, "t.safetensors"),
+        (Format::Torch, "t.pt"),
         (Format::NpyFolder, "npy"),
         (Format::PbFolder, "pb"),
     ];
@@ -81,7 +82,7 @@ fn every_format_gives_back_what_it_took_or_names_one_that_can() {
             fits.len()
         })
         .collect();
-    assert_eq!(held, [15, 20, 15, 26]);
+    assert_eq!(held, [15, 20, 20, 15, 26]);
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|n| !n.to_string_lossy().starts_with('.')), "nothing temporary stays: {left:?}");
 }
@@ -114,7 +115,7 @@ fn the_same_tensors_make_the_same_file_and_are_read_in_place() {
         ("b".to_owned(), Tensor::from_vec(&[40_000], vec![1.5f32; 40_000]).unwrap()),
         ("a".to_owned(), Tensor::from_vec(&[3], vec![1i64, 2, 3]).unwrap()),
     ];
-    for file in ["1.npz", "1.safetensors"] {
+    for file in ["1.npz", "1.safetensors", "1.pt"] {
         let (one, two) = (folder.path().join(file), folder.path().join(format!("x{file}")));
         write_tensors(&one, &tensors).unwrap();
         write_tensors(&two, &tensors).unwrap();
@@ -317,8 +318,9 @@ fn folders_in_the_order_of_their_numbers() {
 #[test]
 fn other_files_are_named_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
-    let cases: [(&str, &[u8], &str); 7] = [
+    let cases: [(&str, &[u8], &str); 8] = [
         ("x.npy", b"", "an empty file"),
+        ("x.db", b"SQLite format 3\0\x10\0\x01\x01", "DESTINATION=files"),
         ("x.npz", b"hello", "something else"),
         ("x.pt", b"\x80\x02", "ends in the middle"),
         ("x.onnx", b"\x08\x08", "model is expected"),

@@ -74,6 +74,7 @@ fn format(path: &Path, to: Option<Target>, count: usize) -> anyhow::Result<Forma
     let one_file = |extension: &str| count == 1 && path.extension().is_some_and(|e| e == extension);
     Ok(match to {
         Some(Target::Safetensors) => Format::Safetensors,
+        Some(Target::Pt) => Format::Torch,
         Some(Target::Npz) => Format::Npz,
         Some(Target::Npy) if one_file("npy") => Format::Npy,
         Some(Target::Npy) => Format::NpyFolder,
@@ -87,8 +88,8 @@ fn format(path: &Path, to: Option<Target>, count: usize) -> anyhow::Result<Forma
             Some(format) => format,
             None if path.extension().is_none() => Format::NpyFolder,
             None => bail!(
-                "{}: the ending says no format to write; end it in .safetensors, .npz, .npy, .pb, .json, .bin or .trace, \
-                 or say --to (see --help)",
+                "{}: the ending says no format to write; end it in .safetensors, .pt, .npz, .npy, .pb, .json, .bin or \
+                 .trace, or say --to (see --help)",
                 path.display()
             ),
         },
