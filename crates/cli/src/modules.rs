@@ -22,7 +22,7 @@ use isotrace_trace::trace::record::Role as Part;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 // Calibrated by `bench/modules.py`: BERT, Llama, ViT and ResNet of 2 to 12 layers, with ordinary and with sharp attention,
-// the same network in float64, float16 and bfloat16, with attention in parts and compiled, against float32, and every
+// the same network in float64, float16 and bfloat16, with attention in parts, against float32, and every
 // planted fault of tests/python/models.py. Its table gives the figures below; u is the unit of the coarser type.
 
 /// How many times the other side's own distance from float64, carried over to the coarser type, a value may lie from it:

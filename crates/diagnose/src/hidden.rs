@@ -51,6 +51,8 @@ pub struct Finding {
 }
 
 type Round = fn(f64) -> f64;
+/// The two factors of each term of a sum.
+type Factors = [(f64, f64)];
 
 /// Half types with their roundings.
 const GRIDS: [(&str, Round); 2] =
@@ -146,11 +148,12 @@ pub fn in_product(product: &Product<'_>, exact: &Tensor, recorded: &Tensor) -> O
         let what = format!("multiplied by {:.9}: the error (rms)", 1.0 + slope);
         return found("scale", summary, (what, size, of(&after)));
     }
-    let factors: Vec<(usize, Vec<(f64, f64)>)> =
-        sampled(residual.error.len()).filter_map(|i| Some((i, product.factors(exact.shape(), i)?))).collect();
+    let factors: Vec<(usize, Box<Factors>)> = sampled(residual.error.len())
+        .filter_map(|i| Some((i, product.factors(exact.shape(), i)?.into_boxed_slice())))
+        .collect();
     let recorded = recorded.to_f64().ok()?;
     for (name, round) in GRIDS {
-        let wrong = |steps: &dyn Fn(&[(f64, f64)]) -> f64| {
+        let wrong = |steps: &dyn Fn(&Factors) -> f64| {
             factors.iter().filter(|(i, f)| steps(f) != recorded[*i]).count() as f64 / factors.len() as f64
         };
         let left = wrong(&|f| narrow_loop(f, &round));
