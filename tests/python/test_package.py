@@ -156,7 +156,15 @@ def test_reports_are_typed():
     assert all(isinstance(getattr(report, name), kind) for name, kind in declared.items() if isinstance(kind, type))
 
 
-def test_ctrl_c_is_honoured():
+@pytest.fixture
+def ctrl_c():
+    """What a shell starts in the background ignores Ctrl-C, and so does Python there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_honoured(ctrl_c):
     n = 256
     w = np.random.default_rng(0).standard_normal((n, n)).astype(np.float32) / 16
     nodes = [helper.make_node("MatMul", [f"h{i}", "w"], [f"h{i + 1}"]) for i in range(4000)]
@@ -175,7 +183,7 @@ def chain(length, n):
     return network(*nodes, weights=[("w", w)], x=(n, n)), {"x": np.ones((n, n), np.float32)}
 
 
-def test_ctrl_c_ends_a_comparison():
+def test_ctrl_c_ends_a_comparison(ctrl_c):
     model, inputs = chain(4000, 256)
     other = helper.make_model(model.graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     other.graph.initializer[0].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(model.graph.initializer[0]) * 1.01, "w"))

@@ -404,14 +404,20 @@ pub fn diff((path_a, a): (&str, &View), (path_b, b): (&str, &View)) -> Report {
         });
     }
     let (view, of, is_a) = if a.modules { (a, &of_a, true) } else { (b, &of_b, false) };
-    let given: FxHashSet<usize> = view.calls.iter().flat_map(|c| &c.outputs).copied().collect();
+    // Arrays by name come without any call.
+    let arrays = view.calls.is_empty();
+    let of_calls = view.calls.iter().flat_map(|c| &c.outputs).copied();
+    let by_themselves =
+        (0..view.values.len()).filter(|&i| arrays && view.values[i].role != Some(Role::Input));
+    let given: FxHashSet<usize> = of_calls.chain(by_themselves).collect();
     let missing: Vec<usize> = given.iter().copied().filter(|i| !of.contains_key(i)).collect();
     let count = |wanted: Found| of.values().filter(|found| **found == wanted).count();
     let judged = of.iter().filter(|(i, _)| view.values[**i].role != Some(Role::Input)).count();
     let finals =
         |found: Found| of.iter().any(|(i, f)| view.values[*i].role == Some(Role::Output) && *f == found);
     let seen = format!(
-        "modules alone were recorded of {}: {} of {} of their outputs have a partner, and no operator could be replayed",
+        "{} of {}: {} of {} have a partner, and no operator could be replayed",
+        if arrays { "arrays alone were given" } else { "outputs of modules alone were recorded" },
         match (a.modules, b.modules) {
             (true, true) => "both",
             (true, false) => "A",
@@ -469,14 +475,18 @@ pub fn diff((path_a, a): (&str, &View), (path_b, b): (&str, &View)) -> Report {
             place.unwrap_or_default()
         );
         let evidence =
-            vec!["modules alone were recorded: record operators to learn which of them and why".to_owned()];
+            vec!["no operator was recorded: record operators to learn which of them and why".to_owned()];
         let cause =
             Cause { class: "unknown".into(), summary, evidence, counterfactual: None, nearest: vec![] };
         report.culprits.push(Culprit { rank: 1, side: CulpritSide::Neither, a, b, cause });
     }
     report.warnings.push(Warning {
         class: "latent".into(),
-        summary: "what happens inside of modules was not recorded and not judged".into(),
+        summary: if arrays {
+            "what the arrays were computed by is not known and was not judged".into()
+        } else {
+            "what happens inside of modules was not recorded and not judged".into()
+        },
         place: missing.iter().map(|&i| view.values[i].name.clone()).collect(),
     });
     if a.digests_alone() || b.digests_alone() {

@@ -53,6 +53,9 @@ pub fn run(args: &args::Stats, console: Console) -> anyhow::Result<u8> {
     for note in source.notes() {
         console::complain("warning:", &format!("{}: {note}", args.file.display()));
     }
+    if rows.is_empty() {
+        console::complain("warning:", &format!("{} holds no tensor", args.file.display()));
+    }
     match &args.json {
         Some(path) if path == Path::new("-") => console::print(&as_json(&source, &rows))?,
         path => {

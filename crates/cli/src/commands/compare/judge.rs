@@ -90,7 +90,12 @@ pub struct Found {
 impl Found {
     /// For the order of what differs: the share beyond, and more than all of it where nothing could be compared.
     pub fn badness(&self) -> f64 {
-        if self.metrics.is_none() { 2.0 } else { self.beyond as f64 / self.len.max(1) as f64 }
+        match &self.metrics {
+            None => 3.0,
+            // NaN is worse than any number.
+            Some(m) if m.max_abs.is_nan() => 2.0,
+            Some(_) => self.beyond as f64 / self.len.max(1) as f64,
+        }
     }
 
     /// In words, where it differs.
@@ -98,10 +103,14 @@ impl Found {
         match (&self.reason, &self.metrics) {
             (Some(reason), _) => reason.clone(),
             (None, Some(m)) => format!(
-                "{} of {} elements beyond tolerance, off by up to {}",
+                "{} of {} elements beyond tolerance, {}",
                 page::count(self.beyond),
                 page::count(self.len),
-                page::brief(m.max_abs)
+                if m.max_abs.is_nan() {
+                    "with NaN among them".to_owned()
+                } else {
+                    format!("off by up to {}", page::brief(m.max_abs))
+                }
             ),
             (None, None) => String::new(),
         }
