@@ -18,9 +18,9 @@ use rustc_hash::FxHashMap;
 
 use crate::bits::numbers_hash;
 use crate::index::Index;
-use crate::narrow::{clamped, coarser, is_rounding};
+use crate::narrow::clamped;
 use crate::region::{Region, Rounding, error};
-use crate::relation::{Probe, candidates, cut};
+use crate::relation::{Probe, candidates};
 use crate::signature::{self, Kind, Signature};
 use crate::state::{Match, State};
 use crate::{Relation, Side, twins};
@@ -51,7 +51,7 @@ const MOST_FOLDED_HALF: usize = 6;
 /// share was 3.9e-7.
 const WIDEST: f64 = 1.0 / (1 << 17) as f64;
 /// Constants with fewer elements are numbers, not tensors to be recognised.
-const SMALL: usize = 8;
+pub(crate) const SMALL: usize = 8;
 
 /// Both sides and what is needed to compare their values.
 pub struct Judge<'s, 'g> {
@@ -197,85 +197,6 @@ impl<'s, 'g> Judge<'s, 'g> {
         if best.is_none() && constant { self.rounded_constant(v) } else { best }
     }
 
-    /// The type to which one side rounds what the other keeps wider, where that is no fault: it is the one in which
-    /// that side computes, or the user allows it. `own` is B's type, `theirs` is A's.
-    pub fn rounds_to(&self, own: DType, theirs: DType) -> Option<DType> {
-        let narrow = coarser(own, theirs)?;
-        let side = if narrow == own { self.b } else { self.a };
-        (narrow == side.main || self.allowed.contains(&narrow)).then_some(narrow)
-    }
-
-    /// Whether one of two constants is the other rounded to the type in which its side computes.
-    pub fn rounded_alike(&self, b: ValueId, a: ValueId) -> bool {
-        let (Some(own), Some(theirs)) = (self.b.declared.get(b), self.a.declared.get(a)) else {
-            return false;
-        };
-        own.shape() == theirs.shape()
-            && match self.rounds_to(own.dtype(), theirs.dtype()) {
-                Some(narrow) if narrow == own.dtype() => is_rounding(theirs, own),
-                Some(_) => is_rounding(own, theirs),
-                None => false,
-            }
-    }
-
-    /// A's constant of which B's is the rounding, or the other way round; the one of the same name where there are
-    /// several, else one of which it is a part.
-    fn rounded_constant(&self, v: ValueId) -> Option<Match> {
-        let own = self.b.declared.get(v).filter(|t| t.dtype().is_float() && t.len() >= SMALL)?;
-        let kind = Kind::of(own.dtype());
-        let name = &self.b.graph().value(v).name;
-        let mut best: Option<Match> = None;
-        for &a in self.index.alike(own.len(), kind, true) {
-            let Some(found) = self.rounding(own, a, candidates) else { continue };
-            let namesake = self.a.graph().value(a).name == *name;
-            if best.as_ref().is_none_or(|b| rank(&found, namesake) < rank(b, false)) {
-                best = Some(found);
-            }
-            if namesake {
-                break;
-            }
-        }
-        best.or_else(|| {
-            let cuts = |a: &[usize], b: &[usize]| {
-                let starts =
-                    cut(a, b).into_iter().flat_map(|axis| (0..=a[axis] - b[axis]).map(move |s| (axis, s)));
-                starts.map(|(axis, start)| Relation::Sliced { axis, start }).collect()
-            };
-            let mut larger = self.a.graph().value_ids().filter(|&a| {
-                let shape = self.a.declared.get(a).map(Tensor::shape);
-                self.a.is_constant(a) && shape.is_some_and(|shape| cut(shape, own.shape()).is_some())
-            });
-            larger.find_map(|a| self.rounding(own, a, cuts).filter(|m| !m.degenerate))
-        })
-    }
-
-    /// A constant of A of which `own` is the rounding under one of the `relations` that their shapes allow.
-    fn rounding(
-        &self,
-        own: &Tensor,
-        a: ValueId,
-        relations: impl Fn(&[usize], &[usize]) -> Vec<Relation>,
-    ) -> Option<Match> {
-        let theirs = self.a.declared.get(a)?;
-        let narrow = self.rounds_to(own.dtype(), theirs.dtype())?;
-        let (x, y) = (theirs.to_f64().ok()?, own.to_f64().ok()?);
-        let scale = moderate_rms(&x);
-        let degenerate = self.index.is_degenerate(self.a, a);
-        let mut relations = relations(theirs.shape(), own.shape());
-        if degenerate {
-            relations.truncate(1);
-        }
-        let fits = |relation: &Relation| {
-            let probe = Probe::new(&x, theirs.shape(), own.shape(), relation);
-            samples(y.len()).all(|i| alike(probe.at(i), y[i], scale, Some(narrow)))
-                && relation.carry(theirs, own.shape()).is_some_and(|theirs| {
-                    if narrow == own.dtype() { is_rounding(&theirs, own) } else { is_rounding(own, &theirs) }
-                })
-        };
-        let relation = relations.into_iter().find(fits)?;
-        Some(Match { a, relation, evidence: Evidence::Constants, degenerate })
-    }
-
     pub(crate) fn same_op(&self, b: ValueId, a: ValueId) -> bool {
         match (self.b.producer(b), self.a.producer(a)) {
             (Some(b), Some(a)) => self.b.graph().node(b).op == self.a.graph().node(a).op,
@@ -345,11 +266,6 @@ impl<'s, 'g> Judge<'s, 'g> {
         None
     }
 
-    /// The type to which one side rounds this value, see [`rounds_to`](Self::rounds_to).
-    pub fn narrow_at(&self, v: ValueId, candidate: ValueId) -> Option<DType> {
-        self.rounds_to(self.b.declared.get(v)?.dtype(), self.a.declared.get(candidate)?.dtype())
-    }
-
     /// Element by element, in B's layout: `own` as B computed it, `theirs` as A did.
     #[expect(clippy::too_many_arguments, reason = "two values with their places and layouts")]
     fn agree(
@@ -409,17 +325,10 @@ impl<'s, 'g> Judge<'s, 'g> {
         let never = |_: NodeId| false;
         let unit =
             Rounding { unit: Unit::F32, allowance: false, rounds: &rounds, scaled: &never, enters: &none };
-        let mut allowed = self.allowance(
-            state,
-            v,
-            &behind_b,
-            candidate,
-            &behind_a,
-            relation,
-            own.len(),
-            (unit, unit),
-            false,
-        )?;
+        let allowance = |rounding| {
+            self.allowance(state, v, &behind_b, candidate, &behind_a, relation, own.len(), rounding, false)
+        };
+        let mut allowed = allowance((unit, unit))?;
         let nodes = behind_a.dynamic_nodes(self.a).count().max(behind_b.dynamic_nodes(self.b).count());
         // First-order bounds grow with every layer; beyond the size of the value they bound nothing.
         let most = if nodes > MOST_FOLDED { scale } else { f64::INFINITY };
@@ -466,33 +375,23 @@ impl<'s, 'g> Judge<'s, 'g> {
         let enters_b = |x: ValueId| only_b.contains(&x).then(|| half_ulp(self.b, x)).flatten();
         let constant_a = |n: NodeId| self.a.graph().node(n).writes().all(|v| self.a.is_constant(v));
         let constant_b = |n: NodeId| self.b.graph().node(n).writes().all(|v| self.b.is_constant(v));
-        let interval = self.allowance(
-            state,
-            v,
-            &behind_b,
-            candidate,
-            &behind_a,
-            relation,
-            own.len(),
-            (
-                Rounding {
-                    unit: Unit::of(self.a.main),
-                    // Some runtime folded these, with functions as good as runtimes have.
-                    allowance: true,
-                    rounds: &constant_a,
-                    scaled: &scaled_a,
-                    enters: &enters_a,
-                },
-                Rounding {
-                    unit: Unit::of(self.b.main),
-                    allowance: true,
-                    rounds: &constant_b,
-                    scaled: &scaled_b,
-                    enters: &enters_b,
-                },
-            ),
-            false,
-        )?;
+        // Some runtime folded these, with functions as good as runtimes have.
+        let interval = allowance((
+            Rounding {
+                unit: Unit::of(self.a.main),
+                allowance: true,
+                rounds: &constant_a,
+                scaled: &scaled_a,
+                enters: &enters_a,
+            },
+            Rounding {
+                unit: Unit::of(self.b.main),
+                allowance: true,
+                rounds: &constant_b,
+                scaled: &scaled_b,
+                enters: &enters_b,
+            },
+        ))?;
         // Two constants that two exporters folded, each with functions that are good to an ulp and not to half of one.
         let folds = if behind_a.nodes.is_empty() && behind_b.nodes.is_empty() { 2.0 } else { 1.0 };
         for ((e, i), y) in allowed.iter_mut().zip(interval).zip(own) {
@@ -619,7 +518,7 @@ pub(crate) fn near(x: f64, y: f64, scale: f64) -> bool {
 }
 
 /// As [`near`], or one is the other as far as a type can hold it.
-fn alike(x: f64, y: f64, scale: f64, narrow: Option<DType>) -> bool {
+pub(crate) fn alike(x: f64, y: f64, scale: f64, narrow: Option<DType>) -> bool {
     near(x, y, scale) || narrow.is_some_and(|narrow| clamped(x, y, narrow))
 }
 

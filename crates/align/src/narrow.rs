@@ -3,8 +3,15 @@
 //! Where one side as a whole computes in a narrower type, its constants are the other side's rounded to that type. They
 //! are the same constants, so that what is left of a difference in float64 is not that rounding's but a fault's.
 
+use isotrace_graph::ValueId;
 use isotrace_ops::budget::Unit;
 use isotrace_tensor::{DType, Tensor};
+
+use crate::Relation;
+use crate::judge::{Evidence, Judge, SMALL, alike, moderate_rms, rank, samples};
+use crate::relation::{Probe, candidates, cut};
+use crate::signature::Kind;
+use crate::state::Match;
 
 /// Where converters clamp what a narrower type cannot hold, if not at its largest number: onnxconverter-common and
 /// ONNX Runtime's `convert_float_to_float16` take 1e4 (`max_finite_val`).
@@ -41,6 +48,11 @@ pub fn is_rounding(wide: &Tensor, narrow: &Tensor) -> bool {
     wide.iter().zip(rounded.iter()).zip(narrow.iter()).all(same)
 }
 
+/// Whether one of two tensors, the one of type `narrow`, is the other rounded to that type.
+fn rounds(own: &Tensor, theirs: &Tensor, narrow: DType) -> bool {
+    if narrow == own.dtype() { is_rounding(theirs, own) } else { is_rounding(own, theirs) }
+}
+
 /// `theirs` in the type of `own`; where that type cannot hold a number, the number that `own` has there.
 pub fn cast_like(theirs: &Tensor, own: &Tensor) -> Option<Tensor> {
     let cast = theirs.cast(own.dtype()).ok()?;
@@ -53,6 +65,86 @@ pub fn cast_like(theirs: &Tensor, own: &Tensor) -> Option<Tensor> {
     }
     let kept = wide.iter().zip(narrow.iter()).map(|(&x, &y)| if clamped(x, y, own.dtype()) { y } else { x });
     Tensor::from_vec(own.shape(), kept.collect::<Vec<f64>>()).ok()?.cast(own.dtype()).ok()
+}
+
+impl Judge<'_, '_> {
+    /// The type to which one side rounds what the other keeps wider, where that is no fault: it is the one in which
+    /// that side computes, or the user allows it. `own` is B's type, `theirs` is A's.
+    pub fn rounds_to(&self, own: DType, theirs: DType) -> Option<DType> {
+        let narrow = coarser(own, theirs)?;
+        let side = if narrow == own { self.b } else { self.a };
+        (narrow == side.main || self.allowed.contains(&narrow)).then_some(narrow)
+    }
+
+    /// Whether one of two constants is the other rounded to the type in which its side computes.
+    pub fn rounded_alike(&self, b: ValueId, a: ValueId) -> bool {
+        let (Some(own), Some(theirs)) = (self.b.declared.get(b), self.a.declared.get(a)) else {
+            return false;
+        };
+        let narrow = self.rounds_to(own.dtype(), theirs.dtype());
+        own.shape() == theirs.shape() && narrow.is_some_and(|narrow| rounds(own, theirs, narrow))
+    }
+
+    /// A's constant of which B's is the rounding, or the other way round; the one of the same name where there are
+    /// several, else one of which it is a part.
+    pub(crate) fn rounded_constant(&self, v: ValueId) -> Option<Match> {
+        let own = self.b.declared.get(v).filter(|t| t.dtype().is_float() && t.len() >= SMALL)?;
+        let kind = Kind::of(own.dtype());
+        let name = &self.b.graph().value(v).name;
+        let mut best: Option<Match> = None;
+        for &a in self.index.alike(own.len(), kind, true) {
+            let Some(found) = self.rounding(own, a, candidates) else { continue };
+            let namesake = self.a.graph().value(a).name == *name;
+            if best.as_ref().is_none_or(|b| rank(&found, namesake) < rank(b, false)) {
+                best = Some(found);
+            }
+            if namesake {
+                break;
+            }
+        }
+        best.or_else(|| {
+            let cuts = |a: &[usize], b: &[usize]| {
+                let starts =
+                    cut(a, b).into_iter().flat_map(|axis| (0..=a[axis] - b[axis]).map(move |s| (axis, s)));
+                starts.map(|(axis, start)| Relation::Sliced { axis, start }).collect()
+            };
+            let mut larger = self.a.graph().value_ids().filter(|&a| {
+                let shape = self.a.declared.get(a).map(Tensor::shape);
+                self.a.is_constant(a) && shape.is_some_and(|shape| cut(shape, own.shape()).is_some())
+            });
+            larger.find_map(|a| self.rounding(own, a, cuts).filter(|m| !m.degenerate))
+        })
+    }
+
+    /// A constant of A of which `own` is the rounding under one of the `relations` that their shapes allow.
+    fn rounding(
+        &self,
+        own: &Tensor,
+        a: ValueId,
+        relations: impl Fn(&[usize], &[usize]) -> Vec<Relation>,
+    ) -> Option<Match> {
+        let theirs = self.a.declared.get(a)?;
+        let narrow = self.rounds_to(own.dtype(), theirs.dtype())?;
+        let (x, y) = (theirs.to_f64().ok()?, own.to_f64().ok()?);
+        let scale = moderate_rms(&x);
+        let degenerate = self.index.is_degenerate(self.a, a);
+        let mut relations = relations(theirs.shape(), own.shape());
+        if degenerate {
+            relations.truncate(1);
+        }
+        let fits = |relation: &Relation| {
+            let probe = Probe::new(&x, theirs.shape(), own.shape(), relation);
+            samples(y.len()).all(|i| alike(probe.at(i), y[i], scale, Some(narrow)))
+                && relation.carry(theirs, own.shape()).is_some_and(|theirs| rounds(own, &theirs, narrow))
+        };
+        let relation = relations.into_iter().find(fits)?;
+        Some(Match { a, relation, evidence: Evidence::Constants, degenerate })
+    }
+
+    /// The type to which one side rounds this value, see [`rounds_to`](Self::rounds_to).
+    pub fn narrow_at(&self, v: ValueId, candidate: ValueId) -> Option<DType> {
+        self.rounds_to(self.b.declared.get(v)?.dtype(), self.a.declared.get(candidate)?.dtype())
+    }
 }
 
 #[cfg(test)]

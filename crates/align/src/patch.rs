@@ -49,12 +49,6 @@ impl Patch {
         Self { outputs: 1, only: Some(slot), ..self }
     }
 
-    /// The call by itself.
-    #[must_use]
-    pub(crate) fn whole(self) -> Self {
-        Self { only: None, ..self }
-    }
-
     /// The one output of the node that it stands in for, where that is not all of them.
     pub fn only(&self) -> Option<usize> {
         self.only

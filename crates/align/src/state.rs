@@ -367,27 +367,15 @@ fn compute(
     shadow: &dyn Fn(ValueId) -> Option<Tensor>,
     known: Option<Vec<Tensor>>,
 ) -> (Option<Vec<Tensor>>, Option<Vec<Tensor>>) {
+    let call = |patch: &Patch| {
+        let low = patch.evaluate(Precision::Declared, declared, None);
+        let high = patch.evaluate(Precision::Float64, shadow, low.as_deref());
+        (high, low)
+    };
     if let [patch] = patches
         && patch.only().is_none()
     {
-        let low = patch.evaluate(Precision::Declared, declared, None);
-        let high = patch.evaluate(Precision::Float64, shadow, low.as_deref());
-        return (high, low);
-    }
-    if !patches.is_empty() {
-        let (mut high, mut low) = compute(side, id, &[], declared, shadow, None);
-        for patch in patches {
-            let (more_high, more_low) = compute(side, id, &[patch.clone().whole()], declared, shadow, None);
-            let slot = patch.only().unwrap_or(0);
-            for (all, more) in [(&mut high, more_high), (&mut low, more_low)] {
-                let first = more.and_then(|outputs| outputs.into_iter().next());
-                match (all.as_mut().and_then(|all| all.get_mut(slot)), first) {
-                    (Some(place), Some(first)) => *place = first,
-                    _ => *all = None,
-                }
-            }
-        }
-        return (high, low);
+        return call(patch);
     }
     let node = side.graph().node(id);
     let present = |lookup: &dyn Fn(ValueId) -> Option<Tensor>| node.reads().all(|v| lookup(v).is_some());
@@ -405,5 +393,17 @@ fn compute(
     } else {
         None
     };
-    (high, low)
+    let mut all = (high, low);
+    for patch in patches {
+        let slot = patch.only().unwrap_or(0);
+        let (high, low) = call(patch);
+        for (all, one) in [(&mut all.0, high), (&mut all.1, low)] {
+            let first = one.and_then(|outputs| outputs.into_iter().next());
+            match (all.as_mut().and_then(|all| all.get_mut(slot)), first) {
+                (Some(place), Some(first)) => *place = first,
+                _ => *all = None,
+            }
+        }
+    }
+    all
 }

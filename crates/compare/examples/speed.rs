@@ -72,23 +72,30 @@ fn pair<T: Element>(n: usize, apart: f64, of: impl Fn(f64) -> T + Sync) -> [Vec<
     [a, b]
 }
 
+/// GB/s at which two tensors of so many bytes are gone through.
+fn speed(bytes: usize, seconds: f64) -> f64 {
+    2.0 * bytes as f64 / seconds / 1e9
+}
+
+/// The times of a plain read of both, of `work`, and their ratio.
+fn beside_read(a: &Tensor, b: &Tensor, work: impl FnMut()) -> [f64; 3] {
+    let plain = || {
+        black_box(read(a.bytes(), b.bytes()));
+    };
+    alternate(plain, work)
+}
+
 /// Two tensors of one type against a read of both.
 fn case<T: Element>(bytes: usize, apart: f64, of: impl Fn(f64) -> T + Sync) {
     let [a, b] = pair(bytes / size_of::<T>(), apart, of).map(Tensor::vector);
-    let [plain, full, ratio] = alternate(
-        || {
-            black_box(read(a.bytes(), b.bytes()));
-        },
-        || {
-            black_box(compare(&a, &b).expect("both have one shape"));
-        },
-    );
-    let speed = |seconds: f64| 2.0 * bytes as f64 / seconds / 1e9;
+    let [plain, full, ratio] = beside_read(&a, &b, || {
+        black_box(compare(&a, &b).expect("both have one shape"));
+    });
     println!(
         "{:5} read {:6.1} GB/s  compare {:6.1} GB/s  {:5.1} %",
         T::DTYPE.name(),
-        speed(plain),
-        speed(full),
+        speed(bytes, plain),
+        speed(bytes, full),
         100.0 * ratio
     );
 }
@@ -107,27 +114,18 @@ fn judged<T: Element>(bytes: usize, of: impl Fn(f64) -> T + Sync) {
         };
         let (a, b) = (Tensor::vector(a), Tensor::vector(b));
         let mut beyond = 0;
-        let [plain, full, ratio] = alternate(
-            || {
-                black_box(read(a.bytes(), b.bytes()));
-            },
-            || beyond = judge(&a, &b, &tolerance).expect("both have one shape").1.beyond,
-        );
-        let [_, _, unjudged] = alternate(
-            || {
-                black_box(read(a.bytes(), b.bytes()));
-            },
-            || {
-                black_box(compare(&a, &b).expect("both have one shape"));
-            },
-        );
-        let speed = |seconds: f64| 2.0 * bytes as f64 / seconds / 1e9;
+        let [plain, full, ratio] = beside_read(&a, &b, || {
+            beyond = judge(&a, &b, &tolerance).expect("both have one shape").1.beyond;
+        });
+        let [_, _, unjudged] = beside_read(&a, &b, || {
+            black_box(compare(&a, &b).expect("both have one shape"));
+        });
         println!(
             "judged {:4} {name:13} {:5.1} % beyond  read {:6.1} GB/s  judged {:6.1} GB/s  {:5.1} %  compared {:5.1} %",
             T::DTYPE.name(),
             100.0 * beyond as f64 / a.len() as f64,
-            speed(plain),
-            speed(full),
+            speed(bytes, plain),
+            speed(bytes, full),
             100.0 * ratio,
             100.0 * unjudged
         );

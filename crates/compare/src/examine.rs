@@ -1,9 +1,9 @@
 //! A closer look at two tensors that differ: which elements are worst, and along which axis the bad ones lie.
 
-use isotrace_tensor::{DType, Tensor};
+use isotrace_tensor::{DType, Tensor, unravel};
 
 use crate::judge::{Judge, Tolerance};
-use crate::{CompareError, number, unravel};
+use crate::{CompareError, number};
 
 /// Elements a piece.
 const PIECE: usize = 1 << 16;

@@ -31,7 +31,7 @@ mod summary;
 mod sums;
 mod transpose;
 
-use isotrace_tensor::{DType, Tensor, View, bf16, f16};
+use isotrace_tensor::{DType, Tensor, View, bf16, f16, unravel};
 
 use accumulate::Slices;
 use elements::Element;
@@ -271,14 +271,4 @@ fn histogram(sums: &Sums, len: u64) -> Vec<u64> {
     };
     let filled = sums.at_least.iter().take_while(|&&n| n > 0).count();
     (0..=filled).map(|k| reached(k) - reached(k + 1)).collect()
-}
-
-/// The index along each axis of element `i` in C order.
-fn unravel(mut i: usize, shape: &[usize]) -> Vec<usize> {
-    let mut index = vec![0; shape.len()];
-    for (slot, &size) in index.iter_mut().zip(shape).rev() {
-        *slot = i % size;
-        i /= size;
-    }
-    index
 }

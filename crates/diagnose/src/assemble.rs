@@ -8,13 +8,12 @@ use isotrace_report::{
     Both, Budget, Cause, Counterfactual, Culprit, CulpritSide, Entry, Kind, Listing, Metrics, Nearest, Pair,
     Region, Relation, Report, Role, Status, Verdict, Warning,
 };
-use isotrace_tensor::{DType, Tensor};
+use isotrace_tensor::{DType, Tensor, strides, unravel};
 use rustc_hash::FxHashMap;
 
 use crate::Detail;
 use crate::declared::{self, Declared};
 use crate::faults::Fault;
-use crate::product::unravel;
 
 /// A model and where it came from.
 #[derive(Clone, Copy)]
@@ -364,7 +363,7 @@ fn pair(
             () => Status::Rounding,
         };
         let place = m.argmax.as_ref().map(|index| {
-            let strides = isotrace_tensor::strides(y.shape());
+            let strides = strides(y.shape());
             let flat: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
             unravel(place_in_a(x, y, layout, flat), x.shape())
         });

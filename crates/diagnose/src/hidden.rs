@@ -10,9 +10,9 @@
 //!
 //! A value of any operator is seen to lie on a coarser grid than its type has.
 
-use isotrace_tensor::{Tensor, nearest_bf16, nearest_f16};
+use isotrace_tensor::{Tensor, nearest_bf16, nearest_f16, unravel};
 
-use crate::product::{Product, Residual, narrow_loop, plain_loop, unravel};
+use crate::product::{Product, Residual, narrow_loop, plain_loop};
 use crate::recorded::{NARROWER, rounded};
 
 /// Elements below which statistics say nothing.
@@ -176,7 +176,7 @@ pub fn in_product(product: &Product<'_>, exact: &Tensor, recorded: &Tensor) -> O
 
 /// Why errors are none of rounding in f32, if they are not.
 fn strange(product: &Product<'_>, exact: &Tensor, residual: &Residual) -> Option<String> {
-    let Residual { error, walk, layout: [outer, channels, inner], positive, .. } = residual;
+    let Residual { error, walk, layout: [outer, channels, inner], .. } = residual;
     let z = |i: usize, e: f64| if walk[i] > 0.0 { e / walk[i] } else { 0.0 };
     let size = rms(error, z);
     let (worst, largest) = error
@@ -211,35 +211,31 @@ fn strange(product: &Product<'_>, exact: &Tensor, residual: &Residual) -> Option
         return None;
     }
     let (slope, slope_z) = slope(residual);
-    // A sum of positive terms drifts by the last bit of its steps.
-    let drifts = *positive && slope.abs() <= SLOPE;
-    if drifts {
-        return None;
-    }
-    let n = error.len() as f64;
-    let mean = error.iter().enumerate().map(|(i, &e)| z(i, e)).sum::<f64>() / n.sqrt();
-    if mean.abs() > Z {
-        return Some(format!("the mean of its errors is {mean:.0} standard deviations from 0"));
-    }
-    if slope_z.abs() > Z {
-        return Some(format!(
-            "its errors follow the result, by {slope:.2e} of it, {slope_z:.0} standard deviations from 0"
-        ));
-    }
-    let column = |i: usize| i / inner % channels;
-    let row = |i: usize| i / (channels * inner) * inner + i % inner;
-    let by_column = groups(error, &z, *channels, &column);
-    let by_row = groups(error, &z, outer * inner, &row);
-    [("channel", by_column), ("row", by_row)].into_iter().find_map(|(name, found)| {
-        let (at, mean, square) = found?;
-        if mean > Z {
-            return Some(format!(
-                "the errors of {name} {at} are off to one side, {mean:.0} standard deviations"
-            ));
-        }
-        (square > CHI)
-            .then(|| format!("the errors of {name} {at} are too large, by {square:.0} standard deviations"))
-    })
+    let mean = error.iter().enumerate().map(|(i, &e)| z(i, e)).sum::<f64>() / (error.len() as f64).sqrt();
+    let seen = if mean.abs() > Z {
+        format!("the mean of its errors is {mean:.0} standard deviations from 0")
+    } else if slope_z.abs() > Z {
+        format!("its errors follow the result, by {slope:.2e} of it, {slope_z:.0} standard deviations from 0")
+    } else {
+        let column = |i: usize| i / inner % channels;
+        let row = |i: usize| i / (channels * inner) * inner + i % inner;
+        let by_column = groups(error, &z, *channels, &column);
+        let by_row = groups(error, &z, outer * inner, &row);
+        [("channel", by_column), ("row", by_row)].into_iter().find_map(|(name, found)| {
+            let (at, mean, square) = found?;
+            if mean > Z {
+                return Some(format!(
+                    "the errors of {name} {at} are off to one side, {mean:.0} standard deviations"
+                ));
+            }
+            (square > CHI).then(|| {
+                format!("the errors of {name} {at} are too large, by {square:.0} standard deviations")
+            })
+        })?
+    };
+    // A sum of terms of one sign drifts by the last bit of its steps.
+    let drifts = slope.abs() <= SLOPE && product.hardly_cancels(exact)?;
+    (!drifts).then_some(seen)
 }
 
 /// The group whose mean is farthest out, how far beyond the largest expected of so many groups, and the largest sum of

@@ -4,7 +4,7 @@ use isotrace_align::Side;
 use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::{Attribute, Node, NodeId, ValueId};
 use isotrace_ops::{Precision, parallel};
-use isotrace_tensor::{DType, Tensor};
+use isotrace_tensor::{DType, Tensor, unravel};
 
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -27,8 +27,6 @@ pub struct Residual {
     pub walk: Vec<f64>,
     /// Elements before the axis that channels lie along, channels, elements after it.
     pub layout: [usize; 3],
-    /// Whether hardly anything cancels: sums of positive terms drift to one side for good reasons.
-    pub positive: bool,
 }
 
 impl<'g> Product<'g> {
@@ -87,14 +85,12 @@ impl<'g> Product<'g> {
         let (y, r) = (exact.to_f64().ok()?, recorded.to_f64().ok()?);
         let squared = |t: &Tensor| map(t, |x| x * x);
         let squares = self.exact(false, &squared)?;
-        let magnitude = self.exact(true, &|t| map(t, f64::abs))?;
-        let (squares, magnitude) = (squares.to_f64().ok()?, magnitude.to_f64().ok()?);
+        let squares = squares.to_f64().ok()?;
         if y.len() != r.len() || y.len() != squares.len() {
             return None;
         }
         let terms = self.terms as f64;
         let walk = |i: usize| U * (terms * (y[i] * y[i] / 3.0 + squares[i] / 6.0) + y[i] * y[i]).sqrt();
-        let cancels = y.iter().zip(magnitude.iter()).filter(|(y, m)| y.abs() < 0.9 * **m).count();
         let shape = exact.shape();
         let channels = if self.node.op == "Conv" { 1 } else { shape.len().checked_sub(1)? };
         Some(Residual {
@@ -105,9 +101,16 @@ impl<'g> Product<'g> {
                 *shape.get(channels)?,
                 shape[channels + 1..].iter().product(),
             ],
-            positive: 2 * cancels < y.len(),
             exact: y.into_owned(),
         })
+    }
+
+    /// Whether hardly anything cancels: sums of terms of one sign drift to one side for good reasons.
+    pub fn hardly_cancels(&self, exact: &Tensor) -> Option<bool> {
+        let magnitude = self.exact(true, &|t| map(t, f64::abs))?;
+        let (y, magnitude) = (exact.to_f64().ok()?, magnitude.to_f64().ok()?);
+        let cancels = y.iter().zip(magnitude.iter()).filter(|(y, m)| y.abs() < 0.9 * **m).count();
+        Some(2 * cancels < y.len())
     }
 
     /// The factors of element `at` (flat), in the order of the inner axis; with the bias, if there is one, as a
@@ -201,16 +204,6 @@ pub fn plain_loop(factors: &[(f64, f64)]) -> f64 {
 /// The same with the sum kept in a narrower type after each step.
 pub fn narrow_loop(factors: &[(f64, f64)], round: &dyn Fn(f64) -> f64) -> f64 {
     factors.iter().fold(0.0, |sum, &(a, b)| round(sum + a * b))
-}
-
-/// The index of element `flat` of a tensor in C order.
-pub fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
-    let mut index = vec![0; shape.len()];
-    for axis in (0..shape.len()).rev() {
-        index[axis] = flat % shape[axis].max(1);
-        flat /= shape[axis].max(1);
-    }
-    index
 }
 
 fn is_set(node: &Node, name: &str) -> bool {

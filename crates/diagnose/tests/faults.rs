@@ -1,5 +1,7 @@
 //! Planted faults in a small transformer block, as a table: what was changed, which node must be named, which cause.
 
+mod common;
+
 use std::collections::BTreeMap;
 
 use isotrace_diagnose::{Detail, Inputs, Options, Source};
@@ -77,16 +79,8 @@ impl Net {
     }
 }
 
-/// Numbers between -1 and 1, the same for the same seed.
 fn numbers(shape: &[usize], seed: u64) -> Tensor {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        ((state >> 40) as f32 / (1u64 << 23) as f32) - 1.0
-    };
-    Tensor::from_vec(shape, (0..shape.iter().product()).map(|_| next()).collect()).unwrap()
+    Tensor::from_vec(shape, common::numbers(shape.iter().product(), seed)).unwrap()
 }
 
 /// y = LN(x + softmax(q k^T / sqrt(8)) v); then a feed-forward layer with its own skip connection.

@@ -1,5 +1,8 @@
 //! Kernels of a product that the worst-case bound has room for, as a table: what the kernel does, what is said of it.
 
+mod common;
+
+use common::numbers;
 use isotrace_diagnose::{Detail, Inputs, Options, Source, diff};
 use isotrace_graph::{Dim, Graph, Node, TensorType, Value, ValueId};
 use isotrace_report::Report;
@@ -8,18 +11,6 @@ use rustc_hash::FxHashMap;
 
 const ROWS: usize = 24;
 const COLUMNS: usize = 48;
-
-/// Numbers between -1 and 1, the same for the same seed.
-fn numbers(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        ((state >> 40) as f32 / (1u64 << 23) as f32) - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 /// A row of x, a column of w, the bias; what the kernel makes of them.
 type Kernel<'k> = &'k dyn Fn(&[f32], &[f32], f32) -> f32;

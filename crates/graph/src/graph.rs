@@ -280,6 +280,7 @@ impl Graph {
         Ok(())
     }
 }
+
 /// The first and the last bytes of a tensor, with its type and shape, as a hash.
 fn ends(tensor: &Tensor) -> u64 {
     const BYTES: usize = 64;
@@ -290,4 +291,39 @@ fn ends(tensor: &Tensor) -> u64 {
     bytes[..bytes.len().min(BYTES)].hash(&mut hasher);
     bytes[bytes.len().saturating_sub(BYTES)..].hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_of_the_same_bits_are_kept_once() {
+        let of = |tensors: &[Tensor]| {
+            let mut graph = Graph::default();
+            for tensor in tensors {
+                graph.add_value(Value { constant: Some(tensor.clone()), ..Value::default() });
+            }
+            graph
+        };
+        let numbers = |edit: &dyn Fn(&mut [f32])| {
+            let mut numbers: Vec<f32> = (0..100u8).map(f32::from).collect();
+            edit(&mut numbers);
+            Tensor::vector(numbers)
+        };
+        let first = of(&[numbers(&|_| ())]);
+        // The second differs between its ends alone, the third in the sign of its zero, the fourth in its shape.
+        let others = [
+            numbers(&|_| ()),
+            numbers(&|x| x[50] = 1.0),
+            numbers(&|x| x[0] = -0.0),
+            numbers(&|_| ()).reshape(&[10, 10]).unwrap(),
+        ];
+        let mut second = of(&others);
+        second.share_constants(&first);
+        let place = |graph: &Graph, i: usize| graph.values[i].constant.as_ref().unwrap().raw_bytes().as_ptr();
+        let shared: Vec<bool> = (0..4).map(|i| place(&second, i) == place(&first, 0)).collect();
+        assert_eq!(shared, [true, false, false, false]);
+        assert!(others.iter().zip(&second.values).all(|(t, v)| v.constant.as_ref().unwrap().bit_eq(t)));
+    }
 }

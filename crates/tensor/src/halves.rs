@@ -1,7 +1,9 @@
 //! The half types nearest to a number in f64, ties to even.
 //!
 //! `half`'s own `from_f64` looks at the upper half of the f64 alone: what lies just beyond the middle of two neighbours
-//! is taken for the middle (every element in 20,000 of an f32 tensor goes to the wrong neighbour in bf16).
+//! is taken for the middle. Of f32 numbers one in 19,000 goes to the wrong neighbour in bf16: 7 of the 65,536 patterns of
+//! the bits that are dropped lie beyond the middle by no more than the three that are not looked at, and half of those
+//! have the even neighbour on the wrong side.
 
 use half::{bf16, f16};
 

@@ -23,6 +23,16 @@ pub fn strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
+/// The index along each axis of element `flat` in C order.
+pub fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (place, &size) in index.iter_mut().zip(shape).rev() {
+        *place = flat % size;
+        flat /= size;
+    }
+    index
+}
+
 /// The shape two operands have after broadcasting, aligned at the last axis (NumPy's and ONNX's rule).
 pub fn broadcast_shapes(a: &[usize], b: &[usize]) -> Result<Vec<usize>, TensorError> {
     let rank = a.len().max(b.len());

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::convert::each;
+use crate::room::Copied;
 use crate::{DType, Element, TensorError, View, element_count, permute};
 
 /// A dense tensor in C order. Immutable; clones share the elements.
@@ -163,7 +164,10 @@ impl Tensor {
     fn aligned(&self) -> Option<&Bytes> {
         match &self.data {
             Data::Bytes(bytes) => Some(bytes),
-            Data::Loose(loose) => Some(loose.aligned.get_or_init(|| aligned_copy(&loose.bytes))),
+            Data::Loose(loose) => {
+                let copy = || aligned(Copied::kept(&loose.bytes), loose.bytes.len());
+                Some(loose.aligned.get_or_init(copy))
+            }
             Data::Strings(_) => None,
         }
     }
@@ -172,7 +176,8 @@ impl Tensor {
     pub fn to_be_read(self) -> Self {
         match &self.data {
             Data::Loose(loose) if loose.aligned.get().is_none() => {
-                Self { data: Data::Bytes(aligned_copy(&loose.bytes)), ..self }
+                let copy = aligned(Copied::of(&loose.bytes), loose.bytes.len());
+                Self { data: Data::Bytes(copy), ..self }
             }
             _ => self,
         }
@@ -309,16 +314,8 @@ fn check_length(shape: &[usize], found: usize) -> Result<(), TensorError> {
     }
 }
 
-fn aligned_copy(bytes: &[u8]) -> Bytes {
-    let (whole, rest) = bytes.as_chunks::<16>();
-    let mut last = [0; 16];
-    last[..rest.len()].copy_from_slice(rest);
-    let mut words: Vec<[f64; 2]> = Vec::with_capacity(bytes.len().div_ceil(16));
-    words.extend(whole.iter().map(|word| bytemuck::cast::<[u8; 16], [f64; 2]>(*word)));
-    if !rest.is_empty() {
-        words.push(bytemuck::cast(last));
-    }
-    Bytes::from_owner(Owner(words)).slice(..bytes.len())
+fn aligned(copied: Copied, len: usize) -> Bytes {
+    Bytes::from_owner(copied).slice(..len)
 }
 
 fn pod_permute<T: bytemuck::Pod + Send + Sync>(bytes: &Bytes, shape: &[usize], perm: &[usize]) -> Bytes {

@@ -1,4 +1,4 @@
-//! Zip archives of tensors: `.npz`, PyTorch's checkpoints.
+//! Zip archives of tensors, read and written: `.npz`, PyTorch's checkpoints.
 //!
 //! Stored entries are shared with the mapped file. Deflated ones are inflated under two bounds: an entry never yields
 //! more than the archive says it does, and all of them together no more than [`most_inflated`].
@@ -8,14 +8,28 @@ use std::io::{Cursor, Read};
 use bytes::Bytes;
 use flate2::bufread::DeflateDecoder;
 use isotrace_onnx::MappedFile;
-use zip::{CompressionMethod, ZipArchive};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipArchive};
 
 use crate::TraceError;
+
+/// Where the data of an entry may begin: PyTorch aligns its own so.
+const ALIGNMENT: u16 = 64;
 
 /// Most bytes that an archive may inflate to: 100 times its size, and 4 GiB for small ones. Arrays of numbers never
 /// come near it, and what does is an attack or all zeros.
 fn most_inflated(archive: usize) -> u64 {
     (archive as u64).saturating_mul(100).max(4 << 30)
+}
+
+/// How an entry of `bytes` bytes is written: as it is, where a reader may map it, with one time for all, so that the same
+/// tensors make the same file.
+pub fn stored(bytes: u64) -> SimpleFileOptions {
+    SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(DateTime::default())
+        .large_file(bytes >= u64::from(u32::MAX))
+        .with_alignment(ALIGNMENT)
 }
 
 /// One entry of an archive.

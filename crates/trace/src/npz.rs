@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use isotrace_onnx::MappedFile;
-use zip::{CompressionMethod, ZipWriter};
+use zip::ZipWriter;
 
-use crate::archive::Piece;
+use crate::archive::{Piece, stored};
 use crate::source::Entry;
 use crate::trace::write_error;
 use crate::write::{Tensors, write_all};
@@ -48,12 +48,7 @@ pub fn write<T: Tensors + ?Sized>(
     for at in 0..tensors.count() {
         let tensor = tensors.get(at)?;
         let (head, data) = npy::write("an .npz file", tensors.name(at), &tensor)?;
-        let options = zip::write::SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Stored)
-            // One time for all, so that the same tensors make the same file.
-            .last_modified_time(zip::DateTime::default())
-            .large_file(data.len() as u64 + head.len() as u64 >= u64::from(u32::MAX))
-            .with_alignment(64);
+        let options = stored(data.len() as u64 + head.len() as u64);
         archive.start_file(format!("{}.npy", tensors.name(at)), options).map_err(io)?;
         write_all(path, &mut archive, &[&head, &data])?;
     }

@@ -8,15 +8,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use isotrace_tensor::{DType, element_count};
-use zip::{CompressionMethod, ZipWriter};
+use zip::ZipWriter;
 
 use crate::TraceError;
+use crate::archive::stored;
 use crate::source::Info;
 use crate::trace::write_error;
 use crate::write::{Tensors, write_all};
-
-/// Where the data of an entry may begin.
-const ALIGNMENT: u16 = 64;
 
 /// How PyTorch rebuilds a tensor of a type.
 enum Rebuilt {
@@ -177,13 +175,7 @@ pub fn write<T: Tensors + ?Sized>(
 
     let mut archive = ZipWriter::new(file);
     let start = |archive: &mut ZipWriter<_>, name: &str, bytes: u64| {
-        let options = zip::write::SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Stored)
-            // One time for all, so that the same tensors make the same file.
-            .last_modified_time(zip::DateTime::default())
-            .large_file(bytes >= u64::from(u32::MAX))
-            .with_alignment(ALIGNMENT);
-        archive.start_file(format!("archive/{name}"), options).map_err(io)
+        archive.start_file(format!("archive/{name}"), stored(bytes)).map_err(io)
     };
     let facts: [(&str, &[u8]); 5] = [
         ("data.pkl", &pickle.0),
