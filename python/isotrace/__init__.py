@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
-from typing import Any, Union, overload
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Union, overload
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from ._array import array as _array
 from ._array import border as _border
 from ._isotrace import IsotraceError, __version__
 from ._report import Record, Report
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeGuard
 
 __all__ = [
     "Comparison", "IsotraceError", "Report", "Stats", "Trace", "__version__", "assert_equivalent", "compare", "diff", "run",
@@ -34,7 +37,8 @@ def _model(model: Model) -> str | bytes:
     if isinstance(model, Trace):
         return model.path
     if hasattr(model, "SerializeToString"):
-        return model.SerializeToString()
+        serialised: bytes = model.SerializeToString()
+        return serialised
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
     if not isinstance(model, (str, os.PathLike)):
@@ -43,6 +47,10 @@ def _model(model: Model) -> str | bytes:
             "ONNX file, or (for diff) a mapping from names to arrays"
         )
     return os.fspath(model)
+
+
+def _holds_arrays(x: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(x, Mapping) and not isinstance(x, Trace)
 
 
 def _written(arrays: Mapping[str, Any], folder: str, inputs: Inputs = None) -> str:
@@ -103,13 +111,12 @@ def diff(
     if backend == "onnxruntime" or "onnxruntime" in (backend_a, backend_b):
         _find_runtime()
     backends = ((backend_a or backend, optimisation_a), (backend_b or backend, optimisation_b))
-    arrays = [isinstance(x, Mapping) and not isinstance(x, Trace) for x in (a, b)]
     # Arrays bring the inputs along from which they came.
-    feed = _feed(None if any(arrays) else inputs, set, dims, seed)
+    feed = _feed(None if _holds_arrays(a) or _holds_arrays(b) else inputs, set, dims, seed)
     with tempfile.TemporaryDirectory(prefix="isotrace-") as folder:
         one, other = (
-            _written(x, os.path.join(folder, name), inputs) if held else _model(x)
-            for name, x, held in zip("ab", (a, b), arrays)
+            _written(x, os.path.join(folder, name), inputs) if _holds_arrays(x) else _model(x)
+            for name, x in (("a", a), ("b", b))
         )
         status, text, shown = _isotrace.diff(one, other, feed, list(allow), backends)
     return Report(text, shown, status)
@@ -214,7 +221,7 @@ def _stats(name: str, x: Any, intervals: int) -> Stats:
     return Stats(json.loads(_isotrace.stats(name, _border(x), intervals)))
 
 
-class Trace(Mapping):
+class Trace(Mapping[str, np.ndarray]):
     """Tensors on disk by name: a trace, or any file that isotrace reads. Each is read when it is asked for."""
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -237,7 +244,7 @@ class Trace(Mapping):
             raise KeyError(name)
         return _array(self._file.get(name))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:

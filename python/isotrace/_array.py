@@ -6,11 +6,13 @@ the unsigned integers of their width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
-NUMPY = {
+from . import _isotrace
+
+NUMPY: dict[str, Any] = {
     "f64": np.float64, "f32": np.float32, "f16": np.float16, "i64": np.int64, "i32": np.int32, "i16": np.int16,
     "i8": np.int8, "u64": np.uint64, "u32": np.uint32, "u16": np.uint16, "u8": np.uint8, "bool": np.bool_,
     "c64": np.complex64, "c128": np.complex128,
@@ -67,22 +69,30 @@ def border(x: Any) -> dict[str, Any]:
     }
 
 
-def array(buffer: Any) -> np.ndarray:
+def array(buffer: _isotrace.Buffer) -> np.ndarray:
     """A tensor of isotrace's as a NumPy array, in place. bf16 and f8 come as ml_dtypes has them, else widened."""
     strings = buffer.strings()
     if strings is not None:
         return np.array(strings, dtype=object).reshape(buffer.shape)
-    raw, name = np.asarray(buffer), buffer.dtype
+    raw: np.ndarray = np.asarray(buffer)
+    flat = _elements(raw, buffer.dtype)
+    if flat is None:
+        # Types that NumPy has no width for: the bytes of each element, along one more axis.
+        return raw.reshape(buffer.shape + [-1]) if raw.size else raw.reshape(buffer.shape)
+    return flat.reshape(buffer.shape)
+
+
+def _elements(raw: np.ndarray, name: str) -> Optional[np.ndarray]:
     if name in NUMPY:
-        return raw.view(NUMPY[name]).reshape(buffer.shape)
+        known: np.ndarray = raw.view(NUMPY[name])
+        return known
     for long, (short, width) in EXTRA.items():
         if short == name:
             try:
                 import ml_dtypes
 
-                return raw.view(getattr(ml_dtypes, long)).reshape(buffer.shape)
+                narrow: np.ndarray = raw.view(getattr(ml_dtypes, long))
+                return narrow
             except ImportError:
-                if name == "bf16":
-                    return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(buffer.shape)
-                return raw.view(width).reshape(buffer.shape)
-    return raw.reshape(buffer.shape + [-1]) if raw.size else raw.reshape(buffer.shape)
+                return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32) if name == "bf16" else raw.view(width)
+    return None

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 from unittest import mock
 
 import torch
+
+from ._memory import short
+from ._operators import setting
+from ._values import Values
 
 
 class Name(NamedTuple):
@@ -64,14 +68,14 @@ def plan(gm: torch.fx.GraphModule) -> list[Step] | None:
 class _Replay:
     """The steps of one call, with the numbers that its values have in the trace."""
 
-    def __init__(self, recorder: Any, real: dict[str, torch.Tensor]):
-        self.recorder, self.real = recorder, real
+    def __init__(self, values: Values, real: dict[str, torch.Tensor]):
+        self.values, self.real = values, real
         self.numbers: dict[str, Any] = {}
         self.tensors: dict[str, torch.Tensor] = {}
 
     def placeholder(self, name: str, given: Any) -> None:
         if isinstance(given, torch.Tensor):
-            self.numbers[name], self.tensors[name] = self.recorder._value(given), given
+            self.numbers[name], self.tensors[name] = self.values.value(given), given
 
     def step(self, step: Step) -> None:
         if step.kind == "get_attr":
@@ -81,19 +85,17 @@ class _Replay:
             self.numbers[step.name] = self.numbers[source.name][at]
             if step.name in self.real:
                 # An output of several has its elements under a name of its own.
-                number = self.recorder._write(self.real[step.name], step.name, "intermediate")
-                self.recorder._node("", "Identity", [self.numbers[step.name]], [number], {})
+                number = self.values.write(self.real[step.name], step.name, "intermediate")
+                self.values.node("", "Identity", [self.numbers[step.name]], [number], {})
                 self.numbers[step.name] = number
         elif step.kind == "call_function":
             self.call(step)
 
     def call(self, step: Step) -> None:
-        from .torch import _setting, _short
-
-        recorder, schema = self.recorder, step.target._schema
-        inputs: list[Any] = []
+        values, schema = self.values, step.target._schema
+        inputs: list[Optional[int]] = []
         attributes: dict[str, Any] = {}
-        written = []
+        written: list[str] = []
         for at, argument in enumerate(schema.arguments):
             given = step.args[at] if at < len(step.args) else step.kwargs.get(argument.name, argument.default_value)
             if isinstance(given, Name):
@@ -107,45 +109,45 @@ class _Replay:
             elif at == 0 and str(argument.type) == "Tensor" and isinstance(given, (bool, int, float)):
                 # A number in the place of the first tensor: the second would move into its place.
                 dtype = step.gives[0][0] if step.gives and step.gives[0] else None
-                inputs.append(recorder._write(torch.tensor(given, dtype=dtype), "constant", "constant"))
-            elif (setting := _setting(given)) is not None:
-                attributes[argument.name] = setting
-        outputs = []
+                inputs.append(values.write(torch.tensor(given, dtype=dtype), "constant", "constant"))
+            elif (found := setting(given)) is not None:
+                attributes[argument.name] = found
+        outputs: list[Optional[int]] = []
         for i, gives in enumerate(step.gives):
             target = self.real.get(step.name) if len(step.gives) == 1 else None
             if target is None and len(written) == 1 and i == 0:
                 target = self.tensors.get(written[0])
             if target is not None:
-                outputs.append(recorder._write(target, step.name, "intermediate"))
+                outputs.append(values.write(target, step.name, "intermediate"))
             elif gives is None:
                 outputs.append(None)
             else:
-                record = {"name": step.name, "role": "intermediate", "dtype": _short(gives[0]), "shape": gives[1],
-                          "omitted": "inside a compiled kernel: it was never stored"}  # fmt: skip
-                if recorder._step is not None:
-                    record["step"] = recorder._step
-                outputs.append(recorder._writer.described(record))
+                record: dict[str, Any] = {"name": step.name, "role": "intermediate", "dtype": short(gives[0]), "shape": gives[1],
+                                          "omitted": "inside a compiled kernel: it was never stored"}  # fmt: skip
+                if values.step is not None:
+                    record["step"] = values.step
+                outputs.append(values.writer.described(record))
         name = schema.name.split("::")
-        recorder._node(name[0], step.target.__name__, inputs, outputs, attributes)
+        values.node(name[0], step.target.__name__, inputs, outputs, attributes)
         for source in written:
             self.numbers[source] = outputs[0]
-            if source in self.tensors:
-                recorder._memory(self.tensors[source]).version += 1
-                recorder._written(self.tensors[source], outputs[0])
+            if source in self.tensors and outputs[0] is not None:
+                values.memory(self.tensors[source]).version += 1
+                values.written(self.tensors[source], outputs[0])
         self.numbers[step.name] = outputs if len(outputs) > 1 else outputs[0]
 
 
-def _recorded(steps: list[Step], call: Any, active: Any) -> Any:
+def _recorded(steps: list[Step], call: Callable[[Any], Any], active: Callable[[], Optional[Values]]) -> Callable[[Any], Any]:
     @functools.wraps(call)
     def around(inputs: Any) -> Any:
-        recorder = active()
-        if recorder is None or recorder._mode is None or recorder._busy:
+        values = active()
+        if values is None or values.busy:
             return call(inputs)
-        recorder._busy = True
+        values.busy = True
         try:
             places = [step.name for step in steps if step.kind == "placeholder"]
             real: dict[str, torch.Tensor] = {}
-            replay = _Replay(recorder, real)
+            replay = _Replay(values, real)
             with torch.no_grad():
                 # Kernels may write over what they are given.
                 for name, given in zip(places, list(inputs)):
@@ -160,13 +162,13 @@ def _recorded(steps: list[Step], call: Any, active: Any) -> Any:
                     replay.step(step)
             return out
         finally:
-            recorder._busy = False
+            values.busy = False
 
     return around
 
 
 @contextmanager
-def watched(active: Any) -> Iterator[None]:
+def watched(active: Callable[[], Optional[Values]]) -> Iterator[None]:
     """What is compiled inside is recorded when it is called, now or in a later recording."""
     from torch._functorch import config
     from torch._inductor import compile_fx as module
@@ -175,7 +177,7 @@ def watched(active: Any) -> Iterator[None]:
 
     def compile_inner(gm: Any, example_inputs: Any, **settings: Any) -> Any:
         steps = plan(gm)
-        compiled = inner(gm, example_inputs, **settings)
+        compiled: Any = inner(gm, example_inputs, **settings)
         if steps is not None and getattr(compiled, "current_callable", None) is not None:
             compiled.current_callable = _recorded(steps, compiled.current_callable, active)
         return compiled

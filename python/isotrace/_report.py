@@ -65,4 +65,5 @@ class Report(Record):
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain lists and dictionaries."""
-        return json.loads(self._json)
+        fields: dict[str, Any] = json.loads(self._json)
+        return fields

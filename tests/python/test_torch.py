@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 import isotrace  # noqa: E402
 import isotrace.torch  # noqa: E402
+from isotrace._arguments import tensors  # noqa: E402
 
 pytestmark = pytest.mark.heavy
 
@@ -53,7 +54,7 @@ def lines(folder):
 
 
 def bits(value):
-    return [t.detach().numpy().tobytes() for _, t in isotrace.torch._tensors(value)]
+    return [t.detach().numpy().tobytes() for _, t in tensors(value)]
 
 
 @pytest.mark.parametrize("level", ["modules", "operators"])
