@@ -3,7 +3,6 @@ backward formula; and that recording changes nothing."""
 
 import contextlib
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -148,10 +147,9 @@ def test_eager_and_compiled_train_alike(tmp_path, eager):
     assert not unknown(report)
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="inductor needs a compiler of C++")
+@pytest.mark.usefixtures("inductor")
 def test_what_inductor_compiles_is_recorded_by_its_graph(tmp_path, eager):
     """Its kernels store little of what they compute: what lies between is recorded from their graph."""
-    torch.compiler.reset()
     made = {"wrap": lambda m: torch.compile(m, backend="inductor"), "optimizer": adamw}
     recorded = trained(tmp_path / "b", **made)
     assert recorded == trained(**made), "compiled anew, it is bit for bit what was recorded"
@@ -164,12 +162,11 @@ def test_what_inductor_compiles_is_recorded_by_its_graph(tmp_path, eager):
     assert {"loss", "logits", "embed.weight.grad", "head.weight.updated"} <= outputs
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="inductor needs a compiler of C++")
+@pytest.mark.usefixtures("inductor")
 @pytest.mark.parametrize("gradients", [True, False])
 def test_what_a_kernel_of_inductor_draws_at_random_is_never_stored(tmp_path, gradients):
     """Its numbers live in registers. A mask that the backward pass needs is stored, and all but its own making is judged;
     without gradients nothing is, and one error says so."""
-    torch.compiler.reset()
     torch.manual_seed(0)
     nn = torch.nn
     model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(0.3), nn.Linear(16, 4)).train()
