@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union, overload
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeGuard
 
 __all__ = [
-    "Comparison", "IsotraceError", "Report", "Stats", "Trace", "__version__", "assert_equivalent", "compare", "diff", "run",
+    "Comparison", "IsotraceError", "Note", "Report", "Stats", "Trace", "__version__", "assert_equivalent", "compare", "diff", "run",
     "stats",
 ]  # fmt: skip
 
@@ -221,6 +222,22 @@ def _stats(name: str, x: Any, intervals: int) -> Stats:
     return Stats(json.loads(_isotrace.stats(name, _border(x), intervals)))
 
 
+@dataclass(frozen=True)
+class Note:
+    """Something to know about a file or a recording.
+
+    `kind` is "reader" for what is said of a file. What recorders note is "interrupted" (an error ended the recording),
+    "uncalled" (the model was not called in it) or "tied" (one parameter has the names of `where`).
+    """
+
+    kind: str
+    text: str
+    where: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Trace(Mapping[str, np.ndarray]):
     """Tensors on disk by name: a trace, or any file that isotrace reads. Each is read when it is asked for."""
 
@@ -235,9 +252,9 @@ class Trace(Mapping[str, np.ndarray]):
         return self._file.kind
 
     @property
-    def notes(self) -> list[str]:
-        """What a reader should know: what is missing, what was left out."""
-        return self._file.notes()
+    def notes(self) -> list[Note]:
+        """What a user should know: what is missing, what was left out, what a recorder noted."""
+        return [Note(kind, text, tuple(where)) for kind, text, where in self._file.notes()]
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:

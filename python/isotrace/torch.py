@@ -242,7 +242,8 @@ class Recorder:
                 self.gradients()
                 self._values.quietly(self._changed)()
             else:
-                self._values.writer.note({"class": "interrupted", "text": f"{type(error).__name__}: {error}"})
+                told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                self._values.writer.note({"class": "interrupted", "text": f"an error ended the recording early: {told}"})
             if not self._counts:
                 text = "the recorded model was not called; record what torch.compile gave, where that was called in its place"
                 self._values.writer.note({"class": "uncalled", "text": text})

@@ -65,7 +65,8 @@ def test_a_recorded_run_is_the_same_run(tmp_path, model, ids, level):
             assert bits(model(ids)) == plain
         assert bits(model(ids)) == plain
     trace = isotrace.Trace(tmp_path / "trace")
-    assert not any("missing" in note or "finish" in note for note in trace.notes), trace.notes
+    assert not any(note.kind == "reader" and ("missing" in note.text or "finish" in note.text) for note in trace.notes)
+    assert [(note.kind, note.where) for note in trace.notes if note.kind != "reader"] == [("tied", ("embed.weight", "head.weight"))]
     assert np.array_equal(trace["ids"], ids.numpy())
     # Hooks alone see one tensor that two modules give, under the name of the first.
     assert trace["logits" if level == "operators" else "head"].tobytes() == plain[0]
@@ -170,3 +171,30 @@ def test_what_is_no_module_is_refused(tmp_path):
     with pytest.raises(TypeError, match="expected a torch.nn.Module"):
         isotrace.torch.record(torch.relu, tmp_path / "t")
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("level", ["modules", "operators"])
+def test_what_a_recorder_noted_is_told(tmp_path, model, ids, level):
+    whole, early, never = (tmp_path / name for name in ("whole", "early", "never"))
+    with torch.no_grad():
+        with isotrace.torch.record(model, whole, level=level):
+            model(ids)
+        with pytest.raises(KeyboardInterrupt), isotrace.torch.record(model, early, level=level):
+            model(ids)
+            raise KeyboardInterrupt
+    with isotrace.torch.record(model, never, level=level):
+        pass
+
+    def noted(folder):
+        return {note.kind: note.text for note in isotrace.Trace(folder).notes}
+
+    assert "interrupted" not in noted(whole) and "uncalled" not in noted(whole)
+    assert noted(early)["interrupted"] == "an error ended the recording early: KeyboardInterrupt"
+    assert "was not called" in noted(never)["uncalled"]
+    # What there is agrees, and the report says that it is not all.
+    report = isotrace.diff(whole, early)
+    assert report.verdict == "identical", str(report)
+    told = [w.summary for w in report.warnings if w["class"] == "recording"]
+    assert len(told) == 1 and str(early) in told[0] and "KeyboardInterrupt" in told[0], report.warnings
+    with pytest.raises(isotrace.IsotraceError, match="was not called"):
+        isotrace.diff(whole, never)

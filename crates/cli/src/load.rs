@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use isotrace_graph::{Graph, ValueId};
 use isotrace_inputs::{Request, Tensors};
 use isotrace_onnx::Model;
 use isotrace_report::Warning;
 use isotrace_tensor::Tensor;
+use isotrace_trace::trace::record::Note;
 use rustc_hash::FxHashMap;
 
 use crate::args;
@@ -31,11 +32,18 @@ pub fn model(path: &Path) -> anyhow::Result<(Graph, Option<Recording>)> {
     }
     let named = || path.display().to_string();
     let trace = isotrace_trace::Trace::open(path)?;
+    let told = trace.told();
     let isotrace_aten::Recorded { graph, inputs, values, opaque } =
-        isotrace_aten::recorded(&trace).with_context(named)?;
+        isotrace_aten::recorded(&trace).map_err(|error| noted(error, &told)).with_context(named)?;
     let given = inputs.into_iter().map(|(v, t)| (graph.value(v).name.clone(), t)).collect();
     let opaque = opaque.into_iter().collect();
-    Ok((graph, Some(Recording { given, values, opaque })))
+    Ok((graph, Some(Recording { given, values, opaque, told })))
+}
+
+/// An error, with what the recording itself tells that may be why.
+fn noted(error: isotrace_aten::AtenError, told: &[Note]) -> anyhow::Error {
+    let told: Vec<String> = told.iter().filter(|note| note.limits()).map(Note::to_string).collect();
+    if told.is_empty() { error.into() } else { anyhow!("{error} (it is noted there: {})", told.join("; ")) }
 }
 
 /// A recording of modules alone: a graph of nothing but its inputs, and what was seen.
@@ -48,7 +56,7 @@ pub fn modules(path: &Path) -> anyhow::Result<Option<(Graph, Recording, View)>> 
         return Ok(None);
     }
     let (graph, given) = modules::border(&trace)?;
-    let recording = Recording { given, values: FxHashMap::default(), opaque: vec![] };
+    let recording = Recording { given, values: FxHashMap::default(), opaque: vec![], told: trace.told() };
     Ok(Some((graph, recording, View::recorded(&trace)?)))
 }
 
@@ -60,13 +68,15 @@ pub struct Recording {
     pub values: FxHashMap<ValueId, Tensor>,
     /// Operators that nobody here knows, and how many calls of each were taken as they were recorded.
     pub opaque: Vec<(String, usize)>,
+    /// What is missing, and what the recorder noted.
+    pub told: Vec<Note>,
 }
 
 impl Recording {
-    /// The warning where not all of a recording could be judged.
-    pub fn warning(&self, path: &str) -> Option<Warning> {
+    /// Warnings where not all of a recording could be judged, or not all that ran was recorded.
+    pub fn warnings(&self, path: &str) -> Vec<Warning> {
         let calls: usize = self.opaque.iter().map(|(_, n)| n).sum();
-        (calls > 0).then(|| Warning {
+        let latent = (calls > 0).then(|| Warning {
             class: "latent".to_owned(),
             summary: format!(
                 "{path}: {calls} calls of {} operators that isotrace does not know were taken as they were recorded; \
@@ -74,7 +84,13 @@ impl Recording {
                 self.opaque.len()
             ),
             place: self.opaque.iter().map(|(name, n)| format!("{name} ({n})")).collect(),
-        })
+        });
+        let told = self.told.iter().filter(|note| note.limits()).map(|note| Warning {
+            class: "recording".to_owned(),
+            summary: format!("{path}: {note}"),
+            place: note.places.clone(),
+        });
+        latent.into_iter().chain(told).collect()
     }
 }
 

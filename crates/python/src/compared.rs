@@ -32,9 +32,9 @@ impl File {
         self.0.names().map(str::to_owned).collect()
     }
 
-    /// What a reader should know: what is missing, what was left out.
-    fn notes(&self) -> Vec<String> {
-        self.0.notes().to_vec()
+    /// What a reader should know, each as its class, a sentence, and names.
+    fn notes(&self) -> Vec<(String, String, Vec<String>)> {
+        self.0.notes().iter().map(|n| (n.class.clone(), n.text.clone(), n.places.clone())).collect()
     }
 
     /// One tensor, its bytes shared with the file where they lie as they should.

@@ -6,6 +6,7 @@ use isotrace_onnx::{MappedFile, OnnxError};
 use isotrace_tensor::Tensor;
 
 use crate::source::{Entry, Kind, Opened};
+use crate::trace::record::Note;
 use crate::{
     Source, TraceError, archive, folder, gguf, npy, npz, paddle, padiff, polygraphy, raw, safe, torch, trace,
 };
@@ -42,18 +43,20 @@ fn opened(path: &Path) -> Result<Opened, TraceError> {
             Some(contents) => (Kind::PaDiff, contents),
             None => (Kind::Folder, folder::contents(path)?),
         };
+        let notes = notes.into_iter().map(Note::of_reader).collect();
         return Ok(Opened { notes, ..Opened::new(kind, entries) });
     }
     let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
     let file = Arc::new(MappedFile::open(path)?);
     let (kind, (entries, notes)) = from_file(path, &stem, &file)?;
+    let notes = notes.into_iter().map(Note::of_reader).collect();
     Ok(Opened { file: Some(file), notes, ..Opened::new(kind, entries) })
 }
 
 /// The tensors of a file in a folder.
 pub fn opened_file(path: &Path) -> Result<Contents, TraceError> {
     let opened = opened(path)?;
-    Ok((opened.entries, opened.notes))
+    Ok((opened.entries, opened.notes.into_iter().map(|note| note.text).collect()))
 }
 
 /// Tensors, and notes on what was left aside.

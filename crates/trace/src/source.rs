@@ -8,6 +8,7 @@ use isotrace_onnx::MappedFile;
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
+use crate::trace::record::Note;
 use crate::{Trace, TraceError};
 
 /// What kind of file or folder tensors come from.
@@ -133,7 +134,7 @@ pub(crate) struct Opened {
     /// The file, where it is one.
     pub file: Option<Arc<MappedFile>>,
     /// What a user should know: what is missing, what was left aside.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     /// The recording, where it is one.
     pub trace: Option<Arc<Trace>>,
 }
@@ -155,7 +156,7 @@ pub struct Source {
     entries: Vec<Entry>,
     index: FxHashMap<String, usize>,
     file: Option<Arc<MappedFile>>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
     trace: Option<Arc<Trace>>,
 }
 
@@ -202,8 +203,9 @@ impl Source {
         self.index.contains_key(name)
     }
 
-    /// What a user should know about this source: what a killed recorder did not finish, what was left aside.
-    pub fn notes(&self) -> &[String] {
+    /// What a user should know about this source: what a killed recorder did not finish, what was left aside, what a
+    /// recorder noted. [`Note::class`] is [`Note::READER`] where it is said of the file, and not in it.
+    pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 

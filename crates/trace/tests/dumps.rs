@@ -219,7 +219,7 @@ fn dumps_of_padiff() {
         );
         fs::write(inside.join("report.json"), json).unwrap();
         let source = open(&inside).unwrap();
-        assert!(source.is_empty() && source.notes()[0].contains("missing"), "{path}: {source:?}");
+        assert!(source.is_empty() && source.notes()[0].text.contains("missing"), "{path}: {source:?}");
     }
     let deep = r#"{"name": "n", "children": ["#.repeat(60) + &"]}".repeat(60);
     fs::write(inside.join("report.json"), format!(r#"{{"framework": "torch", "tree": {deep}}}"#)).unwrap();

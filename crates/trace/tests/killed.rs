@@ -119,7 +119,7 @@ fn a_killed_writer_loses_only_what_it_had_not_finished() {
         }
         let source = isotrace_trace::open(&path).unwrap();
         assert_eq!(source.len(), values.len() - trace.missing().values.len());
-        assert!(source.notes()[0].contains("did not finish"), "{:?}", source.notes());
+        assert!(source.notes()[0].text.contains("did not finish"), "{:?}", source.notes());
         if round % 10 == 0 {
             go_on(&path, &trace);
         }

@@ -50,7 +50,7 @@ fn checkpoints_are_read_as_pytorch_reads_them() {
     }
     assert!(wrong.is_empty() && files == 14, "{files} files, {wrong:#?}");
     let notes = open(golden().join("aside.pt")).unwrap().notes().to_vec();
-    assert!(notes[0].contains("\"sparse\"") && notes[0].contains("dense"), "{notes:?}");
+    assert!(notes[0].text.contains("\"sparse\"") && notes[0].text.contains("dense"), "{notes:?}");
 }
 
 #[test]
@@ -237,11 +237,11 @@ fn tensors_that_reach_beyond_their_storage_are_refused() {
     for key in ["../../secret", "/etc/hostname", "1", ""] {
         fs::write(folder.path().join("t.pt"), zipped(&described(0, &[4], &[1], 4, key))).unwrap();
         let source = open(folder.path().join("t.pt")).unwrap();
-        assert!(source.is_empty() && source.notes()[0].contains("is missing"), "{:?}", source.notes());
+        assert!(source.is_empty() && source.notes()[0].text.contains("is missing"), "{:?}", source.notes());
     }
     // Negative numbers are no sizes.
     fs::write(folder.path().join("t.pt"), zipped(&described(0, &[u32::MAX], &[1], 4, "0"))).unwrap();
-    assert!(open(folder.path().join("t.pt")).unwrap().notes()[0].contains("no whole numbers"));
+    assert!(open(folder.path().join("t.pt")).unwrap().notes()[0].text.contains("no whole numbers"));
 }
 
 #[test]

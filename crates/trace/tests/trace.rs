@@ -32,18 +32,23 @@ fn everything_comes_back() {
         assert_eq!(trace.by_id(node.outputs[0].unwrap()).unwrap().role, Role::Gradient);
         let source = open(&path).unwrap();
         assert_eq!(source.kind(), Kind::Trace);
+        assert_eq!((source.notes().len(), source.notes()[1].class.as_str()), (2, "omitted"));
         for (value, tensor) in trace.values().iter().zip(&tensors) {
             assert_eq!(value.digest.is_some(), keeps != Keeps::Data);
             if keeps == Keeps::Digest {
                 let error = trace.tensor(value).unwrap_err().to_string();
                 assert!(error.contains("only its digest") && error.contains(&value.name), "{error}");
-                assert!(source.is_empty() && source.notes()[0].contains("28 of 28"), "{:?}", source.notes());
+                assert!(
+                    source.is_empty() && source.notes()[0].text.contains("28 of 28"),
+                    "{:?}",
+                    source.notes()
+                );
             } else {
                 assert!(trace.tensor(value).unwrap().bit_eq(tensor), "{}", value.name);
                 assert!(source.get(&value.name).unwrap().bit_eq(tensor), "{}", value.name);
                 assert_eq!(source.info(&value.name).unwrap().dtype, tensor.dtype());
                 assert!(
-                    source.trace().is_some() && source.notes()[0].contains("1 of 28"),
+                    source.trace().is_some() && source.notes()[0].text.contains("1 of 28"),
                     "{:?}",
                     source.notes()
                 );

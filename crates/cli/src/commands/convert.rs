@@ -32,7 +32,7 @@ pub fn run(args: &args::Convert, _console: Console) -> anyhow::Result<u8> {
     };
     progress.clear();
     written.map_err(|error| widening(error, args.widen))?;
-    for note in source.notes() {
+    for note in source.notes().iter().filter(|note| note.limits()) {
         console::complain("warning:", &format!("{}: {note}", args.input.display()));
     }
     let tensors = if all == 1 { "1 tensor" } else { &format!("{all} tensors") };
@@ -50,7 +50,7 @@ fn widening(error: TraceError, widened: bool) -> anyhow::Error {
 }
 
 fn noted(source: &Source) -> String {
-    source.notes().first().map(|note| format!(": {note}")).unwrap_or_default()
+    source.notes().iter().find(|note| note.limits()).map(|note| format!(": {note}")).unwrap_or_default()
 }
 
 /// The tensors of `--only`, all without it.

@@ -154,7 +154,7 @@ pub fn once(
     for (path, loaded, side) in [(path_a, a, &mut report.a), (path_b, b, &mut report.b)] {
         if let Some(recorded) = loaded.recorded() {
             side.kind = isotrace_report::Source::Trace;
-            report.warnings.extend(recorded.warning(path));
+            report.warnings.extend(recorded.warnings(path));
         }
     }
     report.inputs = told(&bound);
@@ -194,6 +194,9 @@ fn seen(
     let view =
         |at: usize| sides[at].1.modules().or(views[at].as_ref()).expect("made above where it was not there");
     let mut report = modules::diff((sides[0].0, view(0)), (sides[1].0, view(1)));
+    for (path, side) in sides {
+        report.warnings.extend(side.recorded().iter().flat_map(|recorded| recorded.warnings(path)));
+    }
     report.inputs = told(&bound);
     Ok(report)
 }

@@ -50,7 +50,7 @@ pub fn run(args: &args::Stats, console: Console) -> anyhow::Result<u8> {
         rows.push(row(name, &source.get(name)?, bars));
     }
     progress.clear();
-    for note in source.notes() {
+    for note in source.notes().iter().filter(|note| note.limits()) {
         console::complain("warning:", &format!("{}: {note}", args.file.display()));
     }
     if rows.is_empty() {

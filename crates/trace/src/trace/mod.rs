@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::TraceError;
 use crate::source::{Entry, Info, Kind, Opened};
+use record::Note;
 
 /// The values of a trace whose elements are there, by [`Trace::names`].
 pub(crate) fn opened(folder: &Path) -> Result<Opened, TraceError> {
@@ -37,16 +38,14 @@ pub(crate) fn opened(folder: &Path) -> Result<Opened, TraceError> {
         entries
             .push(Entry::new(name, Some(Info::of(dtype, &shape)), move || kept.tensor(&kept.values()[at])));
     }
-    let mut notes = vec![];
-    if !trace.missing().is_empty() {
-        notes.push(trace.missing().to_string());
-    }
+    let mut notes = trace.told();
     let without = trace.values().len() - entries.len() - trace.missing().values.len();
     if without > 0 {
-        notes.push(format!(
-            "{without} of {} values were recorded without their elements",
-            trace.values().len()
-        ));
+        // What a reader found stands before what the recorder noted.
+        let at = usize::from(!trace.missing().is_empty());
+        let all = trace.values().len();
+        let text = format!("{without} of {all} values were recorded without their elements");
+        notes.insert(at, Note::of_reader(text));
     }
     Ok(Opened { notes, trace: Some(trace), ..Opened::new(Kind::Trace, entries) })
 }

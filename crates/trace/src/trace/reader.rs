@@ -252,6 +252,12 @@ impl Trace {
         &self.notes
     }
 
+    /// What a user should know: what is missing, and what the recorder noted.
+    pub fn told(&self) -> Vec<Note> {
+        let missing = (!self.missing.is_empty()).then(|| Note::of_reader(self.missing.to_string()));
+        missing.into_iter().chain(self.notes.iter().cloned()).collect()
+    }
+
     /// What is missing.
     pub fn missing(&self) -> &Missing {
         &self.missing

@@ -4,6 +4,7 @@
 //! known». Readers skip records and fields that they do not know, so that a later version 1 can add some.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -413,17 +414,38 @@ pub struct Shard {
     pub tensors: u64,
 }
 
-/// Something a reader should know: what the recorder could not do.
+/// Something a reader should know: what the recorder could not do, or what whoever opened the file missed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Note {
-    /// What kind: `omitted`, `environment`, ...
+    /// What kind: `interrupted`, `uncalled`, `tied`, ...
     pub class: String,
     /// One sentence.
     pub text: String,
     /// Names of values, nodes or modules.
     #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
     pub places: Vec<String>,
+}
+
+impl Note {
+    /// The class of what a reader has to say of a file; no recorder writes it.
+    pub const READER: &str = "reader";
+
+    /// What a reader has to say of a file.
+    pub(crate) fn of_reader(text: String) -> Self {
+        Self { class: Self::READER.into(), text, places: vec![] }
+    }
+
+    /// Whether it limits what the tensors tell. That weights are tied is so in the network.
+    pub fn limits(&self) -> bool {
+        self.class != "tied"
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// How many records of each kind came before.

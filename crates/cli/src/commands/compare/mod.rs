@@ -48,7 +48,7 @@ pub fn run(args: &args::Compare, console: Console) -> anyhow::Result<u8> {
     progress.clear();
     let closer = closer([&x, &y], &pairing.pairs, &found, args)?;
     for (source, path) in [(&x, &args.x), (&y, &args.y)] {
-        for note in source.notes() {
+        for note in source.notes().iter().filter(|note| note.limits()) {
             console::complain("warning:", &format!("{}: {note}", path.display()));
         }
     }
