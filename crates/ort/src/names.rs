@@ -15,15 +15,14 @@ pub fn of_its_own(error: &OrtError) -> bool {
     matches!(error, OrtError::Runtime { problem, .. } if problem.contains("replace the existing tensor"))
 }
 
-/// The model with constants of its own under new names, those that are also inputs or outputs left alone. `None` where
-/// constants lie in files of their own, which would have to be copied.
+/// The model with constants of its own under new names, those that are also inputs or outputs left alone, and sparse
+/// ones, which the optimiser does not make. `None` where there is no graph.
 pub fn renamed(model: &Model) -> Option<Model> {
     let mut model = model.clone();
     let graph = model.proto_mut().graph.as_mut()?;
-    if graph.initializer.iter().any(|t| !t.external_data.is_empty()) || !graph.sparse_initializer.is_empty() {
-        return None;
-    }
     let mut taken: FxHashSet<String> = graph.initializer.iter().map(|t| t.name().to_owned()).collect();
+    let sparse = graph.sparse_initializer.iter().filter_map(|t| t.values.as_ref());
+    taken.extend(sparse.map(|t| t.name().to_owned()));
     taken.extend(graph.node.iter().flat_map(|n| &n.output).cloned());
     let border: FxHashSet<&str> = graph.input.iter().chain(&graph.output).map(ValueInfoProto::name).collect();
     taken.extend(border.iter().map(|name| (*name).to_owned()));

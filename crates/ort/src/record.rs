@@ -61,6 +61,7 @@ impl Prepared {
             let other = names::of_its_own(&refused).then(|| Model::read(path).ok()).flatten();
             let Some(other) = other.and_then(|model| names::renamed(&model)) else { return Err(refused) };
             let to = folder.path().join("renamed.onnx");
+            // Constants that lie in files of their own are copied: the runtime reads none outside the model's folder.
             other.write(&to).map_err(OrtError::optimised(path))?;
             runtime.optimise(&to, level, path, &file)?;
             renamed = Some(to);
