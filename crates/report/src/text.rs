@@ -1,5 +1,6 @@
 //! The report for people: the verdict first, then where the two part and why, then the values that matter.
 
+mod alike;
 mod layout;
 mod table;
 
@@ -123,15 +124,26 @@ impl Page {
         }
     }
 
+    /// Culprits that are alike as one with its places, unless all are asked for.
     fn culprits(&mut self, report: &Report, all: bool) {
-        let shown = if all { report.culprits.len() } else { CULPRITS.min(report.culprits.len()) };
-        for culprit in &report.culprits[..shown] {
+        let groups = if all {
+            report.culprits.iter().map(|c| (c, Vec::new())).collect()
+        } else {
+            alike::groups(&report.culprits)
+        };
+        let shown = if all { groups.len() } else { CULPRITS.min(groups.len()) };
+        for (culprit, others) in &groups[..shown] {
             self.gap();
             self.culprit(culprit);
+            if !others.is_empty() {
+                let places: Vec<String> = others.iter().map(|c| place(c)).collect();
+                self.paragraph("  same at   ", DIM, 12, &listed(&places));
+            }
         }
-        if shown < report.culprits.len() {
+        let left: usize = groups[shown..].iter().map(|(_, others)| 1 + others.len()).sum();
+        if left > 0 {
             self.gap();
-            self.line(&format!("{} more culprits; --all shows them", report.culprits.len() - shown));
+            self.line(&format!("{left} more culprit{}; --all shows them", if left == 1 { "" } else { "s" }));
         }
     }
 
@@ -165,6 +177,12 @@ impl Page {
             self.paragraph("  tried     ", DIM, 12, &text);
         }
     }
+}
+
+/// Where a culprit is: its first node in B, else in A.
+fn place(culprit: &Culprit) -> String {
+    let nodes = if culprit.b.nodes.is_empty() { &culprit.a.nodes } else { &culprit.b.nodes };
+    nodes.first().cloned().unwrap_or_default()
 }
 
 /// A region's operators and nodes, and what it hands on.
