@@ -3,14 +3,16 @@ crates/cli/src/modules.rs were set by.
 
 BERT, Llama, ViT and ResNet of tests/python/models.py with random weights, in several sizes, plain and `sharp` (queries
 and keys four times as large). One row for each pair of runs: the unit u of the coarser type, how many units apart the
-farthest values are, the same at the final outputs, and the same in multiples of the reference's own distance from
-float64 at that value, 16 units apart. Needs the installed package isotrace and PyTorch; `--compiled` needs a C++ compiler.
+farthest values are, the same at the final outputs, the same in multiples of the reference's own distance from float64
+at that value, 16 units apart, and how many units apart is what a single module of torch.nn gives that was given the
+same bits. Needs the installed package isotrace and PyTorch; `--compiled` needs a C++ compiler.
 
     python bench/modules.py [--compiled]
 """
 
 import argparse
 import itertools
+import json
 import pathlib
 import sys
 import tempfile
@@ -54,6 +56,20 @@ def apart(a, b):
     return {p.a: (p.rel_l2 or 0.0, getattr(p, "role", None) == "output") for p in pairs if "rel_l2" in p.__dict__}, report
 
 
+def alone(folder, report):
+    """How far apart is what single modules of torch.nn give that were given the same bits; None where there is none."""
+    records = [json.loads(line) for line in (folder / "trace.jsonl").read_text().splitlines()]
+    names = {r["id"]: r["name"] for r in records if r["record"] == "value"}
+    calls = [r for r in records if r["record"] == "call"]
+    above = {c.get("parent") for c in calls}
+    same = {p.a for p in report.pairs if p.a and p.b and p.status == "identical"}
+    apart = {p.a: p.rel_l2 for p in report.pairs if p.a and p.b and p.__dict__.get("rel_l2") is not None}
+    found = [apart[names[i]] for c in calls if c["id"] not in above and c["class"].startswith("torch.nn.modules.")
+             if c["inputs"] and all(names[i] in same for i in c["inputs"])
+             for i in c["outputs"] if names[i] in apart]  # fmt: skip
+    return max(found, default=None)
+
+
 def nearest(folder):
     """How near two different values of one run come to each other, where they have as many elements."""
     trace = isotrace.Trace(folder)
@@ -73,7 +89,7 @@ def main():
     given = arguments.parse_args()
     root = pathlib.Path(tempfile.mkdtemp())
     count = itertools.count()
-    print(f"{'network':7} {'run':24} {'u':>7} {'most, u':>9} {'final, u':>9} {'most, own':>9} {'verdict':12} first")
+    print(f"{'network':7} {'run':24} {'u':>7} {'most, u':>9} {'final, u':>9} {'most, own':>9} {'alone, u':>9} {'verdict':12} first")
     for network in given.only or SIZES:
         for at, (size, sharp) in enumerate(itertools.product(SIZES[network], (False, True))):
             if sharp and network == "resnet":
@@ -99,16 +115,15 @@ def main():
             name = f"{network} {size.get('layers') or len(size.get('widths', '12'))}{' sharp' if sharp else ''}"
             print(f"{name}: two different values are {nearest(base):.1%} apart at least")
             for tag, dtype, settings in runs:
-                if dtype is torch.float64:
-                    found, report = apart(base, exact)
-                else:
-                    found, report = apart(base, make(dtype=dtype, **settings))
+                found, report = apart(base, exact if dtype is torch.float64 else make(dtype=dtype, **settings))
                 u = max(UNITS[dtype], UNITS[torch.float32])
                 most = max(d for d, _ in found.values()) / u
                 final = max((d for d, output in found.values() if output), default=float("nan")) / u
                 times = max((d - FIRST * u) / own[name] for name, (d, _) in found.items() if own.get(name))
+                single = alone(base, report)
+                single = float("nan") if single is None else single / u
                 first = report.culprits[0].a.nodes[0] if report.culprits else ""
-                print(f"{'':7} {tag:24} {u:7.0e} {most:9.3g} {final:9.3g} {times:9.3g} {report.verdict:12} {first}", flush=True)
+                print(f"{'':7} {tag:24} {u:7.0e} {most:9.3g} {final:9.3g} {times:9.3g} {single:9.3g} {report.verdict:12} {first}", flush=True)
 
 
 if __name__ == "__main__":

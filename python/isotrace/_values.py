@@ -32,11 +32,13 @@ class Values:
         self.stack: list[tuple[str, int, list[int]]] = []
         # Whether what runs now is the recorder's own.
         self.busy = False
+        # Whether nothing else computes, so that all threads may.
+        self.idle = False
         self._storages = 0
         # Values whose elements were left out, since they follow from others.
         self._views: set[int] = set()
 
-    def quietly(self, hook: Callable[..., None]) -> Callable[..., None]:
+    def quietly(self, hook: Callable[..., object]) -> Callable[..., None]:
         """What a hook does by itself is no part of what the model computes."""
 
         def quiet(*args: Any) -> None:
@@ -89,7 +91,7 @@ class Values:
         memory = self.memory(t) if plain else None
         record = self._describe(t, name, role, memory, more)
         if plain and not view and record["dtype"] in STORED:
-            number = self.writer.value(record, elements(t, record))
+            number = self.writer.value(record, elements(t, record), self.idle)
         else:
             record["omitted"] = "a view: its elements are those of what it looks at" if view else f"a tensor of {class_name(t)}"
             number = self.writer.described(record)
@@ -114,7 +116,8 @@ class Values:
         own = self.names.get((t.untyped_storage()._cdata, place(t)))
         if self.operators and memory.base is not None and own is None and not given:
             return self._look(t, memory.base)
-        if own is not None and memory.version == 0:
+        # What training made of a parameter is called so.
+        if own is not None and memory.version == 0 and not (name and role == "parameter"):
             name, role = own
         elif name is None:
             name, role = (own[0] if own else "constant"), role or "constant"

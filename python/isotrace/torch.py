@@ -4,9 +4,9 @@
         model(**inputs)
     isotrace.diff("trace", "model.onnx")
 
-At the level "modules", forward hooks keep what each module is given and gives. At the level "operators" (the default,
-which includes the other) every call of an ATen operator is kept with its arguments, backward and optimiser too, so that
-the graph is known and isotrace can replay each call.
+At the level "modules", forward hooks keep what each module is given and gives; parameters and buffers are kept once. At
+the level "operators" (the default, which includes the other) every call of an ATen operator is kept with its arguments,
+backward and optimiser too, so that the graph is known and isotrace can replay each call.
 """
 
 from __future__ import annotations
@@ -37,18 +37,25 @@ _ACTIVE: list[Recorder] = []
 class Recorder:
     """A recording under way; `with record(...) as recorder` gives it."""
 
-    def __init__(self, model: torch.nn.Module, folder: Any, *, level: str, keeps: str, shard_bytes: int, source: Optional[str]):
+    def __init__(
+        self, model: torch.nn.Module, folder: Any, *, level: str, keeps: str, parameters: bool, shard_bytes: int, source: Optional[str]
+    ):
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"{type(model).__name__} is no kind of model; expected a torch.nn.Module (wrap a function in one)")
         if level not in ("modules", "operators"):
             raise ValueError(f'level is {level!r}, expected "modules" or "operators"')
         if keeps not in ("data", "digest", "both"):
             raise ValueError(f'keeps is {keeps!r}, expected "data", "digest" or "both"')
+        for name, t in (*model.named_parameters(), *model.named_buffers()):
+            if torch.nn.parameter.is_lazy(t):
+                raise ValueError(f"{name} has no shape before the model's first call; call the model once, then record it")
         self.model, self.level = model, level
         self._values = Values(
             _isotrace.Writer(os.fspath(folder), header(model, keeps, source), shard_bytes), operators=level == "operators"
         )
         self._mode = Operators(self._values) if level == "operators" else None
+        # Operators are seen to read them; hooks see none.
+        self._keeps_all = parameters and self._mode is None
         self._steps = 0
         # Calls of modules by path and step.
         self._counts: dict[tuple[str, Optional[int]], int] = {}
@@ -192,6 +199,8 @@ class Recorder:
     # The whole
 
     def __enter__(self) -> Recorder:
+        keep = self._values.quietly(self._values.value)
+        self._values.idle = True
         for role, held in (("parameter", self.model.named_parameters(remove_duplicate=False)),
                            ("buffer", self.model.named_buffers(remove_duplicate=False))):  # fmt: skip
             for name, t in held:
@@ -199,9 +208,12 @@ class Recorder:
                 first, _ = self._values.names.setdefault((t.untyped_storage()._cdata, place(t)), (name, role))
                 if first != name:
                     self._tied.setdefault(first, []).append(name)
+                elif self._keeps_all:
+                    keep(t)
         for first, others in self._tied.items():
             text = f"{first} is also {', '.join(others)}"
             self._values.writer.note({"class": "tied", "text": text, "where": [first, *others]})
+        self._values.idle = False
         self._before_all = {name: writes(p) for name, p in self._parameters()}
         hooked = set()
         for path, module in self.model.named_modules():
@@ -244,7 +256,8 @@ class Recorder:
             else:
                 told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 self._values.writer.note({"class": "interrupted", "text": f"an error ended the recording early: {told}"})
-            if not self._counts:
+            # What was interrupted may have been on its way.
+            if not self._counts and error is None:
                 text = "the recorded model was not called; record what torch.compile gave, where that was called in its place"
                 self._values.writer.note({"class": "uncalled", "text": text})
             self._values.writer.graph({"name": class_name(self.model), **self._graph})
@@ -275,12 +288,15 @@ def record(
     *,
     level: str = "operators",
     keeps: str = "data",
+    parameters: bool = True,
     shard_bytes: int = 64 << 20,
     source: Optional[str] = None,
 ) -> Recorder:
     """Records all that happens inside `with` into a new folder.
 
     `level` is "modules" or "operators"; `keeps` is "data", "digest" (statistics and hashes alone) or "both".
+    Parameters and buffers are kept as operators read them; at the level of modules all of them are, unless `parameters`
+    is false.
     `shard_bytes` is how much is gathered in memory before it is written.
     """
-    return Recorder(model, folder, level=level, keeps=keeps, shard_bytes=shard_bytes, source=source)
+    return Recorder(model, folder, level=level, keeps=keeps, parameters=parameters, shard_bytes=shard_bytes, source=source)

@@ -191,6 +191,9 @@ def test_what_a_recorder_noted_is_told(tmp_path, model, ids, level):
     assert "interrupted" not in noted(whole) and "uncalled" not in noted(whole)
     assert noted(early)["interrupted"] == "an error ended the recording early: KeyboardInterrupt"
     assert "was not called" in noted(never)["uncalled"]
+    with pytest.raises(IndexError), isotrace.torch.record(model, tmp_path / "failed", level=level):
+        model(ids + 100)
+    assert "IndexError" in noted(tmp_path / "failed")["interrupted"] and "uncalled" not in noted(tmp_path / "failed")
     # What there is agrees, and the report says that it is not all.
     report = isotrace.diff(whole, early)
     assert report.verdict == "identical", str(report)
@@ -198,3 +201,29 @@ def test_what_a_recorder_noted_is_told(tmp_path, model, ids, level):
     assert len(told) == 1 and str(early) in told[0] and "KeyboardInterrupt" in told[0], report.warnings
     with pytest.raises(isotrace.IsotraceError, match="was not called"):
         isotrace.diff(whole, never)
+
+
+@pytest.mark.parametrize("keeps", ["data", "digest"])
+def test_modules_come_with_their_parameters(tmp_path, model, ids, keeps):
+    names = {}
+    for parameters in (True, False):
+        folder = tmp_path / str(parameters)
+        with torch.no_grad(), isotrace.torch.record(model, folder, level="modules", keeps=keeps, parameters=parameters):
+            model(ids)
+        names[parameters] = [(r["name"], r["role"]) for r in lines(folder) if r["record"] == "value"]
+    # What is tied has one name.
+    held = [(name, "parameter") for name, _ in model.named_parameters()] + [("shift", "buffer")]
+    assert sorted(names[True]) == sorted(names[False] + held)
+    if keeps == "data":
+        trace = isotrace.Trace(tmp_path / "True")
+        assert all(np.array_equal(trace[name], t.detach().numpy()) for name, t in model.named_parameters())
+
+
+def test_a_model_without_shapes_is_refused_before_anything_is_written(tmp_path):
+    lazy = torch.nn.Sequential(torch.nn.LazyLinear(3))
+    with pytest.raises(ValueError, match="0.weight has no shape before the model's first call"):
+        isotrace.torch.record(lazy, tmp_path / "trace")
+    lazy(torch.ones(2, 4))
+    with isotrace.torch.record(lazy, tmp_path / "trace"):
+        lazy(torch.ones(2, 4))
+    assert isotrace.Trace(tmp_path / "trace")["0.weight"].shape == (3, 4)

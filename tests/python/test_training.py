@@ -345,6 +345,10 @@ def test_recording_changes_no_bit_of_training(tmp_path, model, level):
             assert [names[i] for i in root["outputs"]] == ["loss", "rest.0", "rest.1.0", "rest.1.1.y"]
     trace = isotrace.Trace(tmp_path / "a")
     assert {"embed.weight.grad@0", "embed.weight.grad@1"} <= set(trace)
+    # Parameters as they were, and as training left them: hooks see that after each step of the optimiser.
+    after = "embed.weight.updated" if level == "operators" else "embed.weight@1"
+    before = next(name for name in trace if name in ("embed.weight", "embed.weight@0"))
+    assert trace[before].tobytes() != trace[after].tobytes()
 
 
 def test_awkward_training_is_judged(tmp_path):
