@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,9 +44,14 @@ def _model(model: Model) -> str | bytes:
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
     if not isinstance(model, (str, os.PathLike)):
+        instead = (
+            "; record it with isotrace.torch.record, or hold it against another one with isotrace.assert_equivalent"
+            if callable(model)
+            else ""
+        )
         raise TypeError(
             f"{type(model).__name__} is no kind of model; expected a path, an isotrace.Trace, an onnx.ModelProto, bytes of an "
-            "ONNX file, or (for diff) a mapping from names to arrays"
+            f"ONNX file, or (for diff) a mapping from names to arrays{instead}"
         )
     return os.fspath(model)
 
@@ -116,11 +122,17 @@ def diff(
     feed = _feed(None if _holds_arrays(a) or _holds_arrays(b) else inputs, set, dims, seed)
     with tempfile.TemporaryDirectory(prefix="isotrace-") as folder:
         one, other = (
-            _written(x, os.path.join(folder, name), inputs) if _holds_arrays(x) else _model(x)
+            _written(x, os.path.join(folder, name, "arrays"), inputs) if _holds_arrays(x) else _model(x)
             for name, x in (("a", a), ("b", b))
         )
         status, text, shown = _isotrace.diff(one, other, feed, list(allow), backends)
-    return Report(text, shown, status)
+    return Report(_without_folders(text), _without_folders(shown), status)
+
+
+def _without_folders(text: str) -> str:
+    """A report on what was written for the time of the comparison calls it by its name alone."""
+    folder = re.escape(os.path.join(tempfile.gettempdir(), "isotrace-"))
+    return re.sub(rf"{folder}\w+{re.escape(os.sep)}([ab]{re.escape(os.sep)})?", "", text)
 
 
 def _find_runtime() -> None:

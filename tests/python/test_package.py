@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -130,7 +131,11 @@ def test_arrays_by_name_are_a_side_of_diff():
     report = isotrace.diff(a, {**a, "x": a["x"] * np.float32(1.001)})
     assert report.verdict == "divergent" and "weaker" not in report.reason
     assert isotrace.diff(a, {"x": a["x"]}).verdict == "inconclusive", "an output has no partner"
-    assert isotrace.diff({}, {}).verdict == "invalid", "nothing was compared"
+    empty = isotrace.diff({}, {})
+    assert empty.verdict == "invalid" and "digests" not in str(empty), "nothing was compared"
+    # What was written for the time of the comparison is called what it is.
+    assert report.a.source == report.b.source == "arrays" and "arrays alone were given of both" in report.reason
+    assert tempfile.gettempdir() not in str(report) + report.to_json()
     outputs = isotrace.run(A, INPUTS)
     assert isotrace.diff(A, outputs, INPUTS).verdict in ("identical", "equivalent")
 
@@ -144,6 +149,11 @@ def test_traces_are_sides_of_diff(tmp_path):
 def test_what_is_no_model_is_told_what_is(call):
     with pytest.raises(TypeError, match="no kind of model; expected a path"):
         call()
+
+
+def test_a_function_that_is_no_model_is_told_how_to_become_one():
+    with pytest.raises(TypeError, match="record it with isotrace.torch.record"):
+        isotrace.diff(len, A)
 
 
 def test_reports_are_typed():
