@@ -1,6 +1,7 @@
 use std::hash::{Hash, Hasher};
 
 use isotrace_tensor::{DType, Tensor};
+use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::{Attribute, Attributes, NodeId, ValueId};
@@ -144,12 +145,13 @@ impl Graph {
         for tensor in other.values.iter().filter_map(|v| v.constant.as_ref()) {
             known.entry(ends(tensor)).or_default().push(tensor);
         }
-        for own in self.values.iter_mut().filter_map(|v| v.constant.as_mut()) {
+        // Two files of weights are read from end to end here.
+        self.values.par_iter_mut().filter_map(|v| v.constant.as_mut()).for_each(|own| {
             let alike = known.get(&ends(own)).map_or(&[][..], Vec::as_slice);
             if let Some(same) = alike.iter().find(|t| t.bit_eq(own)) {
                 *own = (*same).clone();
             }
-        }
+        });
     }
 
     /// The node behind an id.

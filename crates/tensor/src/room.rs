@@ -5,8 +5,13 @@
 
 use std::cell::Cell;
 
+use rayon::prelude::*;
+
 /// Aligned for every element type.
 type Word = [f64; 2];
+
+/// Words from which on the threads share the work: 1 MiB.
+const GRAIN: usize = 1 << 16;
 
 /// Bytes that are kept between two copies at most.
 const MOST: usize = 64 << 20;
@@ -35,7 +40,12 @@ impl Copied {
         let (whole, rest) = bytes.as_chunks::<{ size_of::<Word>() }>();
         words.clear();
         words.reserve_exact(bytes.len().div_ceil(size_of::<Word>()));
-        words.extend(whole.iter().map(|word| bytemuck::cast::<_, Word>(*word)));
+        let as_word = |word: &[u8; size_of::<Word>()]| bytemuck::cast::<_, Word>(*word);
+        if whole.len() < GRAIN {
+            words.extend(whole.iter().map(as_word));
+        } else {
+            whole.par_iter().with_min_len(GRAIN / 2).map(as_word).collect_into_vec(&mut words);
+        }
         if !rest.is_empty() {
             let mut last = [0; size_of::<Word>()];
             last[..rest.len()].copy_from_slice(rest);
