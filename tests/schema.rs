@@ -5,6 +5,8 @@
 //! schemas allow them; what is written here must not have any.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -19,13 +21,30 @@ pub struct Findings {
     pub used: BTreeSet<String>,
 }
 
+/// A schema of docs/schemas, for crates that lie two folders deep.
+pub fn published(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schemas");
+    serde_json::from_str(&fs::read_to_string(folder.join(format!("{name}.schema.json"))).unwrap()).unwrap()
+}
+
+impl Findings {
+    /// Fails unless the documents kept every rule, held nothing that the schema does not describe, and all it does.
+    pub fn assert_all_of(&self, schema: &Value) {
+        assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
+        assert!(self.undescribed.is_empty(), "{:#?}", self.undescribed);
+        let mut unused = described(schema);
+        unused.retain(|field| !self.used.contains(field));
+        assert!(unused.is_empty(), "described, and never written: {unused:#?}");
+    }
+}
+
 /// Holds a document against a schema.
 pub fn check(schema: &Value, document: &Value, findings: &mut Findings) {
     Checker { root: schema, findings }.value(schema, document, "$", "$");
 }
 
 /// Every field that a schema describes: `DEFINITION.FIELD`.
-pub fn described(schema: &Value) -> BTreeSet<String> {
+fn described(schema: &Value) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     collect(schema, "$", &mut all);
     for (name, definition) in schema["$defs"].as_object().into_iter().flatten() {

@@ -7,12 +7,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
+<<<<<<< HEAD
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union, overload
+=======
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional, Union, overload
+>>>>>>> a7e16ff (wip)
 
 import numpy as np
 
@@ -173,9 +179,27 @@ def run(
 
 
 class Comparison(Record):
-    """How far two arrays are apart. `bool(comparison)` is whether they are close."""
+    """How far two arrays are apart. `bool(comparison)` is whether they are close.
+
+    Fields of the same name mean what they mean in the JSON of `isotrace compare` (docs/tensors.md).
+    """
 
     close: bool
+    identical: bool
+    beyond: int
+    different: int
+    len: int
+    rtol: float
+    atol: float
+    max_abs: float
+    mean_abs: float
+    max_rel: float
+    rel_l2: float
+    cosine: float
+    max_ulp: Optional[int]
+    argmax: Optional[list[int]]
+    nan: list[int]
+    inf: list[int]
 
     def __bool__(self) -> bool:
         return self.close
@@ -211,7 +235,26 @@ def compare(
 
 
 class Stats(Record):
-    """What an array holds: the fields of the JSON of `isotrace stats`."""
+    """What an array holds: the fields of the JSON of `isotrace stats` (docs/tensors.md), every number a number."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    elements: int
+    min: Optional[float]
+    max: Optional[float]
+    mean: Optional[float]
+    std: Optional[float]
+    nan: int
+    inf: int
+    zeros: int
+    denormals: int
+    at_min: int
+    at_max: int
+    fits: Optional[str]
+    first: list[Any]
+    histogram: list[float]
+    warnings: list[str]
 
 
 @overload
@@ -231,7 +274,21 @@ def stats(x: Any, *, intervals: int = 48) -> Stats | dict[str, Stats]:
 
 
 def _stats(name: str, x: Any, intervals: int) -> Stats:
-    return Stats(json.loads(_isotrace.stats(name, _border(x), intervals)))
+    held = json.loads(_isotrace.stats(name, _border(x), intervals))
+    for field in ("min", "max", "mean", "std"):
+        held[field] = _number(held[field])
+    if held["dtype"] != "string":
+        held["first"] = [complex(*map(_number, e)) if isinstance(e, list) else _number(e) for e in held["first"]]
+    return Stats(held)
+
+
+def _number(x: Any) -> Any:
+    """A number of the JSON, which has texts for those that it cannot write."""
+    return _SPECIAL[x] if isinstance(x, str) else x
+
+
+# One object each, so that what holds a NaN equals what holds the same.
+_SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 @dataclass(frozen=True)

@@ -247,6 +247,17 @@ def test_stats_say_what_an_array_holds(tmp_path):
     assert isotrace.stats({"a": x})["a"] == isotrace.stats(tmp_path / "t.npz")["a"]
 
 
+def test_stats_and_comparisons_are_typed():
+    from typing import get_type_hints
+
+    x = np.array([1e300, -1e300, np.nan])
+    for found in (isotrace.stats(x), isotrace.compare(x, x)):
+        assert set(get_type_hints(type(found))) == set(vars(found))
+    assert isotrace.stats(x).std == np.inf and np.isnan(isotrace.stats(x).first[2])
+    assert isotrace.stats(np.array([2**60 + 1])).first == [2**60 + 1]
+    assert isotrace.stats(np.array([1 + 2j, np.inf], np.complex64)).first == [1 + 2j, complex(np.inf)]
+
+
 def test_onnx_runtime_is_a_backend():
     pytest.importorskip("onnxruntime")
     report = isotrace.diff(A, A, INPUTS, backend_b="onnxruntime")

@@ -1,6 +1,7 @@
 //! Text for eyes: numbers in few characters, tables that fit, small charts.
 
 use anstyle::{AnsiColor, Style};
+use isotrace_compare::Scalar;
 use isotrace_report::printable;
 
 use crate::console::Console;
@@ -201,6 +202,21 @@ pub fn json(x: f64) -> serde_json::Value {
         x if x.is_nan() => "nan".into(),
         x if x.is_infinite() => if x > 0.0 { "inf" } else { "-inf" }.into(),
         x => x.into(),
+    }
+}
+
+/// An element for JSON, every digit of it: a complex number is a list of its parts.
+pub fn scalar(x: &Scalar) -> serde_json::Value {
+    match x {
+        Scalar::Real(x) => json(*x),
+        // Every integer type fits one of both.
+        Scalar::Integer(n) => match (i64::try_from(*n), u64::try_from(*n)) {
+            (Ok(n), _) => n.into(),
+            (_, Ok(n)) => n.into(),
+            _ => json(*n as f64),
+        },
+        Scalar::Complex(parts) => parts.map(json).to_vec().into(),
+        Scalar::Text(text) => text.clone().into(),
     }
 }
 

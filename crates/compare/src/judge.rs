@@ -12,7 +12,7 @@
 
 use isotrace_tensor::{DType, Tensor, nearest_bf16, nearest_f16};
 
-use crate::native::{Limits, Sieve};
+use crate::native::{Limits, MODERATE};
 use crate::number;
 use crate::sums::{Reach, Sums};
 
@@ -300,14 +300,11 @@ impl FirstLook {
         Limits::<f32>::new(self.steps.rule, self.rtol, self.atol)
     }
 
-    /// Tolerances that are smaller by more than the rule rounds on the way, which is less than four units.
-    pub fn sieve(&self) -> Sieve {
-        let less = 1.0 - self.margin / 2.0;
-        Sieve {
-            rtol: (self.rtol * less) as f32,
-            atol: (self.atol * less - self.tiny) as f32,
-            huge: self.huge as f32,
-        }
+    /// A size of y below which nothing that the rule allows overflows, so that quick rounding does.
+    pub fn moderate(&self) -> f32 {
+        let most = self.huge.min(MODERATE);
+        let usual = (0.0..most).contains(&self.rtol) && (0.0..most).contains(&self.atol);
+        if usual { ((most - self.atol) / self.rtol) as f32 } else { 0.0 }
     }
 
     /// Whose formula it is.
@@ -373,28 +370,30 @@ impl Judge {
         if let (Ok(x), Ok(y)) = (x.as_strings(), y.as_strings()) {
             return x.iter().zip(y).filter(|(x, y)| x != y).count() as u64;
         }
+        let beyond = self.one_by_one(x, y);
+        (0..x.len()).filter(|&i| beyond(i)).count() as u64
+    }
+
+    /// Whether element `i` of two tensors, neither of texts, is beyond the tolerance.
+    pub fn one_by_one<'t>(&'t self, x: &'t Tensor, y: &'t Tensor) -> Box<dyn Fn(usize) -> bool + Sync + 't> {
         let steps = &self.look.steps;
         if let (Some(a), Some(b)) = (number::integers(x), number::integers(y)) {
-            let wraps = x.dtype() == y.dtype() && self.tolerance.rule == Rule::Polygraphy;
-            return (0..x.len())
-                .filter(|&i| {
-                    let (a, b) = (a(i), b(i));
-                    let d = if wraps { wrapped(x.dtype(), a - b) } else { (a - b) as f64 };
-                    !steps.apart(a as f64, b as f64, d, a == b)
-                })
-                .count() as u64;
-        }
-        let complex = number::is_complex(x.dtype()) || number::is_complex(y.dtype());
-        let (a, b) = (number::reals(x), number::reals(y));
-        (0..x.len())
-            .filter(|&i| {
+            let wraps =
+                (x.dtype() == y.dtype() && self.tolerance.rule == Rule::Polygraphy).then(|| x.dtype());
+            return Box::new(move |i| {
                 let (a, b) = (a(i), b(i));
-                if complex {
-                    return !self.complex(a, b);
-                }
-                !steps.close(a[0], b[0], a[0] == b[0])
-            })
-            .count() as u64
+                let d = wraps.map_or((a - b) as f64, |dtype| wrapped(dtype, a - b));
+                !steps.apart(a as f64, b as f64, d, a == b)
+            });
+        }
+        let (a, b) = (number::reals(x), number::reals(y));
+        if number::is_complex(x.dtype()) || number::is_complex(y.dtype()) {
+            return Box::new(move |i| !self.complex(a(i), b(i)));
+        }
+        Box::new(move |i| {
+            let ([a, _], [b, _]) = (a(i), b(i));
+            !steps.close(a, b, a == b)
+        })
     }
 
     /// Two complex numbers: the same formulas on absolute values.

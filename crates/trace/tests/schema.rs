@@ -11,13 +11,8 @@ use common::everything;
 use isotrace_tensor::Tensor;
 use isotrace_trace::trace::record::{Keeps, View};
 use isotrace_trace::trace::{Digest, LOG, Options, Writer};
-use schema::{Findings, check, described};
+use schema::{Findings, check, published};
 use serde_json::{Value, json};
-
-fn published() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schemas/trace.schema.json");
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
 
 fn lines(folder: &Path) -> Vec<Value> {
     let text = fs::read_to_string(folder.join(LOG)).unwrap();
@@ -27,7 +22,7 @@ fn lines(folder: &Path) -> Vec<Value> {
 #[test]
 fn what_is_written_is_what_the_schema_says() {
     let folder = tempfile::tempdir().unwrap();
-    let schema = published();
+    let schema = published("trace");
     let mut findings = Findings::default();
     for (at, keeps) in [Keeps::Data, Keeps::Both, Keeps::Digest].into_iter().enumerate() {
         let path = folder.path().join(at.to_string());
@@ -49,16 +44,12 @@ fn what_is_written_is_what_the_schema_says() {
             check(&schema, &line, &mut findings);
         }
     }
-    assert!(findings.wrong.is_empty(), "{:#?}", findings.wrong);
-    assert!(findings.undescribed.is_empty(), "{:#?}", findings.undescribed);
-    let mut unused = described(&schema);
-    unused.retain(|field| !findings.used.contains(field));
-    assert!(unused.is_empty(), "described, and never written: {unused:#?}");
+    findings.assert_all_of(&schema);
 }
 
 #[test]
 fn what_breaks_the_rules_is_found() {
-    let schema = published();
+    let schema = published("trace");
     let head = json!({"record": "header", "schema": "isotrace.trace/1", "producer": {"name": "n", "version": "1"},
                       "keeps": "data"});
     let with = |field: &str, value: Value| {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anstyle::Style;
 use anyhow::bail;
-use isotrace_compare::{Stats, describe};
+use isotrace_compare::{Scalar, Stats, describe, first};
 use isotrace_inputs::nearest;
 use isotrace_report::printable;
 use isotrace_tensor::{DType, Tensor};
@@ -33,7 +33,7 @@ struct Row {
     name: String,
     dtype: DType,
     shape: Vec<usize>,
-    first: Vec<String>,
+    first: Vec<Scalar>,
     stats: Stats,
     warnings: Vec<String>,
 }
@@ -110,24 +110,22 @@ fn row(name: &str, tensor: &Tensor, bars: usize) -> Row {
         name: name.to_owned(),
         dtype: tensor.dtype(),
         shape: tensor.shape().to_vec(),
-        first: first(tensor),
+        first: first(tensor, FIRST),
         stats,
         warnings,
     }
 }
 
-/// The first elements, as many digits as their type has.
-fn first(tensor: &Tensor) -> Vec<String> {
-    if let Ok(texts) = tensor.as_strings() {
-        return texts.iter().take(FIRST).map(|t| format!("{t:?}")).collect();
-    }
-    let count = tensor.len().min(FIRST);
-    let bytes = tensor.bytes();
-    let head = bytemuck::cast_slice::<u8, u8>(&bytes[..count * tensor.dtype().size()]).to_vec();
-    let Ok(head) = Tensor::from_bytes(tensor.dtype(), &[count], head.into()) else { return Vec::new() };
-    match head.to_f64() {
-        Ok(values) => values.iter().map(|&x| page::short(x)).collect(),
-        Err(_) => Vec::new(),
+/// An element in a few digits.
+fn shown(x: &Scalar) -> String {
+    match x {
+        Scalar::Real(x) => page::short(*x),
+        Scalar::Integer(n) => n.to_string(),
+        Scalar::Complex([re, im]) => {
+            let sign = if im.is_sign_negative() { "" } else { "+" };
+            format!("{}{sign}{}j", page::short(*re), page::short(*im))
+        }
+        Scalar::Text(text) => format!("{text:?}"),
     }
 }
 
@@ -249,7 +247,8 @@ fn pages(rows: &[Row], console: Console) -> String {
         line("elements", DIM, &format!("{}: {counts}", page::count(s.len)));
         if !first.is_empty() {
             let more = if s.len as usize > first.len() { " ..." } else { "" };
-            line("first", DIM, &format!("{}{more}", first.join(" ")));
+            let told: Vec<String> = first.iter().map(shown).collect();
+            line("first", DIM, &format!("{}{more}", told.join(" ")));
         }
         if let (false, Some(min), Some(max)) = (s.histogram.is_empty(), s.min, s.max) {
             let bars = page::bars(&s.histogram);
@@ -275,6 +274,7 @@ pub fn of_tensor(name: &str, tensor: &Tensor, bars: usize) -> Value {
 
 fn fields(Row { name, dtype, shape, first, stats: s, warnings }: &Row) -> Value {
     let number = |x: Option<f64>| x.map_or(Value::Null, page::json);
+    let first: Vec<Value> = first.iter().map(page::scalar).collect();
     json!({
         "name": name, "dtype": dtype.name(), "shape": shape, "elements": s.len,
         "min": number(s.min), "max": number(s.max), "mean": number(s.mean), "std": number(s.std),
@@ -290,6 +290,7 @@ fn as_json(source: &Source, rows: &[Row]) -> String {
         "schema": SCHEMA,
         "source": source.path().display().to_string(),
         "kind": source.kind().name(),
+        "notes": source.notes(),
         "tensors": tensors,
     });
     let mut text = serde_json::to_string_pretty(&value).expect("every key is a text");

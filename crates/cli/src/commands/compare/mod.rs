@@ -1,5 +1,6 @@
 //! `isotrace compare`.
 
+mod json;
 mod judge;
 mod pairs;
 mod show;
@@ -55,10 +56,10 @@ pub fn run(args: &args::Compare, console: Console) -> anyhow::Result<u8> {
     let (verdict, reason) = conclude(&pairing.pairs, &found);
     let comparison = Comparison { sides: [&x, &y], rules, pairing, found, closer, verdict, reason };
     match &args.json {
-        Some(path) if path == Path::new("-") => console::print(&show::json(&comparison))?,
+        Some(path) if path == Path::new("-") => console::print(&json::json(&comparison))?,
         path => {
             if let Some(path) = path {
-                load::write_text(path, &show::json(&comparison))?;
+                load::write_text(path, &json::json(&comparison))?;
             }
             console::print(&show::text(&comparison, console, args.all))?;
         }

@@ -1,22 +1,18 @@
-//! What a comparison of tensors found, as text and as JSON.
+//! What a comparison of tensors found, for reading.
 
 use std::collections::BTreeMap;
 
 use anstyle::Style;
-use isotrace_compare::{Along, Examination, Metrics, Rule, Tolerance};
-use isotrace_report::{Both, Verdict, printable};
-use isotrace_trace::Source;
-use serde_json::{Value, json};
+use isotrace_compare::{Along, Examination, Metrics, Rule, Scalar, Tolerance};
+use isotrace_report::{Verdict, printable};
+use isotrace_tensor::DType;
 
-use crate::args::Like;
 use crate::console::Console;
 use crate::page::{self, BOLD, DIM, GREEN, RED, Table, YELLOW, paint, paragraph};
 
 use super::Comparison;
 use super::judge::{Found, Status};
 
-/// The schema of the JSON. Fields may be added under the same number.
-const SCHEMA: &str = "isotrace.compare/1";
 /// Rows shown unless all are asked for.
 const ROWS: usize = 20;
 /// Names shown of what only one side has.
@@ -205,27 +201,35 @@ fn close(out: &mut String, c: &Comparison<'_>, i: usize, closer: &Examination, c
         }
     }
     for (k, worst) in closer.worst.iter().enumerate() {
-        let [x, y] = worst.values;
-        let off = if x.is_nan() || y.is_nan() {
-            String::new()
-        } else {
+        let off = if worst.difference.is_finite() {
             format!(" off by {}", page::brief(worst.difference))
+        } else {
+            String::new()
         };
         let at = page::shape(&worst.index);
-        let text = format!("{at} x {} y {}{off}", exact(x, found, 0), exact(y, found, 1));
+        let [x, y] = [0, 1].map(|side| exact(&worst.values[side], found.dtype[side]));
+        let text = format!("{at} x {x} y {y}{off}");
         line(if k == 0 { "worst" } else { "" }, &text);
     }
 }
 
 /// As many digits as tell the number from its neighbours in its own type.
-fn exact(x: f64, found: &Found, side: usize) -> String {
-    use isotrace_tensor::DType;
-    match found.dtype[side] {
-        DType::F64 | DType::C128 => format!("{x:?}"),
-        d if d.is_int() || d == DType::Bool => format!("{x}"),
-        _ => format!("{:?}", x as f32),
+fn exact(x: &Scalar, dtype: DType) -> String {
+    let real = |x: f64| {
+        let text = match dtype {
+            DType::F64 | DType::C128 => format!("{x:?}"),
+            _ => format!("{:?}", x as f32),
+        };
+        text.to_lowercase()
+    };
+    match x {
+        Scalar::Real(x) => real(*x),
+        Scalar::Integer(n) => n.to_string(),
+        Scalar::Complex([re, im]) => {
+            format!("{}{}{}j", real(*re), if im.is_sign_negative() { "" } else { "+" }, real(*im))
+        }
+        Scalar::Text(text) => format!("{text:?}"),
     }
-    .to_lowercase()
 }
 
 /// So many digits that what is missing to 1 shows.
@@ -295,90 +299,4 @@ fn ranges(places: &[usize]) -> String {
     let told: Vec<String> =
         runs.iter().map(|&(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") }).collect();
     page::listed(&told, NAMES)
-}
-
-/// For programs: indented JSON that ends with a newline.
-pub fn json(c: &Comparison<'_>) -> String {
-    let side = |s: &Source| json!({"source": s.path().display().to_string(), "kind": s.kind().name(), "tensors": s.len()});
-    let mut tensors: Vec<Value> = c
-        .pairing
-        .pairs
-        .iter()
-        .zip(&c.found)
-        .enumerate()
-        .map(|(i, (pair, found))| {
-            tensor(pair, found, c.closer.iter().find(|(at, _)| *at == i).map(|(_, e)| e))
-        })
-        .collect();
-    let unmatched = |x: Option<&String>, y: Option<&String>| json!({"x": x, "y": y, "status": "unmatched"});
-    tensors.extend(c.pairing.only_x.iter().map(|n| unmatched(Some(n), None)));
-    tensors.extend(c.pairing.only_y.iter().map(|n| unmatched(None, Some(n))));
-    let rule = match c.rules.rule {
-        Rule::Torch => "torch",
-        Rule::Numpy => "numpy",
-        Rule::Polygraphy => "polygraphy",
-    };
-    let value = json!({
-        "schema": SCHEMA,
-        "verdict": c.verdict.name(),
-        "reason": c.reason,
-        "x": side(c.sides[0]),
-        "y": side(c.sides[1]),
-        "rule": rule,
-        "like": c.rules.like.map(|like| match like { Like::Torch => "torch", Like::Numpy => "numpy", Like::Polygraphy => "polygraphy" }),
-        "tensors": tensors,
-    });
-    let mut text = serde_json::to_string_pretty(&value).expect("every key is a text");
-    text.push('\n');
-    text
-}
-
-fn tensor(pair: &super::pairs::Pair, found: &Found, closer: Option<&Examination>) -> Value {
-    let mut value = json!({
-        "x": pair.x,
-        "y": pair.y,
-        "status": found.status.name(),
-        "reason": found.reason,
-        "dtype": {"x": found.dtype[0].name(), "y": found.dtype[1].name()},
-        "shape": {"x": found.shape[0], "y": found.shape[1]},
-        "rtol": page::json(found.tolerance.rtol),
-        "atol": page::json(found.tolerance.atol),
-        "elements": found.len,
-        "beyond": found.metrics.as_ref().map(|_| found.beyond),
-    });
-    let Some(m) = &found.metrics else { return value };
-    let metrics = isotrace_report::Metrics {
-        max_abs: Some(m.max_abs),
-        mean_abs: Some(m.mean_abs),
-        max_rel: Some(m.max_rel),
-        rel_l2: Some(m.rel_l2),
-        cosine: Some(m.cosine),
-        max_ulp: m.max_ulp,
-        argmax: m.argmax.clone(),
-        nan: Both::new(m.nan[0], m.nan[1]),
-        inf: Both::new(m.inf[0], m.inf[1]),
-    };
-    let target = value.as_object_mut().expect("an object was made");
-    if let Ok(Value::Object(fields)) = serde_json::to_value(metrics) {
-        target.extend(fields);
-    }
-    let from = |k: usize| if k == 0 { 0 } else { 1u64 << (k - 1) };
-    let bins: Vec<Value> =
-        m.ulps.iter().enumerate().map(|(k, n)| json!({"from": from(k), "count": n})).collect();
-    target.insert("ulps".into(), bins.into());
-    if let Some(closer) = closer {
-        let worst: Vec<Value> = closer
-            .worst
-            .iter()
-            .map(|w| {
-                json!({"index": w.index, "x": page::json(w.values[0]), "y": page::json(w.values[1]),
-                       "difference": page::json(w.difference)})
-            })
-            .collect();
-        let along: Vec<Value> =
-            closer.along.iter().map(|a| json!({"axis": a.axis, "beyond": a.beyond})).collect();
-        target.insert("worst".into(), worst.into());
-        target.insert("axes".into(), along.into());
-    }
-    value
 }
