@@ -1,5 +1,5 @@
 """How far apart the same values of recordings of modules are, and values behind a planted fault: what the thresholds of
-crates/cli/src/modules.rs were set by.
+crates/cli/src/modules/mod.rs were set by.
 
 BERT, Llama, ViT and ResNet of tests/python/models.py with random weights, in several sizes, plain and `sharp` (queries
 and keys four times as large). One row for each pair of runs: the unit u of the coarser type, how many units apart the

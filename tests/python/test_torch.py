@@ -217,6 +217,17 @@ def test_modules_come_with_their_parameters(tmp_path, model, ids, keeps):
     if keeps == "data":
         trace = isotrace.Trace(tmp_path / "True")
         assert all(np.array_equal(trace[name], t.detach().numpy()) for name, t in model.named_parameters())
+        return
+    # What is remembered of parameters is not what they were before.
+    with torch.no_grad():
+        model.out.weight[0, 0] += 1
+        with isotrace.torch.record(model, tmp_path / "changed", level="modules", keeps=keeps):
+            model(ids)
+    before, after = (
+        {r["name"]: r["digest"]["hash"] for r in lines(tmp_path / name) if r.get("role") in ("parameter", "buffer")}
+        for name in ("True", "changed")
+    )
+    assert {name for name in before if before[name] != after[name]} == {"out.weight"}
 
 
 def test_a_model_without_shapes_is_refused_before_anything_is_written(tmp_path):

@@ -9,13 +9,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::anyhow;
 use bytes::Bytes;
 use isotrace_tensor::Tensor;
-use isotrace_trace::trace::{Digest, Options, record};
+use isotrace_trace::trace::{Digest, Digests, Options, record};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -25,6 +25,9 @@ use crate::failure;
 
 /// Records that wait at most.
 const QUEUE: usize = 4096;
+
+/// Digests of parameters, which every recording of a model sees again.
+static KNOWN: LazyLock<Mutex<Digests>> = LazyLock::new(Mutex::default);
 
 /// What is to be written.
 enum Job {
@@ -252,12 +255,19 @@ impl Writer {
         self.next_call.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Adds a value with its elements; gives its number. Where nothing else computes, `idle`, all threads digest it.
+    /// Adds a value with its elements; gives its number. Where nothing else
+    /// computes, `idle`, all threads digest it, and remember what they found: parameters change seldom.
     #[pyo3(signature = (json, array, idle = false))]
     fn value(&self, py: Python<'_>, json: Json, array: Array, idle: bool) -> PyResult<u64> {
         if self.digests {
             let tensor = array.tensor()?;
-            let digest = py.detach(|| if idle { Digest::of(&tensor) } else { Digest::alone(&tensor) });
+            let digest = py.detach(|| {
+                if idle {
+                    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).of(&tensor)
+                } else {
+                    Digest::alone(&tensor)
+                }
+            });
             let id = self.reserve();
             self.send(py, Job::Value(id, json, Content::Digest(Box::new(digest))))?;
             return Ok(id);

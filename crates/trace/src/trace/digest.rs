@@ -6,7 +6,8 @@
 //! guards against accident, not against somebody who wants two values to look the same, so it need not be cryptographic;
 //! those are several times slower, and what a recording costs is mostly its digests.
 
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
@@ -102,6 +103,34 @@ impl Digest {
     }
 }
 
+/// Digests of values that are seen again and again and seldom change, such as weights: their hash is taken each time,
+/// several times faster than their statistics, which are looked up by it.
+#[derive(Debug, Default)]
+pub struct Digests(FxHashMap<(DType, usize, u128), Digest>);
+
+impl Digests {
+    /// Digests remembered at most, each of a few kilobytes; with one more all are forgotten.
+    const MOST: usize = 4096;
+
+    /// What [`Digest::of`] gives.
+    pub fn of(&mut self, tensor: &Tensor) -> Digest {
+        if tensor.dtype() == DType::String {
+            return Digest::of(tensor);
+        }
+        let bytes = tensor.raw_bytes();
+        let key = (tensor.dtype(), tensor.len(), XxHash3_128::oneshot(bytes));
+        if let Some(known) = self.0.get(&key) {
+            return known.clone();
+        }
+        if self.0.len() >= Self::MOST {
+            self.0.clear();
+        }
+        let digest = Digest::of(tensor);
+        self.0.insert(key, digest.clone());
+        digest
+    }
+}
+
 /// Bytes from which on more than one thread is worth waking.
 const LARGE: usize = 1 << 20;
 
@@ -116,7 +145,7 @@ fn named(hash: u128) -> String {
 
 #[cfg(test)]
 mod tests {
-    use isotrace_tensor::{C64, C128, DType};
+    use isotrace_tensor::{C64, C128};
 
     use super::*;
 
@@ -205,6 +234,20 @@ mod tests {
                 assert_eq!(Digest::alone(&tensor), Digest::of(&tensor), "{dtype} of {len}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_would_be_computed() {
+        let mut known = Digests::default();
+        let one = Tensor::vector((0..5000i16).map(f32::from).collect::<Vec<f32>>());
+        let other = Tensor::vector((0..5000i16).map(|i| f32::from(i) + 1.0).collect::<Vec<f32>>());
+        // The same bytes are other numbers in another type.
+        let bits = Tensor::from_bytes(DType::I32, &[5000], bytes::Bytes::copy_from_slice(one.raw_bytes()));
+        let text = Tensor::from_strings(&[1], vec!["a".into()]).unwrap();
+        for tensor in [&one, &other, &one, &bits.unwrap(), &text, &one] {
+            assert_eq!(known.of(tensor), Digest::of(tensor));
+        }
+        assert_eq!(known.0.len(), 3);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod shard;
 mod statistics;
 mod writer;
 
-pub use digest::Digest;
+pub use digest::{Digest, Digests};
 pub use number::Number;
 pub use reader::{LOG, Missing, Trace};
 pub(crate) use shard::check_elements;
