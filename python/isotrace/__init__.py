@@ -11,14 +11,9 @@ import math
 import os
 import re
 import tempfile
-<<<<<<< HEAD
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union, overload
-=======
-from collections.abc import Iterable, Mapping
-from typing import Any, Optional, Union, overload
->>>>>>> a7e16ff (wip)
+from typing import TYPE_CHECKING, Any, Optional, Union, overload
 
 import numpy as np
 
