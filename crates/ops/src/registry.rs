@@ -121,7 +121,14 @@ table! {
     ONNX "MaxPool" 1 => ops::pool::max;
     ONNX "QLinearConv" 10 => ops::integer::qlinear_conv;
     ONNX "QLinearMatMul" 10 => ops::integer::qlinear_matmul;
+    ONNX "BlackmanWindow" 17 => ops::fourier::blackman;
+    ONNX "DFT" 17 => ops::fourier::dft;
+    ONNX "GridSample" 16 => ops::grid_sample::build;
+    ONNX "HammingWindow" 17 => ops::fourier::hamming;
+    ONNX "HannWindow" 17 => ops::fourier::hann;
     ONNX "Resize" 10 => ops::resize::build;
+    ONNX "RoiAlign" 10 => ops::roi_align::build;
+    ONNX "STFT" 17 => ops::fourier::stft;
     ONNX "Upsample" 1 => ops::resize::upsample;
 
     // Reductions, normalisations, attention
