@@ -18,7 +18,7 @@ pub enum Source {
         /// As in the float64 shadow.
         shadow: Tensor,
     },
-    /// The first output of another patched call.
+    /// The first output of another patched call, or the one that it takes.
     Patch(Box<Patch>),
     /// Nothing: an optional input left out.
     Absent,
@@ -31,6 +31,7 @@ pub struct Patch {
     outputs: usize,
     sources: Vec<Source>,
     only: Option<usize>,
+    taken: Option<usize>,
 }
 
 impl Patch {
@@ -40,13 +41,20 @@ impl Patch {
             return None;
         }
         let op = isotrace_ops::build(node).ok()?;
-        Some(Self { op: op.into(), outputs: node.outputs.len(), sources, only: None })
+        Some(Self { op: op.into(), outputs: node.outputs.len(), sources, only: None, taken: None })
     }
 
     /// Its first output in place of the output at `slot` alone; the node's others stay what they are.
     #[must_use]
     pub fn at(self, slot: usize) -> Self {
-        Self { outputs: 1, only: Some(slot), ..self }
+        let outputs = if self.taken.is_some() { self.outputs } else { 1 };
+        Self { outputs, only: Some(slot), ..self }
+    }
+
+    /// The output at `slot` alone, as the call's only one.
+    #[must_use]
+    pub fn taking(self, slot: usize) -> Self {
+        Self { taken: (self.outputs > 1).then_some(slot), ..self }
     }
 
     /// The one output of the node that it stands in for, where that is not all of them.
@@ -82,7 +90,13 @@ impl Patch {
             });
         }
         let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
-        let decided: Option<Vec<Option<Tensor>>> = decided.map(|d| d.iter().cloned().map(Some).collect());
+        let decided: Option<Vec<Option<Tensor>>> = decided.map(|d| {
+            let before = self.taken.unwrap_or(0);
+            let mut all = vec![None; before];
+            all.extend(d.iter().cloned().map(Some));
+            all.resize(self.outputs.max(all.len()), None);
+            all
+        });
         let what = Evaluation {
             inputs: &inputs,
             outputs: self.outputs,
@@ -90,6 +104,10 @@ impl Patch {
             decided: decided.as_deref(),
             bodies: &NoBodies,
         };
-        evaluate(self.op.as_ref(), &what).ok()
+        let outputs = evaluate(self.op.as_ref(), &what).ok()?;
+        match self.taken {
+            Some(slot) => Some(vec![outputs.into_iter().nth(slot)?]),
+            None => Some(outputs),
+        }
     }
 }

@@ -204,9 +204,8 @@ pub fn error(
     }
     for &id in &region.nodes {
         let node = side.graph().node(id);
-        let outputs: Option<Vec<Tensor>> = node.outputs.iter().map(|v| v.and_then(lookup)).collect();
-        // An output that was left out or not evaluated carries no error of its own.
-        let Some(outputs) = outputs else { continue };
+        // A node with an output that was not evaluated carries no error of its own.
+        let Some(outputs) = outputs_of(side, id, lookup)? else { continue };
         let inputs = node.inputs.iter().map(|v| v.and_then(lookup)).collect();
         let magnitude = side.magnitudes.place(id, inputs);
         let carried = carried(side, id, lookup, &outputs, &errors, &magnitude)?;
@@ -249,6 +248,27 @@ pub fn error(
         }
     }
     Ok(errors.remove(&output).and_then(|e| e.tensor(&lookup(output)?)))
+}
+
+/// What a node writes; `None` where a value is missing. What the graph leaves out between others that it names (the
+/// statistics of a norm whose sum is read, the sequence of a recurrent layer whose last state is) is computed here: the
+/// other outputs round all the same.
+fn outputs_of(
+    side: &Side<'_>,
+    id: NodeId,
+    lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+) -> Result<Option<Vec<Tensor>>, RunError> {
+    let node = side.graph().node(id);
+    let known: Vec<Option<Tensor>> = node.outputs.iter().map(|v| v.and_then(lookup)).collect();
+    if known.iter().all(Option::is_some) {
+        return Ok(known.into_iter().collect());
+    }
+    if node.outputs.iter().zip(&known).any(|(v, t)| v.is_some() && t.is_none()) {
+        return Ok(None);
+    }
+    let all = side.plan.evaluate(id, lookup, Precision::Float64, Some(&known))?;
+    let outputs = all.into_iter().zip(known).map(|(own, known)| known.unwrap_or(own));
+    Ok(Some(outputs.collect()))
 }
 
 /// What is uncertain about a node's inputs, carried to its outputs.

@@ -25,8 +25,8 @@ enum End {
     Data,
 }
 
-/// `mask` where a value says which entries are hidden, `rope` where it says how positions enter, and `None` where it is
-/// data or serves several purposes.
+/// `mask` where a value says which entries are hidden, `rope` where it says how positions enter, `padding` where it
+/// says how wide a border is, and `None` where it is data or serves several purposes.
 pub fn purpose(side: &Side<'_>, v: ValueId) -> Option<&'static str> {
     let mut seen = vec![v];
     let mut next = 0;
@@ -69,7 +69,8 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
     let prepares = !own.dtype().is_float() || side.is_constant(v) || hides || is_choice(own);
     let result = node.writes().next();
     match op {
-        "Cos" | "Sin" => End::Is("rope"),
+        "Cos" | "Sin" if role::is_of_angles(side, n) => End::Is("rope"),
+        "Pad" if slot == 1 => End::Is("padding"),
         _ if role::is_attention(op) && slot >= 3 => {
             if role::masks(own) {
                 End::Is("mask")

@@ -132,7 +132,9 @@ fn prove<'s, 'g>(
         let run: Vec<NodeId> = site.nodes_b().iter().copied().filter(|&n| n >= first).collect();
         let (holds, value) = attempt(site.judge, state, &run, &tried, site.point, site.candidate);
         let left = site.difference(value.as_ref());
-        if holds {
+        // Beside infinities anything holds that is infinite elsewhere too; only a mask may hide by another number.
+        let hides = proposal.class == "mask" || left.is_finite() || before.is_finite();
+        if holds && hides {
             return Ok((proven(site, hypothesis, proposal, before, left), tried));
         }
         if left < before {

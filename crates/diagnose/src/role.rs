@@ -87,6 +87,8 @@ pub fn is_layout(op: &str) -> bool {
             | "SpaceToDepth"
             | "Expand"
             | "Tile"
+            | "ReorderInput"
+            | "ReorderOutput"
     )
 }
 
@@ -114,7 +116,7 @@ pub fn is_rotary(side: &Side<'_>, v: ValueId) -> bool {
         let Some(n) = side.producer(at) else { break };
         let node = side.graph().node(n);
         match node.op.as_str() {
-            "Cos" | "Sin" => return true,
+            "Cos" | "Sin" => return is_of_angles(side, n),
             // Tables are cast, reshaped and scaled between the function and its use.
             op if is_layout(op) || matches!(op, "Cast" | "Mul" | "Gather" | "Slice" | "Concat") => {
                 let Some(next) = node.inputs.first().copied().flatten() else { break };
@@ -124,6 +126,54 @@ pub fn is_rotary(side: &Side<'_>, v: ValueId) -> bool {
         }
     }
     side.is_constant(v) && side.shadow.get(v).is_some_and(is_table_of_angles)
+}
+
+/// Operators between what positions are and the angles made of them.
+const TO_ANGLES: usize = 12;
+
+/// Whether a cosine or sine is taken of angles, and not of data as a periodic activation takes it: no weights lie on
+/// the way. Positions times frequencies may be a product, of inner dimension one.
+pub fn is_of_angles(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at = n;
+    for _ in 0..TO_ANGLES {
+        let Some(v) = side.dynamic_inputs(at).first().copied() else { return true };
+        let Some(before) = side.producer(v) else { return true };
+        let node = side.graph().node(before);
+        let outer = node.inputs.first().copied().flatten().and_then(|v| side.declared.get(v));
+        let outer = outer.is_some_and(|t| t.shape().last() == Some(&1));
+        if is_normalisation(&node.op) || is_recurrent(&node.op) || is_product(&node.op) && !outer {
+            return false;
+        }
+        at = before;
+    }
+    true
+}
+
+/// Whether a node multiplies a value by a function of the same value: the last step of SiLU, GELU and their like.
+fn gates_itself(side: &Side<'_>, n: NodeId) -> bool {
+    let [x, y] = side.dynamic_inputs(n)[..] else { return false };
+    let leads = |from: ValueId, to: ValueId| {
+        let mut at = to;
+        // x / (1 - x) is a curve by itself.
+        let mut curved = side.graph().node(n).op == "Div";
+        for _ in 0..STEPS {
+            let Some(before) = side.producer(at) else { return false };
+            let op = side.graph().node(before).op.as_str();
+            let [next] = side.dynamic_inputs(before)[..] else { return false };
+            if !is_activation(op)
+                && !matches!(op, "Add" | "Sub" | "Mul" | "Div" | "Neg" | "Reciprocal" | "Pow" | "Identity")
+            {
+                return false;
+            }
+            curved |= is_activation(op);
+            if next == from {
+                return curved;
+            }
+            at = next;
+        }
+        false
+    };
+    leads(x, y) || leads(y, x)
 }
 
 /// Whether what is computed from a value is multiplied by the cosines or sines of positions.
@@ -226,6 +276,75 @@ pub fn is_statistic(side: &Side<'_>, v: ValueId) -> bool {
         }
     }
     false
+}
+
+/// Whether what a node makes of a statistic brings values to it: subtracted, divided by, or a root taken of it.
+pub fn normalises(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at = vec![n];
+    for _ in 0..STEPS {
+        let written: Vec<ValueId> = at.iter().flat_map(|&n| side.graph().node(n).writes()).collect();
+        at = written.iter().flat_map(|v| side.consumers[v.index()].iter().copied()).collect();
+        let takes = |n: &NodeId| {
+            let node = side.graph().node(*n);
+            let second = node.inputs.get(1).copied().flatten().is_some_and(|v| written.contains(&v));
+            matches!(node.op.as_str(), "Sqrt" | "Reciprocal" | "Pow")
+                || matches!(node.op.as_str(), "Sub" | "Div") && second
+        };
+        if at.iter().any(takes) {
+            return true;
+        }
+        let light = |n: &NodeId| {
+            let op = side.graph().node(*n).op.as_str();
+            is_layout(op) || matches!(op, "Cast" | "Mul" | "Div" | "Add" | "Sub" | "Clip" | "Max")
+        };
+        at.retain(light);
+    }
+    false
+}
+
+/// Whether what a node writes is summed up or averaged.
+fn is_reduced(side: &Side<'_>, n: NodeId) -> bool {
+    let mut readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
+    readers.any(|n| is_reduction(&side.graph().node(n).op))
+}
+
+/// Whether the second thing that a node reads is a statistic: what it subtracts or divides by.
+fn centres(side: &Side<'_>, n: NodeId) -> bool {
+    let [Some(all), Some(mean)] = side.graph().node(n).inputs[..] else { return false };
+    let len = |v: ValueId| side.declared.get(v).map(Tensor::len);
+    is_statistic(side, mean) && len(mean) < len(all)
+}
+
+/// Whether what a node writes is read as whole numbers alone.
+fn becomes_whole(side: &Side<'_>, n: NodeId) -> bool {
+    let mut readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
+    let whole = |n: NodeId| {
+        let mut written = side.graph().node(n).writes().filter_map(|v| side.declared.get(v));
+        side.graph().node(n).op == "Cast" && written.all(|t| t.dtype().is_int())
+    };
+    let first = readers.next();
+    first.is_some_and(whole) && readers.all(whole)
+}
+
+/// Whether a node cuts off a border: it reads what a convolution or a pool writes, or is read by one, other cuts between.
+fn crops(side: &Side<'_>, n: NodeId) -> bool {
+    let windows = |n: NodeId| {
+        let op = side.graph().node(n).op.as_str();
+        op.contains("Conv") || op.ends_with("Pool")
+    };
+    let mut at = n;
+    for _ in 0..STEPS {
+        let Some(before) = side.dynamic_inputs(at).first().and_then(|&v| side.producer(v)) else { break };
+        if windows(before) {
+            return true;
+        }
+        if side.graph().node(before).op != "Slice" {
+            break;
+        }
+        at = before;
+    }
+    let mut readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
+    readers.any(windows)
 }
 
 /// Whether a value is what a non-linearity is computed from, or what it gave, with nothing but a factor between.
@@ -364,7 +483,7 @@ pub fn of_attribute(op: &str, name: &str) -> &'static str {
         "perm" | "keepdims" | "allowzero" | "blocksize" | "num_heads" | "kv_num_heads" | "q_num_heads"
         | "layout" => "layout",
         "pads" | "auto_pad" | "strides" | "dilations" | "kernel_shape" | "ceil_mode"
-        | "count_include_pad" | "output_padding" | "output_shape" | "group" => "padding",
+        | "count_include_pad" | "padding_mode" | "output_padding" | "output_shape" | "group" => "padding",
         "scale" => "scale",
         "alpha" | "beta" if is_product(op) => "scale",
         "alpha" | "beta" | "gamma" | "approximate" | "activation" | "activations" | "softcap" | "min"
@@ -390,10 +509,14 @@ pub fn of_operator(b: &str, a: &str) -> &'static str {
         "reduction"
     } else if is_normalisation(b) && is_normalisation(a) {
         "normalisation"
+    } else if is_reduction(b) != is_reduction(a) && (is_activation(b) || is_activation(a)) {
+        "reduction"
     } else if is_activation(b) || is_activation(a) {
         "activation"
     } else if is_rounding(b) != is_rounding(a) {
         "quantisation"
+    } else if b.ends_with("Softmax") && a.ends_with("Softmax") {
+        "activation"
     } else if is_layout(b) || is_layout(a) {
         "layout"
     } else if matches!(
@@ -450,7 +573,13 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                 "mask"
             } else if scalar && number.abs() <= EPSILON {
                 "epsilon"
-            } else if scalar && number.abs() == 1.0 {
+            } else if scalar && number.abs() == 1.0 && side.dynamic_inputs(n).is_empty() {
+                // A gain stored as w and used as 1 + w.
+                "normalisation"
+            } else if scalar
+                && side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v))
+                && normalises(side, n)
+            {
                 "normalisation"
             } else if !scalar && tensor.rank() >= 2 && is_score(side, n) {
                 // What is added to scores and hides nothing says how far apart two positions are.
@@ -464,7 +593,10 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                 "index"
             } else if masks(tensor) {
                 "mask"
-            } else if scalar && side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v)) {
+            } else if scalar
+                && side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v))
+                && normalises(side, n)
+            {
                 "normalisation"
             } else if scalar {
                 "scale"
@@ -508,19 +640,26 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "Add" | "Sub" | "Mul" | "Div" => match constant {
             Some((slot, tensor)) => of_constant(side, n, slot, tensor),
             None if node.op == "Add" => "residual",
+            None if node.op == "Sub" && !centres(side, n) => "residual",
             None if node.op == "Sub" => "normalisation",
+            None if node.op == "Mul" && gates_itself(side, n) => "activation",
+            None if node.op == "Div" && centres(side, n) => "normalisation",
+            None if node.op == "Div" && gates_itself(side, n) => "activation",
             None => "scale",
         },
         "And" | "Or" | "Not" | "Where" | "Trilu" => "mask",
         "Neg" => "rope",
         "Cast" | "CastLike" => "precision",
+        "Round" | "Floor" | "Ceil" if becomes_whole(side, n) => "index",
         "Round" | "Floor" | "Ceil" => "quantisation",
         "Dropout" => "mode",
         "Pad" => "padding",
-        "Slice" | "Gather" | "Concat" | "GatherElements" | "GatherND" | "Split" => "index",
+        "Slice" if crops(side, n) => "padding",
+        "Slice" | "Gather" | "Concat" | "GatherElements" | "GatherND" | "Split" | "TopK" => "index",
         op if is_rounding(op) => "quantisation",
         op if is_activation(op) => "activation",
         op if is_layout(op) => "layout",
+        "Pow" if !is_reduced(side, n) && !normalises(side, n) => "activation",
         op if is_normalisation(op) || op == "Sqrt" || op == "Reciprocal" || op == "Pow" => "normalisation",
         op if is_reduction(op) => "reduction",
         _ => "unknown",

@@ -138,6 +138,14 @@ fn name(
             format!("{}, where A's {theirs:?} is {}{}", pool::shown(x), pool::shown(y), ratio(x, y)),
         );
     }
+    if general == "weight_value" && by_channel(own, right) {
+        return (
+            "normalisation",
+            format!(
+                "which is A's {theirs:?} with a factor for each channel, as a norm that was folded in leaves it"
+            ),
+        );
+    }
     if general != "weight_value" && general != "bias" && general != "normalisation" {
         return (general, format!("which differs from A's {theirs:?}"));
     }
@@ -234,6 +242,42 @@ fn same_multiset(x: &Tensor, y: &Tensor) -> bool {
     x.sort_unstable_by(f64::total_cmp);
     y.sort_unstable_by(f64::total_cmp);
     x == y
+}
+
+/// Whether two weights differ by one factor for each channel, nearly all of them different: what is left of a norm once
+/// it is folded into the product before or behind it.
+pub(super) fn by_channel(own: &Tensor, right: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
+    let [first, _, ..] = *right.shape() else { return false };
+    if own.shape() != right.shape() {
+        return false;
+    }
+    let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let along = |channels: usize, channel: &dyn Fn(usize) -> usize| {
+        let mut factors: Vec<Option<f64>> = vec![None; channels];
+        for (i, (x, y)) in x.iter().zip(y.iter()).enumerate() {
+            if y.abs() <= 1e-3 * largest {
+                continue;
+            }
+            let factor = factors[channel(i)].get_or_insert(x / y);
+            if (x / y - *factor).abs() > 1e-4 * factor.abs() {
+                return false;
+            }
+        }
+        let mut told: Vec<f64> = factors.into_iter().flatten().collect();
+        let moved = told.iter().filter(|f| (**f - 1.0).abs() > 1e-5).count();
+        told.sort_unstable_by(f64::total_cmp);
+        told.dedup_by(|p, q| (*p - *q).abs() <= 1e-4 * q.abs());
+        channels >= 4 && 4 * moved >= 3 * channels && 2 * told.len() >= channels
+    };
+    let inner = x.len() / first.max(1);
+    // Outputs of a convolution are its weight's first axis, those of one that is turned around the second, those of a
+    // matrix either.
+    let second = right.shape()[1];
+    let within = inner / second.max(1);
+    first > 1
+        && second * within > 1
+        && (along(first, &|i| i / inner) || along(second, &|i| i / within % second))
 }
 
 /// In which rows and columns two tensors of one shape differ, and by what factor.

@@ -4,6 +4,7 @@
 use isotrace_align::{Region, Side};
 use isotrace_graph::{Attribute, NodeId, ValueId};
 
+use super::constant::by_channel;
 use crate::role;
 use crate::site::Site;
 
@@ -11,8 +12,22 @@ use crate::site::Site;
 pub fn kind(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'static str> {
     let (a, b) = (site.judge.a, site.judge.b);
     let (of_a, of_b) = (parts(a, in_a), parts(b, in_b));
-    let only_a = without(&of_a, &of_b);
-    let only_b = without(&of_b, &of_a);
+    let mut only_a = without(&of_a, &of_b);
+    let mut only_b = without(&of_b, &of_a);
+    // An attention that one side writes out scales its scores and hides some of them on both.
+    match (attention(a, in_a), attention(b, in_b)) {
+        (Some(masked), None) => written_out(&mut only_a, &mut only_b, masked),
+        (None, Some(masked)) => written_out(&mut only_b, &mut only_a, masked),
+        _ => {}
+    }
+    // A norm that the other side folded into its weights is there on both.
+    if folded(site, in_a, in_b) {
+        let norm = |p: &Part| p.0 == "BatchNormalization";
+        if only_a.iter().chain(&only_b).any(|p| !norm(p)) {
+            only_a.retain(|p| !norm(p));
+            only_b.retain(|p| !norm(p));
+        }
+    }
     if let ([x], [y]) = (&only_a[..], &only_b[..]) {
         let class = role::of_operator(&y.0, &x.0);
         if class != "operand_order" {
@@ -23,13 +38,128 @@ pub fn kind(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
         return settings(site, in_a, in_b);
     }
     let roots = |side: &Side<'_>, parts: &[Part]| {
-        parts.iter().any(|(_, _, n)| side.graph().node(*n).writes().any(|v| role::is_statistic(side, v)))
+        let statistic = |n: NodeId| side.graph().node(n).writes().any(|v| role::is_statistic(side, v));
+        parts.iter().any(|(_, _, n)| statistic(*n) && role::normalises(side, *n))
     };
     if roots(a, &only_a) || roots(b, &only_b) {
         return Some("normalisation");
     }
     let classes: Vec<&'static str> = only_a.iter().chain(&only_b).map(|p| p.1).collect();
     role::most_telling(&classes)
+}
+
+/// Where neither region does more than shift and stretch one value: `bias` where they shift otherwise, `scale` where
+/// they stretch otherwise, `normalisation` where both, as an input brought to other means and deviations is.
+pub fn affine(site: &Site<'_, '_, '_>) -> Option<&'static str> {
+    let (theirs, own) = (shifts(site.judge.a, &site.open_a)?, shifts(site.judge.b, &site.open_b)?);
+    let same = |x: &[Vec<f64>], y: &[Vec<f64>]| {
+        x.len() == y.len()
+            && x.iter().zip(y).all(|(x, y)| {
+                x.len() == y.len() && x.iter().zip(y).all(|(x, y)| (x - y).abs() <= 1e-6 * y.abs())
+            })
+    };
+    match (same(&theirs.0, &own.0), same(&theirs.1, &own.1)) {
+        (false, false) => Some("normalisation"),
+        (false, true) => Some("bias"),
+        (true, false) => Some("scale"),
+        (true, true) => None,
+    }
+}
+
+/// Where both regions work on a statistic, element by element: the small number that is added, or the formula.
+pub fn of_statistics(site: &Site<'_, '_, '_>) -> Option<&'static str> {
+    let (a, b) = (site.judge.a, site.judge.b);
+    if !role::is_statistic(b, site.point) || !role::is_statistic(a, site.candidate) {
+        return None;
+    }
+    let small = |side: &Side<'_>, region: &Region| parts(side, region).iter().any(|p| p.1 == "epsilon");
+    Some(if small(a, &site.open_a) || small(b, &site.open_b) { "epsilon" } else { "normalisation" })
+}
+
+/// What a region adds to the one value it reads, and by what it multiplies; `None` where it does anything else.
+fn shifts(side: &Side<'_>, region: &Region) -> Option<(Vec<Vec<f64>>, Vec<Vec<f64>>)> {
+    let (mut added, mut factors) = (Vec::new(), Vec::new());
+    for n in region.dynamic_nodes(side) {
+        let node = side.graph().node(n);
+        if role::is_layout(&node.op) || node.op == "Identity" {
+            continue;
+        }
+        let constant = node.inputs.iter().position(|v| v.is_some_and(|v| side.is_constant(v)))?;
+        let x = side.shadow.get(node.inputs[constant]?)?.to_f64().ok()?.into_owned();
+        match (node.op.as_str(), constant) {
+            ("Add", _) => added.push(x),
+            ("Sub", 1) => added.push(x.iter().map(|v| -v).collect()),
+            ("Mul", _) => factors.push(x),
+            ("Div", 1) => factors.push(x.iter().map(|v| 1.0 / v).collect()),
+            _ => return None,
+        }
+    }
+    Some((added, factors))
+}
+
+/// The operators of a region that move elements, but for those that only regroup them.
+fn layouts(side: &Side<'_>, region: &Region) -> Vec<(String, String)> {
+    let mut out: Vec<(String, String)> = region
+        .dynamic_nodes(side)
+        .map(|n| side.graph().node(n))
+        .filter(|node| {
+            matches!(node.op.as_str(), "Transpose" | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth")
+        })
+        .map(|node| (node.op.clone(), format!("{:?}", node.attributes)))
+        .collect();
+    out.sort();
+    out
+}
+
+/// Where both regions hold the same operators, settings and numbers: elements are laid out otherwise on the way, or
+/// values go to one another's places. Sigmoids and tangents of several values are the gates of a cell.
+pub fn wired(site: &Site<'_, '_, '_>) -> Option<&'static str> {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let (of_a, of_b) = (parts(a, &site.open_a), parts(b, &site.open_b));
+    let entering =
+        |side: &Side<'_>, region: &Region| region.boundary.iter().filter(|&&v| !side.is_constant(v)).count();
+    let fused = attention(a, &site.open_a).is_some() != attention(b, &site.open_b).is_some();
+    let same = without(&of_a, &of_b).is_empty() && without(&of_b, &of_a).is_empty();
+    if !same && !fused {
+        return None;
+    }
+    if layouts(a, &site.wide_a) != layouts(b, &site.wide_b) {
+        return Some("layout");
+    }
+    if !same || entering(b, &site.open_b) < 2 || of_b.iter().any(|p| role::is_product(&p.0)) {
+        return None;
+    }
+    let gates = of_b.iter().filter(|p| matches!(p.0.as_str(), "Sigmoid" | "Tanh" | "HardSigmoid")).count();
+    Some(if gates >= 2 { "gate_order" } else { "operand_order" })
+}
+
+/// Whether a region holds an attention as one operator, and whether that hides anything.
+fn attention(side: &Side<'_>, region: &Region) -> Option<bool> {
+    let mut nodes = region.dynamic_nodes(side).map(|n| side.graph().node(n));
+    nodes.find(|node| role::is_attention(&node.op)).map(|node| {
+        let causal = matches!(node.attributes.get("is_causal"), Some(Attribute::Int(1)));
+        causal || node.inputs.iter().skip(3).any(Option::is_some)
+    })
+}
+
+/// Takes out of two lists of parts what the operator in the one and the nodes in the other both do.
+fn written_out(fused: &mut Vec<Part>, apart: &mut Vec<Part>, masked: bool) {
+    fused.retain(|p| !role::is_attention(&p.0));
+    let does =
+        |p: &Part| matches!(p.0.as_str(), "MatMul" | "Softmax") || p.1 == "scale" || masked && p.1 == "mask";
+    apart.retain(|p| !does(p));
+}
+
+/// Whether the products of two regions have weights that a norm tells apart, and nothing else.
+fn folded(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> bool {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let weight = |side: &Side<'_>, n: NodeId| {
+        let node = side.graph().node(n);
+        let v = node.inputs.get(1).copied().flatten()?;
+        (role::is_product(&node.op) && side.is_constant(v)).then(|| side.shadow.get(v).cloned()).flatten()
+    };
+    let theirs: Vec<_> = in_a.dynamic_nodes(a).filter_map(|n| weight(a, n)).collect();
+    in_b.dynamic_nodes(b).filter_map(|n| weight(b, n)).any(|w| theirs.iter().any(|t| by_channel(&w, t)))
 }
 
 /// An operator, what its absence is called, and the node it is part of.
@@ -53,6 +183,12 @@ fn parts(side: &Side<'_>, region: &Region) -> Vec<Part> {
                 }
             }
             "FusedMatMul" => push("MatMul", "weight_value"),
+            op if role::is_attention(op) => {
+                push(op, "unknown");
+                if node.inputs.iter().skip(3).any(Option::is_some) {
+                    push("mask of an attention", "mask");
+                }
+            }
             "BiasGelu" | "FastGelu" => {
                 if node.inputs.len() > 1 {
                     push("Add", "bias");
@@ -68,6 +204,14 @@ fn parts(side: &Side<'_>, region: &Region) -> Vec<Part> {
                 );
             }
             "FusedConv" | "ConvWithActivation" => push("Conv", "weight_value"),
+            "QuickGelu" => {
+                push("Sigmoid", "activation");
+                push("Mul", "scale");
+                let plain = matches!(node.attributes.get("alpha"), Some(Attribute::Float(a)) if *a == 1.0);
+                if !plain {
+                    push("Mul", "activation");
+                }
+            }
             _ => push(op, role::of_presence(side, n)),
         }
         if let Some(Attribute::Bytes(name)) = node.attributes.get("activation")
@@ -110,10 +254,12 @@ fn settings(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
         }
         for (slot, (own, theirs)) in node.inputs.iter().zip(&other.inputs).enumerate() {
             let (Some(own), Some(theirs)) = (*own, *theirs) else { continue };
+            // What is filled up to whole blocks is told apart by what it holds.
             if b.is_constant(own)
                 && a.is_constant(theirs)
                 && !role::is_layout(&node.op)
                 && let (Some(x), Some(y)) = (b.shadow.get(own), a.shadow.get(theirs))
+                && (x.len() == y.len() || !role::is_product(&node.op))
                 && !crate::pool::same_numbers(x, y)
             {
                 let class = role::of_constant(b, n, slot, y);

@@ -6,6 +6,7 @@
 //! have in common: a function of one input alone, angles of positions, statistics of rows, a grid.
 
 use isotrace_align::patch::{Patch, Source};
+use isotrace_align::relation::candidates;
 use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{Attribute, Node, NodeId, ValueId};
 use isotrace_ops::{Flow, Precision};
@@ -22,6 +23,8 @@ pub struct Function;
 
 /// Calls in a transplanted region; shared parts are called once for each use.
 const MOST_CALLS: usize = 200;
+/// Layouts tried where B's value is to be read as A's.
+const MOST_LAYOUTS: usize = 24;
 /// Nodes of A in a transplanted region; a larger one says where, and not what.
 const MOST_NODES: usize = 24;
 
@@ -76,10 +79,13 @@ impl Cause for Function {
 fn article(class: &str) -> &'static str {
     match class {
         "activation" => "different functions of one input alone",
+        "bias" => "sums with different numbers",
+        "scale" => "products with different factors",
+        "operand_order" => "the same operators on the same values in another order",
         "rope" => "different rotations by position",
         "normalisation" => "different normalisations",
         "quantisation" => "not rounded to a grid alike",
-        "gate_order" => "recurrent layers with different weights",
+        "gate_order" => "cells that differ in their weights or in the order of their gates",
         "mask" => "different masks",
         "mode" => "a normalisation by statistics of the batch and one by stored statistics",
         "padding" => "different paddings",
@@ -109,16 +115,18 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         Some("quantisation")
     } else if purpose.is_some() {
         purpose
-    } else if rotary || any(&|op| matches!(op, "Cos" | "Sin" | "RotaryEmbedding")) {
+    } else if rotary || angles(a, &site.open_a) || angles(b, &site.open_b) {
         Some("rope")
     } else if any(&|op| matches!(op, "LSTM" | "GRU" | "RNN")) {
         Some("gate_order")
     } else if pointwise(site, &site.open_a, &site.open_b) || pointwise(site, &site.wide_a, &site.wide_b) {
-        Some("activation")
+        difference::affine(site).or_else(|| difference::of_statistics(site)).or(Some("activation"))
     } else if difference::takes_batch_statistics(site, &site.open_a, &site.open_b) {
         Some("mode")
     } else {
-        difference::kind(site, &site.open_a, &site.open_b).or_else(|| weights(site))
+        difference::kind(site, &site.open_a, &site.open_b)
+            .or_else(|| weights(site))
+            .or_else(|| difference::wired(site))
     }
 }
 
@@ -159,10 +167,15 @@ fn weights(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         products.filter_map(|n| weight(side, n)).collect()
     };
     let (theirs, own) = (read(site.judge.a, &site.open_a), read(site.judge.b, &site.open_b));
-    let [(right, numbers)] = &theirs[..] else { return None };
-    let [(_, held)] = &own[..] else { return None };
-    if held == numbers {
+    if theirs.is_empty() || theirs.len() != own.len() {
+        return None;
+    }
+    let differs = theirs.iter().zip(&own).find(|((_, x), (_, y))| x != y);
+    let Some(((right, _), (_, held))) = differs else {
         // With one weight it may be what a fused product does with its result.
+        if theirs.len() > 1 {
+            return Some("weight_layout");
+        }
         let curve = |node: &Node| {
             role::is_activation(&node.op)
                 || node.op == "Softmax"
@@ -171,7 +184,7 @@ fn weights(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         let curved = site.open_a.nodes.iter().any(|&n| curve(site.node_a(n)))
             || site.open_b.nodes.iter().any(|&n| curve(site.node_b(n)));
         return Some(if curved { "activation" } else { "weight_layout" });
-    }
+    };
     let a = site.judge.a;
     let swapped = a.graph().node_ids().filter(|&n| role::is_product(&a.graph().node(n).op)).any(|n| {
         let fits = a.graph().node(n).inputs.get(1).copied().flatten().is_some_and(|v| {
@@ -197,6 +210,14 @@ fn turns(side: &Side<'_>, n: NodeId) -> bool {
     node.op == "Mul" && node.inputs.iter().flatten().any(|&v| role::is_rotary(side, v))
 }
 
+/// Whether a region turns by angles.
+fn angles(side: &Side<'_>, region: &Region) -> bool {
+    region.nodes.iter().any(|&n| match side.graph().node(n).op.as_str() {
+        "Cos" | "Sin" => role::is_of_angles(side, n),
+        op => op == "RotaryEmbedding",
+    })
+}
+
 /// Whether both regions are functions of the same one value, element by element.
 fn pointwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> bool {
     let (a, b) = (site.judge.a, site.judge.b);
@@ -207,6 +228,12 @@ fn pointwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> bool {
     let (Some(x), Some(y)) = (one(entering(a, in_a)), one(entering(b, in_b))) else {
         return false;
     };
+    let gathers = |op: &str| role::is_product(op) || role::is_reduction(op) || role::is_normalisation(op);
+    if in_a.dynamic_nodes(a).any(|n| gathers(&site.node_a(n).op))
+        || in_b.dynamic_nodes(b).any(|n| gathers(&site.node_b(n).op))
+    {
+        return false;
+    }
     let elementwise_a = in_a.dynamic_nodes(a).all(|n| {
         a.plan.op(n).flow() == Flow::Elementwise
             || role::is_activation(&site.node_a(n).op)
@@ -223,13 +250,14 @@ fn pointwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> bool {
 
 /// A's region as one call on what B's region reads, laid out as B's point; with another epsilon, if one is given.
 fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region, epsilon: Option<f32>) -> Option<Patch> {
-    // B's values by what they hold in A, in A's own layout only: others would have to be carried first.
     let mut partners: FxHashMap<ValueId, ValueId> = FxHashMap::default();
     for &v in &in_b.boundary {
-        if let Some(m) = &site.state.matched[v.index()]
-            && m.relation == Relation::Same
-        {
-            partners.insert(site.judge.index.class(m.a), v);
+        if let Some(m) = &site.state.matched[v.index()] {
+            let same = m.relation == Relation::Same;
+            let known = partners.entry(site.judge.index.class(m.a)).or_insert(v);
+            if same {
+                *known = v;
+            }
         }
     }
     let mut calls = 0;
@@ -244,26 +272,27 @@ fn laid_out(patch: Patch, theirs: &[usize], own: &[usize], relation: &Relation) 
     match relation {
         Relation::Sliced { .. } => None,
         Relation::Same | Relation::Reshaped if theirs == own => Some(patch),
-        Relation::Same | Relation::Reshaped => reshaped(patch, own),
-        Relation::PermutedA(perm) => reshaped(transposed(patch, perm)?, own),
+        Relation::Same | Relation::Reshaped => reshaped(whole(patch), own),
+        Relation::PermutedA(perm) => reshaped(whole(transposed(whole(patch), perm)?), own),
         Relation::PermutedB(perm) => {
             let read: Vec<usize> = perm.iter().map(|&p| own.get(p).copied()).collect::<Option<_>>()?;
-            let back: Vec<usize> =
-                (0..perm.len()).map(|axis| perm.iter().position(|&p| p == axis)).collect::<Option<_>>()?;
-            transposed(reshaped(patch, &read)?, &back)
+            transposed(whole(reshaped(whole(patch), &read)?), &backwards(perm)?)
         }
     }
 }
 
-fn reshaped(patch: Patch, shape: &[usize]) -> Option<Patch> {
+fn whole(patch: Patch) -> Source {
+    Source::Patch(Box::new(patch))
+}
+
+fn reshaped(of: Source, shape: &[usize]) -> Option<Patch> {
     let sizes = Tensor::from_vec(&[shape.len()], shape.iter().map(|&d| d as i64).collect()).ok()?;
-    let sources =
-        vec![Source::Patch(Box::new(patch)), Source::Tensor { declared: sizes.clone(), shadow: sizes }];
+    let sources = vec![of, Source::Tensor { declared: sizes.clone(), shadow: sizes }];
     Patch::new(&layout_node("Reshape", None), sources)
 }
 
-fn transposed(patch: Patch, perm: &[usize]) -> Option<Patch> {
-    Patch::new(&layout_node("Transpose", Some(perm)), vec![Source::Patch(Box::new(patch))])
+fn transposed(of: Source, perm: &[usize]) -> Option<Patch> {
+    Patch::new(&layout_node("Transpose", Some(perm)), vec![of])
 }
 
 fn layout_node(op: &str, perm: Option<&[usize]>) -> Node {
@@ -293,16 +322,17 @@ fn graft(
     let a = site.judge.a;
     let n = a.producer(v)?;
     *how.0 += 1;
-    if *how.0 > MOST_CALLS || site.node_a(n).outputs.first().copied().flatten() != Some(v) {
+    if *how.0 > MOST_CALLS {
         return None;
     }
+    let slot = site.node_a(n).outputs.iter().position(|w| *w == Some(v))?;
     let mut sources = Vec::new();
     for read in &site.node_a(n).inputs {
         sources.push(match *read {
             None => Source::Absent,
             Some(r) => {
                 if let Some(&own) = partners.get(&site.judge.index.class(r)).filter(|_| !a.is_constant(r)) {
-                    Source::Value(own)
+                    carried(site, own, r)?
                 } else if in_a.nodes.contains(&a.producer(r).unwrap_or(NodeId(u32::MAX))) && !a.is_constant(r)
                 {
                     Source::Patch(Box::new(graft(site, in_a, r, partners, how)?))
@@ -320,4 +350,46 @@ fn graft(
         }
         _ => Patch::new(site.node_a(n), sources),
     }
+    .map(|patch| patch.taking(slot))
+}
+
+/// B's value `own` as A's `wanted`, which holds the same numbers, is laid out.
+fn carried(site: &Site<'_, '_, '_>, own: ValueId, wanted: ValueId) -> Option<Source> {
+    let theirs = site.judge.a.shadow.get(wanted)?;
+    let value = site.state.shadow[own.index()].as_ref()?;
+    if theirs.len() != value.len() {
+        return None;
+    }
+    let (x, largest) = {
+        let x = value.to_f64().ok()?.into_owned();
+        let largest = x.iter().fold(0f64, |m, v| m.max(v.abs()));
+        (x, largest)
+    };
+    let near = |t: Tensor| {
+        let close =
+            |(x, y): (&f64, &f64)| x == y || (x - y).abs() <= 1e-6 * largest || x.is_nan() && y.is_nan();
+        t.to_f64().is_ok_and(|y| x.iter().zip(y.iter()).all(close))
+    };
+    let relations = candidates(theirs.shape(), value.shape());
+    let fits = |r: &Relation| r.carry(theirs, value.shape()).is_some_and(near);
+    let shape = theirs.shape();
+    let read = || Source::Value(own);
+    match relations.into_iter().take(MOST_LAYOUTS).find(fits)? {
+        Relation::Same => Some(read()),
+        Relation::Reshaped => Some(whole(reshaped(read(), shape)?)),
+        Relation::PermutedA(perm) => {
+            let turned: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
+            let flat = whole(reshaped(read(), &turned)?);
+            Some(whole(transposed(flat, &backwards(&perm)?)?))
+        }
+        Relation::PermutedB(perm) => {
+            let turned = whole(transposed(read(), &perm)?);
+            Some(whole(reshaped(turned, shape)?))
+        }
+        Relation::Sliced { .. } => None,
+    }
+}
+
+fn backwards(perm: &[usize]) -> Option<Vec<usize>> {
+    (0..perm.len()).map(|axis| perm.iter().position(|&p| p == axis)).collect()
 }

@@ -18,7 +18,7 @@ use crate::site::Site;
 pub struct Missing;
 
 /// Nodes of A that may be missing at one place.
-const MOST_MISSING: usize = 6;
+const MOST_MISSING: usize = 9;
 
 impl Cause for Missing {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
@@ -144,8 +144,11 @@ fn push(
         ),
         [.., last] => {
             let classes: Vec<&str> = named.iter().map(|&m| role::of_presence(site.judge.a, m)).collect();
-            let telling = ["mask", "activation"].into_iter().find(|c| classes.contains(c));
-            let class = telling.unwrap_or(role::of_presence(site.judge.a, *last));
+            let whole = role::of_presence(site.judge.a, *last);
+            // A branch that is added as a whole keeps the name of the sum, whatever it is made of.
+            let branch = whole == "residual" && named.iter().any(|&m| role::is_product(&site.node_a(m).op));
+            let telling = ["mask", "rope", "activation"].into_iter().find(|c| classes.contains(c));
+            let class = telling.filter(|_| !branch).unwrap_or(whole);
             let what: Vec<String> = named.iter().map(|&m| label(site.judge.a, m)).collect();
             (class, format!("{reader} reads {own:?}: A's {} is missing in B", what.join(", ")))
         }
@@ -179,6 +182,26 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     }
     match site.node_b(reader).op.as_str() {
         "Add" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => "residual",
-        _ => "operand_order",
+        _ => of_passed_by(site, read, a).unwrap_or("operand_order"),
     }
+}
+
+/// The cause when one of the two values is computed from the other by a single node, which is there on both sides for
+/// other readers: what that node does is passed by, or done where it should not be. Skips and what mixes values keep
+/// the name of the edge.
+fn of_passed_by(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
+    let (of_a, of_b) = (site.judge.a, site.judge.b);
+    let class = |v: ValueId| site.judge.index.class(v);
+    let telling = |class| matches!(class, "activation" | "normalisation" | "mask" | "rope").then_some(class);
+    let theirs = || {
+        let n = of_a.producer(a)?;
+        let own = class(site.partner(read)?);
+        of_a.dynamic_inputs(n).iter().any(|&v| class(v) == own).then(|| role::of_presence(of_a, n))
+    };
+    let own = || {
+        let n = of_b.producer(read)?;
+        let from = |v: ValueId| site.partner(v).is_some_and(|p| class(p) == class(a));
+        of_b.dynamic_inputs(n).into_iter().any(from).then(|| role::of_presence(of_b, n))
+    };
+    theirs().or_else(own).and_then(telling)
 }

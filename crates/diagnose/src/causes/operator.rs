@@ -151,7 +151,15 @@ fn push(
         nodes_b: vec![n],
         nodes_a: from.into_iter().collect(),
         edge: None,
-        class: role::of_operator(&node.op, op),
+        class: match role::of_operator(&node.op, op) {
+            // Whole numbers choose elements.
+            "operand_order"
+                if site.state.shadow[site.point.index()].as_ref().is_some_and(|t| t.dtype().is_int()) =>
+            {
+                "index"
+            }
+            class => class,
+        },
         summary: format!("{} is {} where A computes {op}", site.judge.b.graph().label(n), node.op),
         change: format!("{op} in place of {}", label(site.judge.b, n)),
         cost,

@@ -25,6 +25,8 @@ impl Cause for Order {
                 "Sub" | "Div" | "MatMul" | "Pow" | "Gemm" | "FusedMatMul" | "Less" | "Greater"
                 | "LessOrEqual" | "GreaterOrEqual" | "Mod" => vec![(0, 1)],
                 "Where" => vec![(1, 2)],
+                // Queries, keys and values; what is packed into fewer inputs has nothing to exchange here.
+                op if role::is_attention(op) => vec![(0, 1), (1, 2), (0, 2)],
                 "Concat" if node.inputs.len() <= MOST_PARTS => {
                     let k = node.inputs.len();
                     (0..k).flat_map(|i| (i + 1..k).map(move |j| (i, j))).collect()

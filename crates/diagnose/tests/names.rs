@@ -1,0 +1,213 @@
+//! What a fault is called, as a table: a few nodes of A from x to y, what B has in their stead, and the cause.
+
+mod common;
+mod net;
+
+use isotrace_graph::{Attribute, Node};
+use isotrace_report::Verdict;
+use isotrace_tensor::Tensor;
+use net::{Net, compare, numbers};
+
+struct Case {
+    what: &'static str,
+    cause: &'static str,
+    a: fn(&mut Net),
+    b: fn(&mut Net),
+}
+
+/// x W, and a last product behind whatever comes between.
+fn around(between: fn(&mut Net)) -> Net {
+    let mut n = Net::default();
+    n.value("x");
+    for (i, name) in ["w", "v", "last"].into_iter().enumerate() {
+        n.constant(name, numbers(&[8, 8], i as u64 + 1));
+    }
+    n.node("MatMul", &["x", "w"], "h", &[]);
+    n.node("MatMul", &["x", "v"], "g", &[]);
+    between(&mut n);
+    n.node("MatMul", &["z", "last"], "y", &[]);
+    n
+}
+
+fn brought_to(n: &mut Net, mean: u64, deviation: u64) {
+    n.constant("mean", numbers(&[8], mean));
+    n.constant("deviation", positive(deviation));
+    n.node("Sub", &["x", "mean"], "centred", &[]);
+    n.node("Div", &["centred", "deviation"], "z", &[]);
+}
+
+fn positive(seed: u64) -> Tensor {
+    let x: Vec<f32> = numbers(&[8], seed).as_slice::<f32>().unwrap().iter().map(|x| x.abs() + 0.5).collect();
+    Tensor::vector(x)
+}
+
+/// A product into which a norm was folded: each column by its factor, and a bias.
+fn folded(n: &mut Net, factors: u64) {
+    let (w, by) = (numbers(&[8, 8], 5), positive(factors));
+    let by = by.as_slice::<f32>().unwrap();
+    let w: Vec<f32> = w.as_slice::<f32>().unwrap().iter().enumerate().map(|(i, w)| w * by[i % 8]).collect();
+    n.constant("folded", Tensor::from_vec(&[8, 8], w).unwrap());
+    n.constant("bias", numbers(&[8], factors));
+    n.node("Gemm", &["rows", "folded", "bias"], "flat", &[]);
+}
+
+fn rows(n: &mut Net, factors: u64) {
+    n.constant("to_rows", Tensor::vector(vec![12i64, 8]));
+    n.constant("back", Tensor::vector(vec![2i64, 6, 8]));
+    n.node("Reshape", &["h", "to_rows"], "rows", &[]);
+    folded(n, factors);
+    n.node("Reshape", &["flat", "back"], "z", &[]);
+}
+
+fn gates(n: &mut Net, first: &str, second: &str) {
+    n.node(first, &["h"], "first", &[]);
+    n.node(second, &["g"], "second", &[]);
+    n.node("Mul", &["first", "second"], "z", &[]);
+}
+
+fn bordered(n: &mut Net, before: i64) {
+    n.constant("before", Tensor::vector(vec![0i64, before, 0]));
+    n.constant("after", Tensor::vector(vec![0i64, 1 - before, 0]));
+    n.node("Concat", &["before", "after"], "pads", &[("axis", Attribute::Int(0))]);
+    n.node("Pad", &["h", "pads"], "z", &[]);
+}
+
+const CASES: &[Case] = &[
+    Case {
+        what: "an input brought to other means, in other words",
+        cause: "normalisation",
+        a: |n| brought_to(n, 21, 22),
+        b: |n| {
+            n.constant("factor", positive(24));
+            n.constant("shift", numbers(&[8], 23));
+            n.node("Mul", &["x", "factor"], "stretched", &[]);
+            n.node("Add", &["stretched", "shift"], "z", &[]);
+        },
+    },
+    Case {
+        what: "an input with another mean alone",
+        cause: "bias",
+        a: |n| brought_to(n, 21, 22),
+        b: |n| brought_to(n, 23, 22),
+    },
+    Case {
+        what: "a norm with other statistics, folded",
+        cause: "normalisation",
+        a: |n| rows(n, 31),
+        b: |n| rows(n, 32),
+    },
+    Case {
+        what: "two gates exchanged",
+        cause: "gate_order",
+        a: |n| gates(n, "Tanh", "Sigmoid"),
+        b: |n| gates(n, "Sigmoid", "Tanh"),
+    },
+    Case {
+        what: "a SiLU of which the sigmoid alone is left",
+        cause: "activation",
+        a: |n| {
+            n.node("Sigmoid", &["h"], "s", &[]);
+            n.node("Mul", &["h", "s"], "z", &[]);
+        },
+        b: |n| n.node("Sigmoid", &["h"], "z", &[]),
+    },
+    Case {
+        what: "a periodic activation without its square",
+        cause: "activation",
+        a: |n| {
+            n.constant("two", Tensor::scalar(2f32));
+            n.node("Sin", &["h"], "s", &[]);
+            n.node("Pow", &["s", "two"], "p", &[]);
+            n.node("Add", &["h", "p"], "z", &[]);
+        },
+        b: |n| {
+            n.node("Sin", &["h"], "s", &[]);
+            n.node("Add", &["h", "s"], "z", &[]);
+        },
+    },
+    Case {
+        what: "a border on the other side",
+        cause: "padding",
+        a: |n| bordered(n, 0),
+        b: |n| bordered(n, 1),
+    },
+    Case {
+        what: "probabilities for their logarithms",
+        cause: "activation",
+        a: |n| n.node("LogSoftmax", &["h"], "z", &[("axis", Attribute::Int(-1))]),
+        b: |n| n.node("Softmax", &["h"], "z", &[("axis", Attribute::Int(-1))]),
+    },
+    Case {
+        what: "the second output of a choice, another number chosen",
+        cause: "index",
+        a: |n| chosen(n, 2, false),
+        b: |n| chosen(n, 3, true),
+    },
+];
+
+/// The places of the largest numbers of each row, the largest itself left out or not, as what is added.
+fn chosen(n: &mut Net, count: i64, but_first: bool) {
+    n.constant("count", Tensor::vector(vec![count]));
+    let places = n.value("places");
+    n.node("TopK", &["h", "count"], "largest", &[]);
+    n.at("largest").outputs.push(Some(places));
+    for (name, at) in [("from", 1i64), ("to", 3), ("axis", 2)] {
+        n.constant(name, Tensor::vector(vec![at]));
+    }
+    let taken = if but_first {
+        n.node("Slice", &["places", "from", "to", "axis"], "rest", &[]);
+        "rest"
+    } else {
+        "places"
+    };
+    n.node("GatherElements", &["g", taken], "taken", &[("axis", Attribute::Int(2))]);
+    n.constant("repeats", Tensor::vector(vec![1i64, 1, 4]));
+    n.node("Tile", &["taken", "repeats"], "z", &[]);
+}
+
+#[test]
+fn names_follow_from_what_the_parts_are_for() {
+    let mut wrong = Vec::new();
+    for case in CASES {
+        let report = compare(around(case.a), around(case.b));
+        let first = report.culprits.first();
+        let cause = first.map(|c| c.cause.class.as_str());
+        let proven = first.and_then(|c| c.cause.counterfactual.as_ref()).is_some_and(|p| p.after < p.before);
+        if report.verdict != Verdict::Divergent || cause != Some(case.cause) || !proven {
+            wrong.push(format!("{}: {:?} {first:?}", case.what, report.verdict));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A sum that a fused norm hands out beside its result rounds as any sum does, though the statistics between are left
+/// out.
+#[test]
+fn outputs_left_out_take_no_rounding_away() {
+    let start = || {
+        let mut n = Net::default();
+        n.value("x");
+        n.constant("w", numbers(&[8, 8], 1));
+        for (i, name) in ["bias", "gain", "shift"].into_iter().enumerate() {
+            n.constant(name, numbers(&[8], 2 + i as u64));
+        }
+        n.node("MatMul", &["x", "w"], "h", &[]);
+        n
+    };
+    let epsilon = [("epsilon", Attribute::Float(1e-5))];
+    let mut a = start();
+    a.node("Add", &["h", "bias"], "q", &[]);
+    a.node("Add", &["x", "q"], "s", &[]);
+    a.node("LayerNormalization", &["s", "gain", "shift"], "n", &epsilon);
+    a.node("Add", &["s", "n"], "y", &[]);
+    let mut b = start();
+    let sum = b.value("s");
+    b.node("SkipLayerNormalization", &["x", "h", "gain", "shift", "bias"], "n", &epsilon);
+    let fused: &mut Node = b.at("n");
+    fused.domain = "com.microsoft".into();
+    fused.version = 1;
+    fused.outputs.extend([None, None, Some(sum)]);
+    b.node("Add", &["s", "n"], "y", &[]);
+    let report = compare(a, b);
+    assert_eq!(report.verdict, Verdict::Equivalent, "{:?}", report.culprits);
+}
