@@ -76,8 +76,11 @@ pub fn of_statistics(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     Some(if small(a, &site.open_a) || small(b, &site.open_b) { "epsilon" } else { "normalisation" })
 }
 
+/// The elements of several constants.
+type Numbers = Vec<Vec<f64>>;
+
 /// What a region adds to the one value it reads, and by what it multiplies; `None` where it does anything else.
-fn shifts(side: &Side<'_>, region: &Region) -> Option<(Vec<Vec<f64>>, Vec<Vec<f64>>)> {
+fn shifts(side: &Side<'_>, region: &Region) -> Option<(Numbers, Numbers)> {
     let (mut added, mut factors) = (Vec::new(), Vec::new());
     for n in region.dynamic_nodes(side) {
         let node = side.graph().node(n);

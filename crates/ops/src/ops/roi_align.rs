@@ -190,6 +190,9 @@ mod tests {
     use super::*;
     use crate::testing::{counting, first, ints, node, run, tensor};
 
+    /// Settings besides the sizes.
+    type Settings<'a> = &'a [(&'a str, Attribute)];
+
     fn align(version: i64, more: &[(&str, Attribute)]) -> Node {
         let mut set = vec![
             ("output_height", Attribute::Int(2)),
@@ -205,7 +208,7 @@ mod tests {
         // 4 by 4, counting; the box covers it, so points lie at 1 and 3, half an element less where boxes are moved.
         let x = counting(&[1, 1, 4, 4]);
         let rois = tensor(&[1, 4], &[0f32, 0., 4., 4.]);
-        let cases: [(i64, &[(&str, Attribute)], [f32; 4]); 3] = [
+        let cases: [(i64, Settings<'_>, [f32; 4]); 3] = [
             (10, &[], [5., 7., 13., 15.]),
             (16, &[], [2.5, 4.5, 10.5, 12.5]),
             (
