@@ -1,6 +1,6 @@
 //! RoiAlign: boxes cut out of pictures, each brought to one size by averages (or maxima) over points between elements.
 //!
-//! X is [N, C, H, W], the boxes [R, 4] as (x1, y1, x2, y2), each in the picture that `batch_indices` ([R]) names; the
+//! X is [N, C, H, W], the boxes [R, 4] as (x1, y1, x2, y2), each in the picture that `batch_indices`, R numbers, names; the
 //! output is [R, C, height, width]. Boxes are moved by half an element from operator set 16 on, unless said otherwise.
 
 use isotrace_graph::Node;
