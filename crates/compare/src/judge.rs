@@ -11,6 +11,7 @@
 //! beyond; what is near the border goes through the rule itself.
 
 use isotrace_tensor::{DType, Tensor, nearest_bf16, nearest_f16};
+use rayon::prelude::*;
 
 use crate::native::{Limits, MODERATE};
 use crate::number;
@@ -319,9 +320,23 @@ impl FirstLook {
 
     /// Whether a pair is certainly within, and certainly beyond; neither for NaN and two equal infinities.
     fn sure(&self, x: f64, y: f64) -> (bool, bool) {
-        let d = (x - y).abs();
+        self.sure_by((x - y).abs(), y.abs())
+    }
+
+    /// The same of two complex numbers, of which absolute values are taken by squares: where these may have left the
+    /// range, nothing is sure.
+    fn sure_complex(&self, [xr, xi]: [f64; 2], [yr, yi]: [f64; 2]) -> (bool, bool) {
+        let (re, im) = (xr - yr, xi - yi);
+        let squares = [re * re + im * im, yr * yr + yi * yi];
+        let exact = [re == 0.0 && im == 0.0, yr == 0.0 && yi == 0.0];
+        let known = |k: usize| exact[k] || (1e-280..1e280).contains(&squares[k]);
+        if known(0) && known(1) { self.sure_by(squares[0].sqrt(), squares[1].sqrt()) } else { (false, false) }
+    }
+
+    /// Of a difference, and the size of y.
+    fn sure_by(&self, d: f64, y: f64) -> (bool, bool) {
         // What Polygraphy divides by where y is 0.
-        let size = if self.larger && y == 0.0 && !self.steps.integers { f64::EPSILON } else { y.abs() };
+        let size = if self.larger && y == 0.0 && !self.steps.integers { f64::EPSILON } else { y };
         let relative = self.rtol * size;
         let limit = if self.larger {
             if relative > self.atol { relative } else { self.atol }
@@ -333,6 +348,9 @@ impl FirstLook {
         (inside, d > limit + slack)
     }
 }
+
+/// Elements that a thread judges at a time where they are judged one by one.
+const PIECE: usize = 1 << 14;
 
 /// A judge for tensors of two types.
 #[derive(Debug, Clone, Copy)]
@@ -371,7 +389,9 @@ impl Judge {
             return x.iter().zip(y).filter(|(x, y)| x != y).count() as u64;
         }
         let beyond = self.one_by_one(x, y);
-        (0..x.len()).filter(|&i| beyond(i)).count() as u64
+        let piece =
+            |k: usize| (k * PIECE..((k + 1) * PIECE).min(x.len())).filter(|&i| beyond(i)).count() as u64;
+        (0..x.len().div_ceil(PIECE)).into_par_iter().map(piece).sum()
     }
 
     /// Whether element `i` of two tensors, neither of texts, is beyond the tolerance.
@@ -388,7 +408,11 @@ impl Judge {
         }
         let (a, b) = (number::reals(x), number::reals(y));
         if number::is_complex(x.dtype()) || number::is_complex(y.dtype()) {
-            return Box::new(move |i| !self.complex(a(i), b(i)));
+            return Box::new(move |i| {
+                let (a, b) = (a(i), b(i));
+                let (inside, outside) = self.look.sure_complex(a, b);
+                outside || !inside && !self.complex(a, b)
+            });
         }
         Box::new(move |i| {
             let ([a, _], [b, _]) = (a(i), b(i));
