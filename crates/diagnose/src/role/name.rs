@@ -1,0 +1,234 @@
+//! The names of `docs/causes.md`, one place for all: the causes ask here, so that a missing bias and a wrong bias are
+//! called the same.
+
+use isotrace_align::Side;
+use isotrace_graph::NodeId;
+use isotrace_tensor::Tensor;
+
+use super::{
+    becomes_whole, by_distance, centres, crops, drops, feeds_mask, gates_itself, is_activation, is_layout,
+    is_normalisation, is_product, is_recurrent, is_reduced, is_reduction, is_rotary, is_rotated, is_rounding,
+    is_score, is_statistic, is_truth, is_turned, masks, normalises,
+};
+
+/// An additive number up to this keeps a division or a root away from zero.
+const EPSILON: f64 = 2e-2;
+
+/// Of several parts that are missing or too many, what the fault as a whole is called: what only one kind of fault
+/// brings about comes before what every computation is made of.
+pub fn most_telling(classes: &[&'static str]) -> Option<&'static str> {
+    const ORDER: [&str; 21] = [
+        "quantisation",
+        "mode",
+        "mask",
+        "rope",
+        "normalisation",
+        "activation",
+        "reduction",
+        "epsilon",
+        "precision",
+        "residual",
+        "padding",
+        "weight_swap",
+        "weight_layout",
+        "bias",
+        "scale",
+        "gate_order",
+        "index",
+        "axis",
+        "weight_value",
+        "layout",
+        "operand_order",
+    ];
+    ORDER.into_iter().find(|c| classes.contains(c))
+}
+
+/// The cause when a setting of a node is wrong.
+pub fn of_attribute(op: &str, name: &str) -> &'static str {
+    match name {
+        "epsilon" | "eps" => "epsilon",
+        "perm" | "keepdims" | "allowzero" | "blocksize" | "num_heads" | "kv_num_heads" | "q_num_heads"
+        | "layout" => "layout",
+        "pads" | "auto_pad" | "strides" | "dilations" | "kernel_shape" | "ceil_mode"
+        | "count_include_pad" | "padding_mode" | "output_padding" | "output_shape" | "group" => "padding",
+        "scale" => "scale",
+        "alpha" | "beta" if is_product(op) => "scale",
+        "alpha" | "beta" | "gamma" | "approximate" | "activation" | "activations" | "softcap" | "min"
+        | "max" | "lambd" | "bias" | "activation_params" => "activation",
+        "transA" | "transB" | "transBatchA" | "transBatchB" => "weight_layout",
+        "to" | "stash_type" => "precision",
+        "direction" | "linear_before_reset" | "input_forget" => "gate_order",
+        "is_causal" | "unidirectional" | "upper" | "local_window_size" => "mask",
+        "interleaved" | "rotary_embedding_dim" | "is_packed_batching" => "rope",
+        "training_mode" => "mode",
+        "axis" | "axes" | "batch_dims" | "batch_axis" | "time_axis" | "p" if name != "p" => "axis",
+        "p" => "reduction",
+        _ if name == "mode" && op == "Pad" => "padding",
+        _ => "index",
+    }
+}
+
+/// The cause when a node computes with the operator of another.
+pub fn of_operator(b: &str, a: &str) -> &'static str {
+    if is_activation(b) && is_activation(a) {
+        "activation"
+    } else if is_reduction(b) && is_reduction(a) {
+        "reduction"
+    } else if is_normalisation(b) && is_normalisation(a) {
+        "normalisation"
+    } else if is_reduction(b) != is_reduction(a) && (is_activation(b) || is_activation(a)) {
+        "reduction"
+    } else if is_activation(b) || is_activation(a) {
+        "activation"
+    } else if is_rounding(b) != is_rounding(a) {
+        "quantisation"
+    } else if b.ends_with("Softmax") && a.ends_with("Softmax") {
+        "activation"
+    } else if is_layout(b) || is_layout(a) {
+        "layout"
+    } else if matches!(
+        b,
+        "Where" | "And" | "Or" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "Equal" | "Trilu"
+    ) {
+        "mask"
+    } else {
+        "operand_order"
+    }
+}
+
+/// Where `Slice` reads its steps.
+const SLICE_STEPS: usize = 4;
+
+/// The cause when what a node reads at `slot`, a constant, is wrong. `tensor` is the constant where it is right.
+pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> &'static str {
+    let node = side.graph().node(n);
+    let op = node.op.as_str();
+    let scalar = tensor.len() == 1;
+    let number = tensor.to_f64().ok().and_then(|v| v.first().copied()).unwrap_or(0.0);
+    let whole = tensor.dtype().is_int();
+    if node.inputs.get(slot).copied().flatten().is_some_and(|v| is_rotary(side, v)) {
+        return "rope";
+    }
+    // Every other element for the one half or the other is another rotation; a border one further on is a slip.
+    if (matches!(op, "Split" | "Gather") || op == "Slice" && slot == SLICE_STEPS)
+        && node.writes().any(|v| is_turned(side, v))
+    {
+        return "rope";
+    }
+    match op {
+        _ if is_recurrent(op) && slot >= 3 => "bias",
+        _ if is_recurrent(op) => "weight_value",
+        _ if is_normalisation(op) => match (op, slot) {
+            ("BatchNormalization", 2) => "bias",
+            ("BatchNormalization", _) => "normalisation",
+            (_, 2..)
+                if op == "LayerNormalization"
+                    || op == "InstanceNormalization"
+                    || op == "GroupNormalization" =>
+            {
+                "bias"
+            }
+            ("SkipLayerNormalization", 3..) => "bias",
+            _ => "normalisation",
+        },
+        _ if is_product(op) && slot >= 2 => "bias",
+        _ if is_product(op) => "weight_value",
+        "Add" | "Sub" | "BiasGelu" | "BiasAdd" | "BiasSoftmax" => {
+            if whole {
+                "index"
+            } else if masks(tensor) {
+                "mask"
+            } else if scalar && number.abs() <= EPSILON {
+                "epsilon"
+            } else if scalar && number.abs() == 1.0 && side.dynamic_inputs(n).is_empty() {
+                // A gain stored as w and used as 1 + w.
+                "normalisation"
+            } else if scalar
+                && side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v))
+                && normalises(side, n)
+            {
+                "normalisation"
+            } else if !scalar && tensor.rank() >= 2 && is_score(side, n) {
+                // What is added to scores and hides nothing says how far apart two positions are.
+                "rope"
+            } else {
+                "bias"
+            }
+        }
+        "Mul" | "Div" => {
+            if whole {
+                "index"
+            } else if masks(tensor) {
+                "mask"
+            } else if scalar
+                && side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v))
+                && normalises(side, n)
+            {
+                "normalisation"
+            } else if scalar {
+                "scale"
+            } else {
+                "normalisation"
+            }
+        }
+        "Gather" if slot == 1 && whole && by_distance(tensor) => "rope",
+        _ if whole && node.writes().any(|v| is_truth(side, v) || feeds_mask(side, v)) => "mask",
+        "Where" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"
+        | "Trilu" => "mask",
+        "Reshape" | "Expand" | "Transpose" | "Tile" | "Unsqueeze" | "Squeeze" => "layout",
+        "Clip" | "Max" | "Min" | "Pow" | "PRelu" => "activation",
+        "Pad" => "padding",
+        _ if is_reduction(op) => "axis",
+        "Gather" | "GatherElements" | "GatherND" if slot == 0 => "weight_value",
+        _ if whole => "index",
+        _ => "weight_value",
+    }
+}
+
+/// The cause when a node is there on one side only.
+pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
+    let node = side.graph().node(n);
+    let constant = node.inputs.iter().enumerate().find_map(|(i, v)| {
+        let v = (*v)?;
+        side.is_constant(v).then(|| side.shadow.get(v).map(|t| (i, t))).flatten()
+    });
+    let whole = node.writes().next().and_then(|v| side.declared.get(v)).is_some_and(|t| t.dtype().is_int());
+    let truth = node.writes().next().is_some_and(|v| is_truth(side, v));
+    let reads_mask = node.inputs.iter().flatten().any(|&v| side.shadow.get(v).is_some_and(masks));
+    let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v))
+        || node.writes().any(|v| is_rotated(side, v)) && !is_product(&node.op);
+    match node.op.as_str() {
+        _ if rotary => "rope",
+        _ if truth => "mask",
+        _ if whole && node.writes().any(|v| feeds_mask(side, v)) => "mask",
+        _ if whole => "index",
+        "Mul" if constant.as_ref().is_some_and(|(_, t)| drops(t)) => "mode",
+        "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
+        "Add" | "Sub" | "Mul" | "Div" => match constant {
+            Some((slot, tensor)) => of_constant(side, n, slot, tensor),
+            None if node.op == "Add" => "residual",
+            None if node.op == "Sub" && !centres(side, n) => "residual",
+            None if node.op == "Sub" => "normalisation",
+            None if node.op == "Mul" && gates_itself(side, n) => "activation",
+            None if node.op == "Div" && centres(side, n) => "normalisation",
+            None if node.op == "Div" && gates_itself(side, n) => "activation",
+            None => "scale",
+        },
+        "And" | "Or" | "Not" | "Where" | "Trilu" => "mask",
+        "Neg" => "rope",
+        "Cast" | "CastLike" => "precision",
+        "Round" | "Floor" | "Ceil" if becomes_whole(side, n) => "index",
+        "Round" | "Floor" | "Ceil" => "quantisation",
+        "Dropout" => "mode",
+        "Pad" => "padding",
+        "Slice" if crops(side, n) => "padding",
+        "Slice" | "Gather" | "Concat" | "GatherElements" | "GatherND" | "Split" | "TopK" => "index",
+        op if is_rounding(op) => "quantisation",
+        op if is_activation(op) => "activation",
+        op if is_layout(op) => "layout",
+        "Pow" if !is_reduced(side, n) && !normalises(side, n) => "activation",
+        op if is_normalisation(op) || op == "Sqrt" || op == "Reciprocal" || op == "Pow" => "normalisation",
+        op if is_reduction(op) => "reduction",
+        _ => "unknown",
+    }
+}
