@@ -30,7 +30,8 @@ SPECIALS = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-310, -1e-42, 6e-8, 65504.0, -
 
 def border(rng, rtol, atol, dtype):
     """Two arrays whose difference is about what the tolerance allows."""
-    shape = [(), (1,), (7,), (3, 5), (0,), (2, 3, 4)][rng.integers(6)]
+    # The last is long enough for the loops of vectors.
+    shape = [(), (1,), (7,), (3, 5), (0,), (2, 3, 4), (1500,)][rng.integers(7)]
     scale = 10.0 ** rng.integers(-6, 5)
     y = rng.normal(size=shape) * scale
     limit = atol + rtol * abs(y)
@@ -81,7 +82,9 @@ def cases(rng, count, rtol, atol):
         elif kind in COMPLEX:
             real = "float32" if kind == "complex64" else "float64"
             xr, yr = border(rng, tolerance(kind, rtol), atol or 1e-5, real)
-            x, y = (xr + 0j).astype(kind), (yr + 0j).astype(kind)
+            turned = np.exp(1j * rng.choice([0.0, rng.uniform(0, 2 * np.pi)]))
+            with np.errstate(all="ignore"):
+                x, y = np.asarray(xr * turned).astype(kind), np.asarray(yr * turned).astype(kind)
         else:
             x, y = border(rng, tolerance(kind, rtol), 1e-5 if atol is None else atol, kind)
         if rng.random() < 0.05 and kind in FLOATS:
