@@ -16,8 +16,15 @@ import isotrace.torch
 import torch
 from transformers import BertConfig, BertModel
 
-# Level, what is kept, and how many times the plain run is promised at most.
-RUNS = [("operators", "data", 5.0), ("operators", "digest", None), ("modules", "data", None), ("modules", "digest", 1.3)]
+# Level, what is kept, whether parameters are among it, and how many times the plain run is promised at most.
+RUNS = [
+    ("operators", "data", True, 5.0),
+    ("operators", "digest", True, None),
+    ("modules", "data", True, None),
+    ("modules", "data", False, None),
+    ("modules", "digest", True, 1.3),
+    ("modules", "digest", False, None),
+]
 
 
 def seconds(run):
@@ -38,11 +45,11 @@ def main():
     ids = torch.randint(0, 30000, (given.batch, given.length))
     folder = os.path.join(tempfile.mkdtemp(), "trace")
 
-    def recorded(level, keeps):
-        with isotrace.torch.record(model, folder, level=level, keeps=keeps):
+    def recorded(level, keeps, parameters):
+        with isotrace.torch.record(model, folder, level=level, keeps=keeps, parameters=parameters):
             model(ids)
 
-    plain, runs = [], {run[:2]: [] for run in RUNS}
+    plain, runs = [], {run[:3]: [] for run in RUNS}
     sizes = {}
     with torch.no_grad():
         model(ids)
@@ -54,11 +61,14 @@ def main():
                 shutil.rmtree(folder)
     best = [min(column) for column in zip(*plain)]
     print(f"plain forward, {given.batch} x {given.length}: {best[0]:.3f} s")
-    for level, keeps, promised in RUNS:
-        clock, work = (min(column) / b for column, b in zip(zip(*runs[level, keeps]), best))
+    for *run, promised in RUNS:
+        run = tuple(run)
+        clock, work = (min(column) / b for column, b in zip(zip(*runs[run]), best))
+        level, keeps, parameters = run
+        what = f"{level:9} {keeps:6} {'' if parameters else 'no parameters':13}"
         wanted = f"  (promised: {promised})" if promised else ""
-        size = sizes[level, keeps] / 2**20
-        print(f"{level:9} {keeps:6}  {clock:5.2f} times the clock, {work:5.2f} the work, {size:7.1f} MiB{wanted}")
+        size = sizes[run] / 2**20
+        print(f"{what}  {clock:5.2f} times the clock, {work:5.2f} the work, {size:7.1f} MiB{wanted}")
 
 
 if __name__ == "__main__":
