@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Optional
 
 import torch
@@ -62,10 +63,7 @@ def reach(key: Place) -> tuple[int, int]:
 
 def count(key: Place) -> int:
     """Elements of a tensor at a place."""
-    count = 1
-    for n in key[1]:
-        count *= n
-    return count
+    return math.prod(key[1])
 
 
 def dense(key: Place) -> bool:

@@ -367,17 +367,7 @@ fn pair(
             let flat: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
             unravel(place_in_a(x, y, layout, flat), x.shape())
         });
-        out.metrics = Metrics {
-            max_abs: Some(m.max_abs),
-            mean_abs: Some(m.mean_abs),
-            max_rel: Some(m.max_rel),
-            rel_l2: Some(m.rel_l2),
-            cosine: Some(m.cosine),
-            max_ulp: m.max_ulp,
-            argmax: place,
-            nan: Both::new(m.nan[0], m.nan[1]),
-            inf: Both::new(m.inf[0], m.inf[1]),
-        };
+        out.metrics = Metrics { argmax: place, ..metrics(&m) };
     }
     if state.is_matched(vb) && x.dtype().is_float() {
         let own = state.own_declared[vb.index()].as_ref();
@@ -485,4 +475,19 @@ fn warnings(judge: &Judge<'_, '_>, outputs: &[(ValueId, ValueId)]) -> Vec<Warnin
         }
     }
     out
+}
+
+/// What a comparison measured, as reports hold it.
+pub fn metrics(m: &isotrace_compare::Metrics) -> Metrics {
+    Metrics {
+        max_abs: Some(m.max_abs),
+        mean_abs: Some(m.mean_abs),
+        max_rel: Some(m.max_rel),
+        rel_l2: Some(m.rel_l2),
+        cosine: Some(m.cosine),
+        max_ulp: m.max_ulp,
+        argmax: m.argmax.clone(),
+        nan: Both::new(m.nan[0], m.nan[1]),
+        inf: Both::new(m.inf[0], m.inf[1]),
+    }
 }

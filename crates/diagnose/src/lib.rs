@@ -21,7 +21,7 @@ use isotrace_run::RunError;
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
-pub use assemble::Source;
+pub use assemble::{Source, metrics};
 
 /// Is told what is being done and how far it is, in [0, 1]; answers whether to go on.
 pub type Progress<'a> = dyn Fn(&str, f64) -> bool + Sync + 'a;

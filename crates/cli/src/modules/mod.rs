@@ -200,17 +200,7 @@ fn judge(x: &Seen, y: &Seen) -> (Found, Metrics) {
     let Some(m) = reshaped.ok().and_then(|q| compare(p, &q).ok()) else {
         return (Found::Beyond, Metrics::default());
     };
-    let metrics = Metrics {
-        max_abs: Some(m.max_abs),
-        mean_abs: Some(m.mean_abs),
-        max_rel: Some(m.max_rel),
-        rel_l2: Some(m.rel_l2),
-        cosine: Some(m.cosine),
-        max_ulp: m.max_ulp,
-        argmax: m.argmax.clone(),
-        nan: Both::new(m.nan[0], m.nan[1]),
-        inf: Both::new(m.inf[0], m.inf[1]),
-    };
+    let metrics = isotrace_diagnose::metrics(&m);
     let found = match () {
         () if m.bits_equal && x.dtype == y.dtype => Found::Bits,
         () if m.rel_l2 <= within => Found::Within,

@@ -9,6 +9,7 @@ use isotrace_tensor::{DType, Tensor, normalise_axis};
 
 use crate::budget::{self, Budget, Unit};
 use crate::moves::room;
+use crate::room::zeros;
 use crate::{Call, Float, OpError, Operator, attributes, for_float};
 
 #[derive(Debug)]
@@ -175,8 +176,7 @@ impl Dft {
         let inner: usize = x.shape()[axis + 1..x.rank() - 1].iter().product();
         let data = x.as_slice::<T>()?;
         let angles = what.angles::<T>(magnitude);
-        let mut out = room::<T>(&shape)?;
-        out.resize(shape.iter().product(), T::ZERO);
+        let mut out = zeros::<T>(&shape)?;
         let mut one = Vec::with_capacity(count * out_width);
         for o in 0..outer {
             for i in 0..inner {

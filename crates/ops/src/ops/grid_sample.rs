@@ -7,7 +7,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, strides};
 
 use crate::budget::{self, Budget, Unit};
-use crate::moves::room;
+use crate::room::zeros;
 use crate::{Call, Float, OpError, Operator, attributes, for_float};
 
 /// How elements between places are made.
@@ -141,8 +141,7 @@ impl GridSample {
         let plane: usize = space.iter().product();
         let (batch, channels) = (shape[0], shape[1]);
         let points: usize = out_shape[2..].iter().product();
-        let mut out = room::<T>(&out_shape)?;
-        out.resize(batch * channels * points, T::ZERO);
+        let mut out = zeros::<T>(&out_shape)?;
         let axes = space.len();
         for n in 0..batch {
             for p in 0..points {
