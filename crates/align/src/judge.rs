@@ -1,21 +1,15 @@
-//! Whether a value of B, computed from A's values, is a value of A: the `semantic` term of the decision rule.
-//!
-//! Three grounds, tried in this order, each an element-by-element bound:
-//! 1. bits: nothing differs;
-//! 2. noise: the difference is within float64 noise of the two regions ([`isotrace_ops::budget::NOISE`] times
-//!    their f32 unit);
-//! 3. constants: the regions hold different float constants, and the difference is within what half an ulp of each
-//!    stored constant, and the rounding of what was computed from constants alone, does to the output.
+//! Whether a value of B, computed from A's values, is a value of A: candidates for a partner, from the likeliest on.
+//! When two values are the same, `agreement.rs` says.
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use isotrace_graph::{Attribute, Node, NodeId, ValueId};
-use isotrace_ops::budget::{NOISE, Unit};
+use isotrace_graph::{NodeId, ValueId};
+use isotrace_ops::budget::Unit;
 use isotrace_ops::parallel::{self, GRAIN};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
+use crate::agreement::{Agreement, Elements};
 use crate::bits::numbers_hash;
 use crate::index::Index;
 use crate::narrow::clamped;
@@ -40,16 +34,8 @@ pub enum Evidence {
 
 /// Candidates compared element by element for one value.
 const MOST_CANDIDATES: usize = 24;
-/// Nodes in a region that is examined for its rounding.
-const MOST_NODES: usize = 96;
-/// Nodes in a region whose differing constants may explain a difference.
-const MOST_FOLDED: usize = 16;
-/// The same where constants are stored in half precision: bounds of such uncertainty grow vacuous sooner.
-const MOST_FOLDED_HALF: usize = 6;
-/// What rounded constants may excuse at most, as a share of the value's size: bounds through layers that mix all
-/// channels grow tenfold with each, what real exporters and optimisers do does not. Over 364 harmless pairs the largest
-/// share was 3.9e-7.
-const WIDEST: f64 = 1.0 / (1 << 17) as f64;
+/// Nodes of A that one node of B stands for, as far as structure is asked before values.
+const MOST_STEPS: usize = 3;
 /// Constants with fewer elements are numbers, not tensors to be recognised.
 pub(crate) const SMALL: usize = 8;
 
@@ -174,7 +160,8 @@ impl<'s, 'g> Judge<'s, 'g> {
         };
         let alike = |c: &ValueId| self.a.is_constant(*c) == constant;
         let degenerate = signature::is_degenerate(value);
-        for &hint in hints.iter().filter(|c| alike(c)) {
+        let further = self.further(&hints, value.len());
+        for &hint in hints.iter().chain(&further).filter(|c| alike(c)) {
             if consider(true, hint, degenerate || self.index.is_degenerate(self.a, hint)) {
                 return best;
             }
@@ -227,6 +214,26 @@ impl<'s, 'g> Judge<'s, 'g> {
         hints
     }
 
+    /// Values that A makes of `hints` in a few steps, nearest first, with as many elements: one node of B may do what
+    /// several of A do.
+    fn further(&self, hints: &[ValueId], len: usize) -> Vec<ValueId> {
+        let mut found = hints.to_vec();
+        let mut last = 0;
+        for _ in 0..MOST_STEPS {
+            for i in std::mem::replace(&mut last, found.len())..found.len() {
+                for &reader in self.a.consumers[found[i].index()].iter().take(MOST_CANDIDATES) {
+                    for v in self.a.graph().node(reader).writes() {
+                        let fits = self.a.declared.get(v).is_some_and(|t| t.len() == len);
+                        if fits && found.len() < MOST_CANDIDATES && !found.contains(&v) {
+                            found.push(v);
+                        }
+                    }
+                }
+            }
+        }
+        found.split_off(hints.len().min(found.len()))
+    }
+
     /// Whether `value`, which B computed for `v`, is A's `candidate`; under which relation and on what ground.
     pub fn compare(
         &self,
@@ -259,147 +266,19 @@ impl<'s, 'g> Judge<'s, 'g> {
             }
             let Some(carried) = relation.carry(theirs, value.shape()) else { continue };
             let Ok(carried) = carried.to_f64() else { continue };
-            if let Some(evidence) = self.agree(state, v, &y, candidate, &carried, &relation, scale) {
+            let pair = Agreement {
+                judge: self,
+                state,
+                b: v,
+                a: candidate,
+                relation: &relation,
+                elements: Elements { own: &y, theirs: &carried, scale, narrow },
+            };
+            if let Some(evidence) = pair.ground() {
                 return Some((relation, evidence));
             }
         }
         None
-    }
-
-    /// Element by element, in B's layout: `own` as B computed it, `theirs` as A did.
-    #[expect(clippy::too_many_arguments, reason = "two values with their places and layouts")]
-    fn agree(
-        &self,
-        state: &State,
-        v: ValueId,
-        own: &[f64],
-        candidate: ValueId,
-        theirs: &[f64],
-        relation: &Relation,
-        scale: f64,
-    ) -> Option<Evidence> {
-        let narrow = self.narrow_at(v, candidate);
-        let cut = |x: f64, y: f64| narrow.is_some_and(|narrow| clamped(x, y, narrow));
-        let bits = AtomicBool::new(true);
-        let noise = AtomicBool::new(true);
-        let near = parallel::all(own.len().min(theirs.len()), &|run| {
-            let (mut same, mut close) = (true, true);
-            for (x, y) in theirs[run.clone()].iter().zip(&own[run]) {
-                if x == y {
-                    continue;
-                }
-                if !alike(*x, *y, scale, narrow) {
-                    return false;
-                }
-                same = false;
-                // u|y| is the least that any class allows.
-                close &= (x - y).abs() <= NOISE * Unit::F32.u * y.abs() || cut(*x, *y);
-            }
-            bits.fetch_and(same, Ordering::Relaxed);
-            noise.fetch_and(close, Ordering::Relaxed);
-            true
-        });
-        if !near {
-            return None;
-        }
-        let (bits, noise) = (bits.into_inner(), noise.into_inner());
-        if bits {
-            return Some(Evidence::Bits);
-        }
-        if !self.b.declared.get(v)?.dtype().is_float() {
-            return None;
-        }
-        if noise {
-            return Some(Evidence::Noise);
-        }
-        let behind_b = Region::behind(self.b, &[v], |x| state.is_matched(x), MOST_NODES);
-        let behind_a = Region::behind(self.a, &[candidate], |x| state.a_matched[x.index()], MOST_NODES);
-        let within = |allowed: &[f64]| {
-            parallel::all(own.len().min(theirs.len()).min(allowed.len()), &|run| {
-                let pairs = theirs[run.clone()].iter().zip(&own[run.clone()]);
-                pairs.zip(&allowed[run]).all(|((x, y), e)| x == y || (x - y).abs() <= *e || cut(*x, *y))
-            })
-        };
-        let none = |_: ValueId| None;
-        let rounds = |_: NodeId| true;
-        let never = |_: NodeId| false;
-        let unit =
-            Rounding { unit: Unit::F32, allowance: false, rounds: &rounds, scaled: &never, enters: &none };
-        let allowance = |rounding| {
-            self.allowance(state, v, &behind_b, candidate, &behind_a, relation, own.len(), rounding, false)
-        };
-        let mut allowed = allowance((unit, unit))?;
-        let nodes = behind_a.dynamic_nodes(self.a).count().max(behind_b.dynamic_nodes(self.b).count());
-        // First-order bounds grow with every layer; beyond the size of the value they bound nothing.
-        let most = if nodes > MOST_FOLDED { scale } else { f64::INFINITY };
-        parallel::chunks(&mut allowed, GRAIN, &|_, part| {
-            for e in part {
-                *e = NOISE * e.min(most);
-            }
-        });
-        if within(&allowed) {
-            return Some(Evidence::Noise);
-        }
-        // A rewrite that folds constants touches a few nodes.
-        if nodes > if narrow.is_some() { MOST_FOLDED_HALF } else { MOST_FOLDED } {
-            return None;
-        }
-        let (only_a, only_b) = self.unshared(&behind_a, &behind_b);
-        let folded = |side: &Side<'_>, region: &Region| {
-            region.nodes.iter().any(|&n| {
-                side.graph().node(n).writes().any(|v| {
-                    side.is_constant(v) && side.declared.get(v).is_some_and(|t| t.dtype().is_float())
-                })
-            })
-        };
-        let scaled_a = |n: NodeId| scales(self.a.graph().node(n));
-        let scaled_b = |n: NodeId| scales(self.b.graph().node(n));
-        let settings =
-            behind_a.nodes.iter().any(|&n| scaled_a(n)) || behind_b.nodes.iter().any(|&n| scaled_b(n));
-        if !settings
-            && only_a.is_empty()
-            && only_b.is_empty()
-            && !folded(self.a, &behind_a)
-            && !folded(self.b, &behind_b)
-        {
-            return None;
-        }
-        // A constant stored more narrowly than its side computes is a narrowing, and no excuse for one.
-        let half_ulp = |side: &Side<'_>, x: ValueId| {
-            let constant = side.declared.get(x)?;
-            let units = self.allowed.iter().map(|d| Unit::of(*d)).chain([side.unit()]);
-            let widest = units.max_by(|x, y| x.u.total_cmp(&y.u))?;
-            side.stored(x, constant, widest.finer(Unit::of(constant.dtype())))
-        };
-        let enters_a = |x: ValueId| only_a.contains(&x).then(|| half_ulp(self.a, x)).flatten();
-        let enters_b = |x: ValueId| only_b.contains(&x).then(|| half_ulp(self.b, x)).flatten();
-        let constant_a = |n: NodeId| self.a.graph().node(n).writes().all(|v| self.a.is_constant(v));
-        let constant_b = |n: NodeId| self.b.graph().node(n).writes().all(|v| self.b.is_constant(v));
-        // Some runtime folded these, with functions as good as runtimes have.
-        let interval = allowance((
-            Rounding {
-                unit: Unit::of(self.a.main),
-                allowance: true,
-                rounds: &constant_a,
-                scaled: &scaled_a,
-                enters: &enters_a,
-            },
-            Rounding {
-                unit: Unit::of(self.b.main),
-                allowance: true,
-                rounds: &constant_b,
-                scaled: &scaled_b,
-                enters: &enters_b,
-            },
-        ))?;
-        // Two constants that two exporters folded, each with functions that are good to an ulp and not to half of one.
-        let folds = if behind_a.nodes.is_empty() && behind_b.nodes.is_empty() { 2.0 } else { 1.0 };
-        for ((e, i), y) in allowed.iter_mut().zip(interval).zip(own) {
-            let i = folds * i;
-            let widest = if narrow.is_some() { f64::INFINITY } else { WIDEST * (scale + y.abs()) };
-            *e += i.min(widest);
-        }
-        within(&allowed).then_some(Evidence::Constants)
     }
 
     /// What the two regions' rounding allows at each element, in B's layout: on the float64 values, or, where
@@ -439,7 +318,7 @@ impl<'s, 'g> Judge<'s, 'g> {
     }
 
     /// Float constants of each region that the other region does not hold, up to layout.
-    fn unshared(&self, a: &Region, b: &Region) -> (Vec<ValueId>, Vec<ValueId>) {
+    pub(crate) fn unshared(&self, a: &Region, b: &Region) -> (Vec<ValueId>, Vec<ValueId>) {
         let floats = |side: &Side<'_>, region: &Region| -> Vec<ValueId> {
             let is_float = |v: &ValueId| side.declared.get(*v).is_some_and(|t| t.dtype().is_float());
             region.constants.iter().copied().filter(is_float).collect()
@@ -468,15 +347,6 @@ impl<'s, 'g> Judge<'s, 'g> {
         self.hashes.borrow_mut().insert((of_a, v), hash);
         hash
     }
-}
-
-/// Whether a node has a setting that is a number and no whole one.
-fn scales(node: &Node) -> bool {
-    node.attributes.values().any(|a| match a {
-        Attribute::Float(f) => f.fract() != 0.0,
-        Attribute::Floats(f) => f.iter().any(|f| f.fract() != 0.0),
-        _ => false,
-    })
 }
 
 pub(crate) fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {

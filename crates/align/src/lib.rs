@@ -5,6 +5,7 @@
 //! judged on A's own values and a fault does not poison what follows ([`State`]). What equality means is decided in
 //! [`judge`]; what to do where it fails in [`search`].
 
+mod agreement;
 mod bits;
 pub mod index;
 pub mod judge;

@@ -35,16 +35,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     report_panics();
     interrupt::watch();
     let console = Console::new(cli.color);
-    let done = std::panic::catch_unwind(|| match &cli.command {
-        Command::Diff(diff) => commands::diff::run(diff, console),
-        Command::Run(run) => commands::run::run(run, console),
-        Command::Compare(compare) => commands::compare::run(compare, console),
-        Command::Stats(stats) => commands::stats::run(stats, console),
-        Command::Convert(convert) => commands::convert::run(convert, console),
-        Command::Ops { json } => commands::ops::run(*json, console),
-        Command::Completions { shell } => commands::completions::run(*shell),
-    });
-    match done {
+    match std::panic::catch_unwind(|| among_workers(|| execute(&cli.command, console))) {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {
             console::complain("error:", &message(&error));
@@ -53,6 +44,26 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         // The hook has said what happened.
         Err(_) => ERROR,
     }
+}
+
+fn execute(command: &Command, console: Console) -> anyhow::Result<u8> {
+    match command {
+        Command::Diff(diff) => commands::diff::run(diff, console),
+        Command::Run(run) => commands::run::run(run, console),
+        Command::Compare(compare) => commands::compare::run(compare, console),
+        Command::Stats(stats) => commands::stats::run(stats, console),
+        Command::Convert(convert) => commands::convert::run(convert, console),
+        Command::Ops { json } => commands::ops::run(*json, console),
+        Command::Completions { shell } => commands::completions::run(*shell),
+    }
+}
+
+/// Runs `work` on one of the threads that share it out: they need not be woken for each of its thousands of loops, of
+/// which this thread would wait for every one.
+fn among_workers<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    // As deep as a program's first thread may go. It fails where there are workers already, which do as well.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(8 << 20).build_global();
+    rayon::scope(|_| work())
 }
 
 /// An error and its causes as one line, those left out that a message before them repeats.

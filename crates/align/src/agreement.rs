@@ -1,0 +1,277 @@
+//! When two values are the same: the `semantic` term of the decision rule.
+//!
+//! Three grounds, each a bound on every element:
+//! - bits: nothing differs;
+//! - noise: the difference is within float64 noise of the two regions ([`isotrace_ops::budget::NOISE`] times their f32
+//!   unit);
+//! - constants: the regions hold different float constants, and the difference is within what half an ulp of each
+//!   stored constant, and the rounding of what was computed from constants alone, does to the output.
+//!
+//! They are tried from the cheapest on. A bound takes as long as the regions themselves, so constants go before noise
+//! where the difference is far too large for noise.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use isotrace_graph::{Attribute, Node, NodeId, ValueId};
+use isotrace_ops::budget::{NOISE, Unit};
+use isotrace_ops::parallel::{self, GRAIN};
+use isotrace_tensor::DType;
+
+use crate::judge::{Evidence, Judge, alike};
+use crate::narrow::clamped;
+use crate::region::{Region, Rounding, Uncertainty};
+use crate::state::State;
+use crate::{Relation, Side};
+
+/// Nodes in a region that is examined for its rounding.
+const MOST_NODES: usize = 96;
+/// Nodes in a region whose differing constants may explain a difference.
+const MOST_FOLDED: usize = 16;
+/// The same where constants are stored in half precision: bounds of such uncertainty grow vacuous sooner.
+const MOST_FOLDED_HALF: usize = 6;
+/// What rounded constants may excuse at most, as a share of the value's size: bounds through layers that mix all
+/// channels grow tenfold with each, what real exporters and optimisers do does not. Over 364 harmless pairs the largest
+/// share was 3.9e-7.
+const WIDEST: f64 = 1.0 / (1 << 17) as f64;
+/// A difference of this share of a value's size is no noise, unless nearly all of the value cancelled.
+const FAR: f64 = 1.0 / (1u64 << 36) as f64;
+
+/// A value of B beside a value of A.
+pub(crate) struct Agreement<'x, 's, 'g> {
+    pub judge: &'x Judge<'s, 'g>,
+    pub state: &'x State<'s, 'g>,
+    pub b: ValueId,
+    pub a: ValueId,
+    pub relation: &'x Relation,
+    pub elements: Elements<'x>,
+}
+
+/// The elements of both, in B's layout.
+#[derive(Clone, Copy)]
+pub(crate) struct Elements<'x> {
+    /// As B computed them.
+    pub own: &'x [f64],
+    /// As A did.
+    pub theirs: &'x [f64],
+    /// Root mean square of A's.
+    pub scale: f64,
+    /// The type to which one side rounds and the other does not.
+    pub narrow: Option<DType>,
+}
+
+/// What a first look at every element shows.
+#[derive(PartialEq)]
+enum Look {
+    Apart,
+    Same,
+    /// Within the least noise of any operator.
+    Close,
+    Near,
+    /// Near, and too far for noise.
+    Far,
+}
+
+impl Elements<'_> {
+    fn cut(&self, x: f64, y: f64) -> bool {
+        self.narrow.is_some_and(|narrow| clamped(x, y, narrow))
+    }
+
+    fn look(&self) -> Look {
+        let [same, close, far] = [true, true, false].map(AtomicBool::new);
+        let near = parallel::all(self.own.len().min(self.theirs.len()), &|run| {
+            let (mut all_same, mut all_close, mut any_far) = (true, true, false);
+            for (x, y) in self.theirs[run.clone()].iter().zip(&self.own[run]) {
+                if x == y {
+                    continue;
+                }
+                if !alike(*x, *y, self.scale, self.narrow) {
+                    return false;
+                }
+                all_same = false;
+                let d = (x - y).abs();
+                // u|y| is the least that any class allows.
+                all_close &= d <= NOISE * Unit::F32.u * y.abs() || self.cut(*x, *y);
+                any_far |= d > FAR * self.scale;
+            }
+            same.fetch_and(all_same, Ordering::Relaxed);
+            close.fetch_and(all_close, Ordering::Relaxed);
+            far.fetch_or(any_far, Ordering::Relaxed);
+            true
+        });
+        match (near, same.into_inner(), close.into_inner(), far.into_inner()) {
+            (false, ..) => Look::Apart,
+            (_, true, ..) => Look::Same,
+            (_, _, true, _) => Look::Close,
+            (_, _, _, true) => Look::Far,
+            _ => Look::Near,
+        }
+    }
+
+    fn within(&self, allowed: &[f64]) -> bool {
+        parallel::all(self.own.len().min(self.theirs.len()).min(allowed.len()), &|run| {
+            let pairs = self.theirs[run.clone()].iter().zip(&self.own[run.clone()]);
+            pairs.zip(&allowed[run]).all(|((x, y), e)| x == y || (x - y).abs() <= *e || self.cut(*x, *y))
+        })
+    }
+}
+
+impl Agreement<'_, '_, '_> {
+    /// On what ground the two are the same; `None` where they are not.
+    pub fn ground(&self) -> Option<Evidence> {
+        let look = self.elements.look();
+        match look {
+            Look::Apart => return None,
+            Look::Same => return Some(Evidence::Bits),
+            _ if !self.judge.b.declared.get(self.b)?.dtype().is_float() => return None,
+            Look::Close => return Some(Evidence::Noise),
+            Look::Near | Look::Far => {}
+        }
+        let (a, b) = (self.judge.a, self.judge.b);
+        let behind_a = Region::behind(a, &[self.a], |x| self.state.a_matched[x.index()], MOST_NODES);
+        let behind_b = Region::behind(b, &[self.b], |x| self.state.is_matched(x), MOST_NODES);
+        let nodes = behind_a.dynamic_nodes(a).count().max(behind_b.dynamic_nodes(b).count());
+        // A rewrite that folds constants touches a few nodes.
+        let most = if self.elements.narrow.is_some() { MOST_FOLDED_HALF } else { MOST_FOLDED };
+        let folded = if nodes > most { None } else { Folded::between(self.judge, (&behind_a, &behind_b)) };
+        if look == Look::Far
+            && let Some(folded) = folded.as_ref().filter(|f| f.constants)
+            && self.elements.within(&self.constants(folded, false)?)
+        {
+            return Some(Evidence::Constants);
+        }
+        let mut allowed = self.noise((&behind_a, &behind_b), nodes)?;
+        if self.elements.within(&allowed) {
+            return Some(Evidence::Noise);
+        }
+        let interval = self.constants(&folded?, true)?;
+        allowed.iter_mut().zip(interval).for_each(|(e, i)| *e += i);
+        self.elements.within(&allowed).then_some(Evidence::Constants)
+    }
+
+    fn allowance(
+        &self,
+        (behind_a, behind_b): (&Region, &Region),
+        rounding: (Rounding<'_>, Rounding<'_>),
+    ) -> Option<Vec<f64>> {
+        let len = self.elements.own.len();
+        self.judge.allowance(
+            self.state,
+            self.b,
+            behind_b,
+            self.a,
+            behind_a,
+            self.relation,
+            len,
+            rounding,
+            false,
+        )
+    }
+
+    /// Float64 noise of two regions of at most `nodes` nodes.
+    fn noise(&self, regions: (&Region, &Region), nodes: usize) -> Option<Vec<f64>> {
+        let rounding = Rounding {
+            unit: Unit::F32,
+            allowance: false,
+            rounds: &|_| true,
+            scaled: &|_| false,
+            enters: &|_| None,
+        };
+        let mut allowed = self.allowance(regions, (rounding, rounding))?;
+        // First-order bounds grow with every layer; beyond the size of the value they bound nothing.
+        let most = if nodes > MOST_FOLDED { self.elements.scale } else { f64::INFINITY };
+        parallel::chunks(&mut allowed, GRAIN, &|_, part| {
+            for e in part {
+                *e = NOISE * e.min(most);
+            }
+        });
+        Some(allowed)
+    }
+
+    /// What the precision of the constants in which two regions differ may do, that of numbers among their nodes'
+    /// settings included where `settings` says so.
+    fn constants(&self, folded: &Folded<'_>, settings: bool) -> Option<Vec<f64>> {
+        let judge = self.judge;
+        // A constant stored more narrowly than its side computes is a narrowing, and no excuse for one.
+        let half_ulp = |side: &Side<'_>, x: ValueId| -> Option<Uncertainty> {
+            let constant = side.declared.get(x)?;
+            let units = judge.allowed.iter().map(|d| Unit::of(*d)).chain([side.unit()]);
+            let widest = units.max_by(|x, y| x.u.total_cmp(&y.u))?;
+            side.stored(x, constant, widest.finer(Unit::of(constant.dtype())))
+        };
+        let enters_a = |x: ValueId| folded.only_a.contains(&x).then(|| half_ulp(judge.a, x)).flatten();
+        let enters_b = |x: ValueId| folded.only_b.contains(&x).then(|| half_ulp(judge.b, x)).flatten();
+        // Some runtime folded these, with functions as good as runtimes have.
+        let constant =
+            |side: &Side<'_>, n: NodeId| side.graph().node(n).writes().all(|v| side.is_constant(v));
+        let scaled = |side: &Side<'_>, n: NodeId| settings && scales(side.graph().node(n));
+        let rounding = (
+            Rounding {
+                unit: Unit::of(judge.a.main),
+                allowance: true,
+                rounds: &|n| constant(judge.a, n),
+                scaled: &|n| scaled(judge.a, n),
+                enters: &enters_a,
+            },
+            Rounding {
+                unit: Unit::of(judge.b.main),
+                allowance: true,
+                rounds: &|n| constant(judge.b, n),
+                scaled: &|n| scaled(judge.b, n),
+                enters: &enters_b,
+            },
+        );
+        let mut interval = self.allowance(folded.regions, rounding)?;
+        // Two constants that two exporters folded, each with functions that are good to an ulp and not to half of one.
+        let alone = folded.regions.0.nodes.is_empty() && folded.regions.1.nodes.is_empty();
+        let folds = if alone { 2.0 } else { 1.0 };
+        let Elements { own, scale, narrow, .. } = self.elements;
+        let len = interval.len().min(own.len());
+        parallel::chunks(&mut interval[..len], GRAIN, &|i, part| {
+            for (e, y) in part.iter_mut().zip(&own[i * GRAIN..]) {
+                let widest = if narrow.is_some() { f64::INFINITY } else { WIDEST * (scale + y.abs()) };
+                *e = (folds * *e).min(widest);
+            }
+        });
+        Some(interval)
+    }
+}
+
+/// Two regions, A's first, that do not hold the same constants.
+struct Folded<'x> {
+    regions: (&'x Region, &'x Region),
+    only_a: Vec<ValueId>,
+    only_b: Vec<ValueId>,
+    /// Whether they differ in more than numbers among the settings of nodes.
+    constants: bool,
+}
+
+impl<'x> Folded<'x> {
+    fn between(judge: &Judge<'_, '_>, (a, b): (&'x Region, &'x Region)) -> Option<Self> {
+        let (only_a, only_b) = judge.unshared(a, b);
+        let folds = |side: &Side<'_>, region: &Region| {
+            region.nodes.iter().any(|&n| {
+                side.graph().node(n).writes().any(|v| {
+                    side.is_constant(v) && side.declared.get(v).is_some_and(|t| t.dtype().is_float())
+                })
+            })
+        };
+        let constants = !only_a.is_empty() || !only_b.is_empty() || folds(judge.a, a) || folds(judge.b, b);
+        let settings =
+            |side: &Side<'_>, region: &Region| region.nodes.iter().any(|&n| scales(side.graph().node(n)));
+        (constants || settings(judge.a, a) || settings(judge.b, b)).then_some(Self {
+            regions: (a, b),
+            only_a,
+            only_b,
+            constants,
+        })
+    }
+}
+
+/// Whether a node has a setting that is a number and no whole one.
+fn scales(node: &Node) -> bool {
+    node.attributes.values().any(|a| match a {
+        Attribute::Float(f) => f.fract() != 0.0,
+        Attribute::Floats(f) => f.iter().any(|f| f.fract() != 0.0),
+        _ => false,
+    })
+}
