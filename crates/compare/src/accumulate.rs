@@ -26,9 +26,6 @@ pub(crate) struct Chunk<'t, T> {
     look: Option<&'t FirstLook>,
 }
 
-/// Tiles that are judged at a time, while they are in the first-level cache.
-const JUDGED: usize = 8;
-
 macro_rules! chunk {
     ($($t:ty, $lanes:literal;)*) => { $(
         impl Job for Chunk<'_, $t> {
@@ -36,20 +33,9 @@ macro_rules! chunk {
 
             #[inline(always)]
             fn run<I: Isa>(self, isa: I) -> Sums {
-                let mut pass = Pass::<$t, $lanes>::new(self.narrow);
-                let part = if self.look.is_some() { JUDGED * Pass::<$t, $lanes>::TILE } else { self.x.len().max(1) };
-                let mut beyond = 0;
-                for (k, (x, y)) in self.x.chunks(part).zip(self.y.chunks(part)).enumerate() {
-                    pass.feed(isa, x, y, Order::Grows, |i| self.from + k * part + i);
-                    if let Some(look) = self.look
-                        && !look.passes(&pass.reach())
-                    {
-                        beyond += Real::<$lanes>::beyond(isa, look, x, y);
-                    }
-                }
-                let mut sums = pass.finish();
-                sums.beyond = beyond;
-                sums
+                let mut pass = Pass::<$t, $lanes>::judging(self.narrow, self.look);
+                pass.feed::<I, true>(isa, self.x, self.y, Order::Grows, |i| self.from + i);
+                pass.finish()
             }
         }
 
@@ -71,7 +57,7 @@ macro_rules! chunk {
                     if let Some(next) = panels.peek() {
                         self.plan.ask(isa, 1, b, next);
                     }
-                    pass.feed(isa, x, y, Order::Any, |k| self.plan.place(&panel, k));
+                    pass.feed::<I, false>(isa, x, y, Order::Any, |k| self.plan.place(&panel, k));
                 }
                 pass.finish()
             }
@@ -172,7 +158,10 @@ pub(crate) fn tree(from: usize, to: usize, piece: &(impl Fn(usize) -> Sums + Syn
 
 #[cfg(test)]
 mod tests {
+    use isotrace_tensor::Element;
+
     use super::*;
+    use crate::judge::{Judge, Rule, Tolerance};
 
     /// Numbers of all sizes, with NaN, infinities, zeros of both signs, opposite signs and equal stretches.
     fn pair(len: usize) -> (Vec<f64>, Vec<f64>) {
@@ -209,7 +198,12 @@ mod tests {
         (x, y)
     }
 
-    fn levels_agree<T: Slices>(of: impl Fn(f64) -> T) {
+    fn levels_agree<T: Slices + Element>(of: impl Fn(f64) -> T) {
+        let judges = [Rule::Torch, Rule::Numpy, Rule::Polygraphy].map(|rule| {
+            // Of a half type, so many halves of its own resolution that rounding decides about many.
+            let unit = T::DTYPE.unit_roundoff().unwrap();
+            Judge::new(Tolerance { rule, rtol: (6.0 * unit).max(2e-4), atol: 1e-6 }, T::DTYPE, T::DTYPE)
+        });
         // Below a tile, across tiles, across chunks; long enough for sums in f32.
         for len in [0, 1, 31, 5000, FEW - 1, FEW, 3 * T::CHUNK + 77] {
             let (x, y) = pair(len);
@@ -217,7 +211,17 @@ mod tests {
                 (x.into_iter().map(&of).collect(), y.into_iter().map(&of).collect());
             let told: Vec<String> =
                 Level::all().map(|level| format!("{:?}", slices(level, &x, &y, None))).collect();
-            assert!(told.iter().all(|t| *t == told[0]), "{len} of {}: {told:#?}", std::any::type_name::<T>());
+            assert!(told.iter().all(|t| *t == told[0]), "{len} of {}: {told:#?}", T::DTYPE);
+            for judge in &judges {
+                let beyond =
+                    x.iter().zip(&y).filter(|(x, y)| judge.beyond(Slices::wide(**x), Slices::wide(**y)));
+                let unjudged = slices(Level::best(), &x, &y, None);
+                let expected = format!("{:?}", Sums { beyond: beyond.count() as u64, ..unjudged });
+                for level in Level::all() {
+                    let found = format!("{:?}", slices(level, &x, &y, Some(&judge.look)));
+                    assert_eq!(found, expected, "{len} of {}", T::DTYPE);
+                }
+            }
         }
     }
 

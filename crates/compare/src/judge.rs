@@ -5,17 +5,18 @@
 //! every step rounded as there. Of two steps in f32, one computed in f64 and rounded gives the same bits (a sum,
 //! product or quotient has room in 2p + 2 bits; Figueroa 1995), which lets one text serve all precisions.
 //!
-//! Mostly the largest differences of a part say that all of it is within, with margins wider than any rounding of the
-//! rule, and nothing more is done. Where both tensors hold one float type the rest is counted by vectors (`native`).
+//! Where both tensors hold one float type, elements are judged in the loop that compares them (`kernel::allowed`), and
+//! those about which that loop is not sure by vectors in the arithmetic of the type (`native`).
 //! Elements of other pairs of types get a first look in f64, which sorts out what is certainly within and certainly
 //! beyond; what is near the border goes through the rule itself.
 
 use isotrace_tensor::{DType, Tensor, nearest_bf16, nearest_f16};
 use rayon::prelude::*;
 
+use crate::kernel::Bounds;
 use crate::native::{Limits, MODERATE};
 use crate::number;
-use crate::sums::{Reach, Sums};
+use crate::sums::Sums;
 
 /// Whose formula decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -274,21 +275,21 @@ impl FirstLook {
         }
     }
 
-    /// Whether what a part has come to leaves no doubt that every element is within: all differences are below the
-    /// absolute part, or all relative ones below the relative part.
-    pub fn passes(&self, reach: &Reach) -> bool {
-        let Reach { max_abs, max_rel, largest, finite } = *reach;
-        let atol = self.atol * (1.0 - self.margin) - self.tiny;
-        let moderate =
-            max_abs < self.huge && largest.iter().all(|&l| l < self.huge && self.rtol * l < self.huge);
+    /// What the loops over one float type go by.
+    pub fn bounds(&self) -> Bounds {
+        let usual = (0.0..self.huge).contains(&self.rtol) && (0.0..self.huge).contains(&self.atol);
         // What allows for numbers that round to nothing: all of the absolute part where that is added, of the larger
         // part what the margin leaves.
         let floor = if self.larger { self.atol * self.margin } else { self.atol * (1.0 - self.margin) };
-        // Differences are known relative to x; |y| is at least 1 - max_rel of it.
-        let relative = floor >= self.tiny
-            && max_rel < 0.5
-            && max_rel <= self.rtol * (1.0 - 2.0 * self.margin) * (1.0 - max_rel);
-        finite && (max_abs == 0.0 || moderate && (max_abs <= atol || relative))
+        // Differences are known relative to x; with a ratio of r, |y| is at least 1 - r of it.
+        let rtol = self.rtol * (1.0 - 2.0 * self.margin);
+        let rel = (rtol / (1.0 + rtol) * (1.0 - 1e-12)).min(0.5);
+        Bounds {
+            abs: self.atol * (1.0 - self.margin) - self.tiny,
+            rel: if floor >= self.tiny { rel } else { -1.0 },
+            moderate: if usual { self.huge.min((self.huge - self.atol) / self.rtol) } else { 0.0 },
+            limits: (!self.larger).then_some(Limits { rtol: self.rtol, atol: self.atol }),
+        }
     }
 
     /// The rule for two tensors of one type that computes in f64.

@@ -12,6 +12,19 @@ pub(crate) trait Rounding<N> {
     fn round(x: N) -> N;
 }
 
+/// What a rule allows whose results are rounded to a half type, without the roundings.
+pub(crate) trait Around {
+    /// Whether it saves anything: not where a number in a hundred may lie between them.
+    const BAND: bool;
+
+    /// Between which limits, in plain f32, the rule decides by rounding; `exact` says that differences are not rounded.
+    ///
+    /// With u the unit roundoff and t half the smallest number of the type, what is allowed is rounded twice, to within
+    /// 2u + u² of it and 2t + ut, and a difference once, to within u of it and t. One rounding in f32 is a part of u
+    /// that the factor 1.02 makes room for.
+    fn around(limits: Limits<f32>, exact: bool) -> [Limits<f32>; 2];
+}
+
 /// The type of the elements is that of the arithmetic.
 pub(crate) struct Same;
 /// f16, computed in f32.
@@ -58,15 +71,17 @@ impl Rounding<f32> for ToBf16 {
 }
 
 /// The nearest number of a type with `DROPPED` bits of significand less than f32 and no exponent below that of
-/// 2^(`LEAST` - 127), of a number from 0 to 2^100, in five instructions. Larger ones stay larger than 2^100, or are NaN.
+/// 2^(`LEAST` - 127), of a number from 0 to 2^100, in four instructions. Larger ones stay larger than 2^100, or are NaN.
 ///
 /// To a power of two whose neighbours are as far apart as those of the result, the number is added and taken away
 /// again: the addition rounds it, ties to even. Below the least exponent the steps are the same all the way down.
 #[inline(always)]
 fn by_addition<const DROPPED: u32, const LEAST: u32>(x: f32) -> f32 {
-    let exponent = (x.to_bits() & 0x7f80_0000).max(LEAST << 23);
-    let power = f32::from_bits(exponent.wrapping_add(DROPPED << 23));
-    (x + power) - power
+    let least = f32::from_bits(LEAST << 23);
+    let own = f32::from_bits(x.to_bits() & 0x7f80_0000);
+    let power = if own > least { own } else { least };
+    let up = f32::from_bits((127 + DROPPED) << 23);
+    power.mul_add(-up, power.mul_add(up, x))
 }
 
 /// What [`by_addition`] rounds rightly.
@@ -88,6 +103,39 @@ impl Rounding<f32> for ModerateBf16 {
     #[inline(always)]
     fn round(x: f32) -> f32 {
         by_addition::<16, 1>(x)
+    }
+}
+
+macro_rules! around {
+    ($($name:ty: $band:literal, $unit:literal, $least:literal;)*) => { $(
+        impl Around for $name {
+            const BAND: bool = $band;
+
+            #[inline(always)]
+            fn around(Limits { rtol, atol }: Limits<f32>, exact: bool) -> [Limits<f32>; 2] {
+                const UNIT: f64 = 1.0 / (1u64 << $unit) as f64;
+                let tiny = f64::from_bits((1023 - $least) << 52);
+                let (relative, absolute) = if exact { (2.0 * UNIT, tiny) } else { (3.0 * UNIT, 1.5 * tiny) };
+                [-1.02, 1.02].map(|sign| {
+                    let factor = 1.0 + sign * relative;
+                    let atol = f64::from(atol) * factor + sign * absolute;
+                    Limits { rtol: (f64::from(rtol) * factor) as f32, atol: atol as f32 }
+                })
+            }
+        }
+    )* };
+}
+
+around! {
+    ModerateF16: true, 11, 24;
+    ModerateBf16: false, 8, 133;
+}
+
+impl Limits<f32> {
+    /// Whether what is allowed for `y` is below a difference.
+    #[inline(always)]
+    pub fn below(self, d: f32, y: f32) -> bool {
+        d > self.rtol.mul_add(y.abs(), self.atol)
     }
 }
 
@@ -186,6 +234,14 @@ macro_rules! formulas {
 }
 
 formulas!(f32 f64);
+
+impl Limits<f64> {
+    /// The same in f32, where they are numbers of it, or nearly.
+    #[inline(always)]
+    pub fn single(self) -> Limits<f32> {
+        Limits { rtol: self.rtol as f32, atol: self.atol as f32 }
+    }
+}
 
 #[cfg(test)]
 mod tests {

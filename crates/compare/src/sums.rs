@@ -1,16 +1,5 @@
 //! What the metrics are made of, and how two parts of a tensor come together.
 
-/// How far two tensors go and are apart, over some places.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reach {
-    pub max_abs: f64,
-    pub max_rel: f64,
-    /// The largest finite magnitudes.
-    pub largest: [f64; 2],
-    /// Whether every number is finite.
-    pub finite: bool,
-}
-
 /// Sums, maxima and counts over some places of two tensors.
 #[derive(Debug, Clone)]
 pub(crate) struct Sums {

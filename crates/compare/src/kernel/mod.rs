@@ -13,17 +13,23 @@
 //!   cannot be one, not even that is looked for.
 //! - Pairs that are more than a factor of two apart: only then products are summed; elsewhere the sums of squares say
 //!   what the sum of products is (`moments`).
+//! - Pairs that may be beyond a tolerance: only where there is such a pair is a tile judged (`allowed`).
 //! - Bits that agree throughout a tile: then there is only one norm to sum.
 
+mod allowed;
 mod moments;
 mod real;
 mod steps;
 mod word;
 
 use crate::isa::Isa;
-use crate::sums::{Reach, Sums};
+use crate::judge::FirstLook;
+use crate::native::Limits;
+use crate::sums::Sums;
 
-use moments::{Any, Close, Flat, Seen};
+pub(crate) use allowed::Bounds;
+use allowed::Judging;
+use moments::{Any, AnyJudged, Close, CloseJudged, Flat, FlatJudged, Seen};
 pub(crate) use moments::{LANES, Moments, Number, below};
 pub(crate) use real::{Narrow, OnNumbers, Real};
 use steps::Steps;
@@ -49,7 +55,7 @@ pub(crate) const LONGEST: usize = 1024;
 
 /// What two slices have come to so far. `L` words make a vector.
 #[repr(align(64))]
-pub(crate) struct Pass<T: Real<L>, const L: usize> {
+pub(crate) struct Pass<'l, T: Real<L>, const L: usize> {
     steps: Steps<T::Word>,
     moments: Moments,
     largest: [[T::Word; L]; 2],
@@ -57,6 +63,8 @@ pub(crate) struct Pass<T: Real<L>, const L: usize> {
     sums: Sums,
     /// Whether sums may be made in f32.
     narrow: bool,
+    /// A tolerance to judge by.
+    judging: Option<Judging<'l, T::Word>>,
     /// Where a tile's distances in steps are until they are counted.
     distances: [[T::Word; L]; VECTORS],
     /// Tiles since the lanes were emptied.
@@ -78,7 +86,7 @@ pub(crate) trait Place: Fn(usize) -> usize {}
 
 impl<F: Fn(usize) -> usize> Place for F {}
 
-impl<T: Real<L>, const L: usize> Pass<T, L> {
+impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
     /// Elements a tile.
     pub const TILE: usize = VECTORS * L;
 
@@ -90,67 +98,107 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
             largest: [[T::Word::ZERO; L]; 2],
             sums: Sums::default(),
             narrow: narrow && T::NARROW,
+            judging: None,
             distances: [[T::Word::ZERO; L]; VECTORS],
             tiles: 0,
         }
     }
 
-    /// Takes in two slices of one length. `place` gives the tensor's place for one of theirs.
+    /// The same, and counts what is beyond a tolerance.
+    pub fn judging(narrow: bool, look: Option<&'l FirstLook>) -> Self {
+        Self { judging: look.map(Judging::new::<T, L>), ..Self::new(narrow) }
+    }
+
+    /// Takes in two slices of one length. `place` gives the tensor's place for one of theirs. `JUDGED` says whether
+    /// there may be a tolerance: the loops are compiled without it otherwise.
     #[inline(always)]
-    pub fn feed<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], order: Order, place: impl Place) {
-        let whole = x.len() / Self::TILE * Self::TILE;
-        for at in (0..whole).step_by(Self::TILE) {
-            let end = at + Self::TILE;
-            self.tile(isa, &x[at..end], &y[at..end], order, |i| place(at + i));
-        }
-        if whole < x.len() {
+    pub fn feed<I: Isa, const JUDGED: bool>(
+        &mut self,
+        isa: I,
+        x: &[T],
+        y: &[T],
+        order: Order,
+        place: impl Place,
+    ) {
+        for at in (0..x.len()).step_by(Self::TILE) {
             // Zeros on both sides leave no trace.
-            let (mut a, mut b) = ([T::zeroed(); LONGEST], [T::zeroed(); LONGEST]);
-            a[..x.len() - whole].copy_from_slice(&x[whole..]);
-            b[..x.len() - whole].copy_from_slice(&y[whole..]);
-            self.tile(isa, &a[..Self::TILE], &b[..Self::TILE], order, |i| place(whole + i));
+            let mut padded;
+            let length = Self::TILE.min(x.len() - at);
+            let (x, y) = (&x[at..at + length], &y[at..at + length]);
+            let [a, b] = if length == Self::TILE {
+                [x, y]
+            } else {
+                padded = [[T::zeroed(); LONGEST]; 2];
+                padded[0][..length].copy_from_slice(x);
+                padded[1][..length].copy_from_slice(y);
+                [&padded[0][..Self::TILE], &padded[1][..Self::TILE]]
+            };
+            let unsure = self.tile::<I, JUDGED>(isa, a, b, order, |i| place(at + i));
+            if JUDGED
+                && unsure
+                && let Some(judging) = &self.judging
+            {
+                self.sums.beyond += T::beyond(isa, judging.look, x, y);
+            }
         }
     }
 
+    /// Takes in a tile, and says whether it remains to be judged.
     #[inline(always)]
-    fn tile<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], order: Order, place: impl Place) {
+    fn tile<I: Isa, const JUDGED: bool>(
+        &mut self,
+        isa: I,
+        x: &[T],
+        y: &[T],
+        order: Order,
+        place: impl Place,
+    ) -> bool {
         self.tiles += 1;
         if self.tiles == RUN {
             self.empty();
         }
-        let bits = Bits::of(
+        let mut bits = Bits::of(
             T::words(x),
             T::words(y),
             #[inline(always)]
             |k| ahead(isa, x, y, k),
         );
         self.sums.bits_differ |= !bits.differ().0;
-        if bits.exceed(T::INFINITY) {
-            self.with_specials(isa, x, y, order, place);
-        } else {
-            self.numbers(isa, x, y, &bits, order, place);
+        let mut numbers;
+        let (mut a, mut b) = (x, y);
+        let special = bits.exceed(T::INFINITY);
+        if special {
+            numbers = [[T::zeroed(); LONGEST]; 2];
+            let [p, q] = &mut numbers;
+            self.take_specials(x, y, [p, q], &place);
+            (a, b) = (&p[..x.len()], &q[..x.len()]);
+            bits = Bits::of(T::words(a), T::words(b), |_| ());
         }
+        self.numbers::<I, JUDGED>(isa, a, b, (&bits, special), order, place)
     }
 
-    /// A tile without NaN and infinities.
+    /// A tile without NaN and infinities; `special` says that there were some.
     #[inline(always)]
-    fn numbers<I: Isa>(
+    fn numbers<I: Isa, const JUDGED: bool>(
         &mut self,
         isa: I,
         x: &[T],
         y: &[T],
-        bits: &Bits<T::Word, L>,
+        (bits, special): (&Bits<T::Word, L>, bool),
         order: Order,
         place: impl Place,
-    ) {
+    ) -> bool {
         for (largest, tile) in self.largest.iter_mut().zip(&bits.largest) {
             for l in 0..L {
                 largest[l] = largest[l].max(tile[l]);
             }
         }
+        let judging = if JUDGED { self.judging.as_ref() } else { None };
+        let immoderate = judging.is_some_and(|j| special || bits.exceed(j.moderate));
         let (same, opposite) = bits.differ();
         if same {
-            return T::add_same(isa, &mut self.moments, x);
+            T::add_same(isa, &mut self.moments, x);
+            return immoderate;
         }
         let mut farthest = T::Word::ZERO;
         {
@@ -176,7 +224,20 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
             (true, false) => Narrow::Rounded,
             (true, true) => Narrow::Exact,
         };
-        let seen = Seen { abs: self.sums.max_abs, rel: self.sums.max_rel };
+        let steps = farthest.wide();
+        let close = !opposite && steps <= 1 << T::FRACTION;
+        let ratio = steps as f64 / (1u64 << T::FRACTION) as f64;
+        let Sums { max_abs, max_rel, .. } = self.sums;
+        let (strict, bounds) = judging.map_or((false, Bounds::NONE), |j| (j.strict, j.bounds));
+        let level = close
+            && (ratio <= max_rel || strict && ratio <= bounds.rel)
+            && (bits.normal(T::NORMAL) || Self::level(x, y));
+        let flat = level && ratio <= max_rel;
+        let within = level && ratio <= bounds.rel;
+        let judged = strict && !within && !immoderate;
+        let limits = bounds.limits.filter(|_| judged);
+        let seen =
+            Seen { abs: max_abs, rel: max_rel, limits: limits.unwrap_or(Limits { rtol: 0.0, atol: 0.0 }) };
         let sides = [x, y];
         // A quarter of what comes next was asked for with the bits.
         // A macro, since what is inlined for certain must be written as an argument.
@@ -198,24 +259,38 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
                 )
             };
         }
-        let steps = farthest.wide();
-        let found = match !opposite && steps <= 1 << T::FRACTION {
-            false => add!(Any),
-            true if self.flat(x, y, steps) => add!(Flat),
-            true => add!(Close),
+        let found = if JUDGED && limits.is_some() {
+            if flat {
+                add!(FlatJudged)
+            } else if close {
+                add!(CloseJudged)
+            } else {
+                add!(AnyJudged)
+            }
+        } else if flat {
+            add!(Flat)
+        } else if close {
+            add!(Close)
+        } else {
+            add!(Any)
         };
         if found.steeper {
-            let max = self.sums.max_rel;
-            self.sums.max_rel = T::with_numbers(isa, x, y, Steepest(max));
+            self.sums.max_rel = T::with_numbers(isa, x, y, Steepest(max_rel));
         }
         if found.larger {
             let max = T::with_numbers(isa, x, y, Largest);
             self.take_largest(max, x, y, order, place);
         }
+        let Some(judging) = &mut self.judging else { return false };
+        self.sums.beyond += found.beyond.map_or(0, u64::from);
+        let passed = self.sums.max_abs > bounds.abs && self.sums.max_rel > bounds.rel;
+        let first = passed && !judging.strict;
+        judging.strict |= passed;
+        immoderate || first || judged && found.beyond.is_none()
     }
 
-    /// Whether no relative difference of a tile can be a new largest, where pairs have one sign each and are at most
-    /// `steps` apart, which are no more than a binade has.
+    /// Whether the steps of a tile say how far apart its pairs are relatively: of those with one sign each that are at
+    /// most `steps` apart, which are no more than a binade has.
     ///
     /// With p bits behind the point, n <= 2^p steps from a normal number a lead no farther than n·2^-p·|a|: down and
     /// within the binade they are units of at most 2^-p·|a|. Up from j units below the next binade they are j such
@@ -223,13 +298,10 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
     /// brings above n·2^-p. Below the normal numbers that is not so, but what is equal there is no distance apart.
     #[expect(clippy::needless_bitwise_bool, reason = "a branch would keep the loop from vector code")]
     #[inline(always)]
-    fn flat(&self, x: &[T], y: &[T], steps: u64) -> bool {
-        if steps as f64 / (1u64 << T::FRACTION) as f64 > self.sums.max_rel {
-            return false;
-        }
+    fn level(x: &[T], y: &[T]) -> bool {
         let mut any = false;
         for (&x, &y) in T::words(x).iter().zip(T::words(y)) {
-            any |= (x != y) & ((x & T::Word::MAGNITUDE) < T::NORMAL);
+            any |= (x != y) & ((x & T::INFINITY) == T::Word::ZERO);
         }
         !any
     }
@@ -247,11 +319,9 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
         };
     }
 
-    /// A tile with NaN or infinities.
+    /// Takes the pairs of a tile with NaN or infinities one by one, and hands on the others.
     #[inline(never)]
-    fn with_specials<I: Isa>(&mut self, isa: I, x: &[T], y: &[T], order: Order, place: impl Place) {
-        let (mut a, mut b) = ([T::zeroed(); LONGEST], [T::zeroed(); LONGEST]);
-        let (a, b) = (&mut a[..x.len()], &mut b[..x.len()]);
+    fn take_specials(&mut self, x: &[T], y: &[T], [a, b]: [&mut [T]; 2], place: impl Place) {
         for (i, (&x, &y)) in x.iter().zip(y).enumerate() {
             if x.finite() && y.finite() {
                 (a[i], b[i]) = (x, y);
@@ -260,8 +330,6 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
                 self.sums.special(x.wide(), y.wide(), steps, place(i));
             }
         }
-        let bits = Bits::of(T::words(a), T::words(b), |_| ());
-        self.numbers(isa, a, b, &bits, order, place);
     }
 
     /// Takes the sums of the lanes over. Long sums of like numbers lose bits; sums of a few such sums do not.
@@ -304,13 +372,6 @@ impl<T: Real<L>, const L: usize> Pass<T, L> {
             }
             self.sums.largest[side].max(T::of_word(word).wide())
         })
-    }
-
-    /// How far both go and are apart so far.
-    #[inline(always)]
-    pub fn reach(&self) -> Reach {
-        let Sums { max_abs, max_rel, nan, inf, .. } = self.sums;
-        Reach { max_abs, max_rel, largest: self.largest(), finite: nan == [0; 2] && inf == [0; 2] }
     }
 }
 
@@ -372,23 +433,28 @@ struct Bits<W, const L: usize> {
     differ: [W; L],
     /// The largest magnitude of either side.
     largest: [[W; L]; 2],
+    /// The smallest magnitude of A.
+    smallest: [W; L],
 }
 
 impl<W: Word, const L: usize> Bits<W, L> {
     #[inline(always)]
     fn of(x: &[W], y: &[W], ahead: impl Fn(usize)) -> Self {
         let (mut differ, mut a, mut b) = ([W::ZERO; L], [W::ZERO; L], [W::ZERO; L]);
+        let mut least = [W::MAGNITUDE; L];
         for (k, (x, y)) in x.as_chunks::<L>().0.iter().zip(y.as_chunks::<L>().0).enumerate() {
             if k % 4 == 0 {
                 ahead(k / 4);
             }
             for l in 0..L {
                 differ[l] = differ[l] | (x[l] ^ y[l]);
-                a[l] = a[l].max(x[l] & W::MAGNITUDE);
+                let magnitude = x[l] & W::MAGNITUDE;
+                a[l] = a[l].max(magnitude);
+                least[l] = least[l].min(magnitude);
                 b[l] = b[l].max(y[l] & W::MAGNITUDE);
             }
         }
-        Self { differ, largest: [a, b] }
+        Self { differ, largest: [a, b], smallest: least }
     }
 
     /// Whether a magnitude reaches `limit`.
@@ -399,6 +465,16 @@ impl<W: Word, const L: usize> Bits<W, L> {
             any |= self.largest[0][l].max(self.largest[1][l]) >= limit;
         }
         any
+    }
+
+    /// Whether all of A reach `least`.
+    #[inline(always)]
+    fn normal(&self, least: W) -> bool {
+        let mut any = false;
+        for l in 0..L {
+            any |= self.smallest[l] < least;
+        }
+        !any
     }
 
     /// Whether all bits agree, and whether a pair may have opposite signs.

@@ -1,5 +1,7 @@
 //! Sums of one tile: of differences, of squares, of products.
 
+use crate::native::{Around, Limits, Rounding};
+
 use super::{LONGEST, PARTS};
 
 /// Sums kept side by side, so that additions do not wait for each other.
@@ -23,11 +25,13 @@ pub(crate) struct Moments {
     pub product: [f64; LANES],
 }
 
-/// The largest differences so far, absolute and relative.
+/// What a tile is held against: the largest differences so far, absolute and relative, and what is allowed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub abs: f64,
     pub rel: f64,
+    /// Read where a tile is judged.
+    pub limits: Limits<f64>,
 }
 
 impl Seen {
@@ -42,17 +46,37 @@ impl Seen {
 
 /// What a tile has to be looked at again for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Extremes {
+pub(crate) struct Found {
     /// Whether a difference exceeds the largest so far.
     pub larger: bool,
     /// Whether a difference may exceed the largest relative one so far.
     pub steeper: bool,
+    /// Pairs beyond what is allowed, where the tile was judged.
+    pub beyond: Option<u32>,
 }
 
 /// What sums are made of.
 pub(crate) trait Number: Copy {
     /// As f64, exactly.
     fn wide(self) -> f64;
+    /// How many pairs are farther apart than is allowed, in the arithmetic of the type. As many as make whole vectors.
+    fn beyond(limits: Limits<f64>, x: &[Self], y: &[Self]) -> u32;
+}
+
+/// Counts as the rules do that add what is allowed relatively and absolutely, where nothing overflows.
+macro_rules! beyond {
+    ($word:ty, $limits:ident => $own:expr) => {
+        #[inline(always)]
+        fn beyond($limits: Limits<f64>, x: &[Self], y: &[Self]) -> u32 {
+            let Limits { rtol, atol } = $own;
+            // A plain loop over all, which is compiled to wide vectors more surely than one over lanes.
+            let mut count: $word = 0;
+            for (x, y) in x.iter().zip(y) {
+                count += <$word>::from((x - y).abs() > atol + rtol * y.abs());
+            }
+            count as u32
+        }
+    };
 }
 
 impl Number for f32 {
@@ -60,6 +84,8 @@ impl Number for f32 {
     fn wide(self) -> f64 {
         f64::from(self)
     }
+
+    beyond!(u32, limits => limits.single());
 }
 
 impl Number for f64 {
@@ -67,6 +93,8 @@ impl Number for f64 {
     fn wide(self) -> f64 {
         self
     }
+
+    beyond!(u64, limits => limits);
 }
 
 /// A relative difference is asked for exactly only where it may be a new largest: a division for every element would
@@ -83,28 +111,30 @@ pub(crate) trait Kind {
     const CLOSE: bool;
     /// No relative difference is a new largest.
     const FLAT: bool;
+    /// Pairs are to be held against what is allowed.
+    const JUDGED: bool;
 }
 
-/// Nothing is known.
-pub(crate) struct Any;
-/// Pairs are close.
-pub(crate) struct Close;
-/// Pairs are close, and no relative difference is a new largest.
-pub(crate) struct Flat;
+macro_rules! kinds {
+    ($($what:literal $name:ident: $close:literal, $flat:literal, $judged:literal;)*) => { $(
+        #[doc = $what]
+        pub(crate) struct $name;
 
-impl Kind for Any {
-    const CLOSE: bool = false;
-    const FLAT: bool = false;
+        impl Kind for $name {
+            const CLOSE: bool = $close;
+            const FLAT: bool = $flat;
+            const JUDGED: bool = $judged;
+        }
+    )* };
 }
 
-impl Kind for Close {
-    const CLOSE: bool = true;
-    const FLAT: bool = false;
-}
-
-impl Kind for Flat {
-    const CLOSE: bool = true;
-    const FLAT: bool = true;
+kinds! {
+    "Nothing is known." Any: false, false, false;
+    "Pairs are close." Close: true, false, false;
+    "Pairs are close, and no relative difference is a new largest." Flat: true, true, false;
+    "[`Any`], and judged." AnyJudged: false, false, true;
+    "[`Close`], and judged." CloseJudged: true, false, true;
+    "[`Flat`], and judged." FlatJudged: true, true, true;
 }
 
 /// The sums of one tile, each an array of its own so that it stays in registers.
@@ -154,7 +184,7 @@ impl Moments {
 
     /// A tile of f64.
     #[inline(always)]
-    pub fn add_f64<K: Kind>(&mut self, x: &[f64], y: &[f64], seen: Seen, ahead: impl Fn(usize)) -> Extremes {
+    pub fn add_f64<K: Kind>(&mut self, x: &[f64], y: &[f64], seen: Seen, ahead: impl Fn(usize)) -> Found {
         self.add_wide::<f64, K>(x, y, seen, ahead)
     }
 
@@ -166,14 +196,18 @@ impl Moments {
         y: &[T],
         seen: Seen,
         ahead: impl Fn(usize),
-    ) -> Extremes {
+    ) -> Found {
         let mut tile = Tile::new();
         let max = seen.abs;
         let (mut larger, mut over) = ([max; LANES], [0.0; LANES]);
         let slope = -below(seen.rel);
         let length = x.len() / PARTS;
+        let mut beyond = 0;
         for (part, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
             ahead(part);
+            if K::JUDGED {
+                beyond += T::beyond(seen.limits, x, y);
+            }
             for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
                 for l in 0..LANES {
                     let (x, y) = (x[l].wide(), y[l].wide());
@@ -188,13 +222,13 @@ impl Moments {
             }
         }
         self.join(&tile.finish::<K>());
-        extremes(&larger, max, &over)
+        Found { beyond: K::JUDGED.then_some(beyond), ..extremes(&larger, max, &over) }
     }
 
     /// The same for f32, with the maxima in f32 where differences are exact in it: within a factor of two (Sterbenz).
     #[inline(always)]
-    pub fn add_f32<K: Kind>(&mut self, x: &[f32], y: &[f32], seen: Seen, ahead: impl Fn(usize)) -> Extremes {
-        if K::FLAT || !K::CLOSE {
+    pub fn add_f32<K: Kind>(&mut self, x: &[f32], y: &[f32], seen: Seen, ahead: impl Fn(usize)) -> Found {
+        if K::FLAT || K::JUDGED || !K::CLOSE {
             return self.add_wide::<f32, K>(x, y, seen, ahead);
         }
         let mut tile = Tile::new();
@@ -241,9 +275,9 @@ impl Moments {
 
     /// A tile of half-precision numbers, as `load` gives them in f32, two vectors at a time: products are exact there,
     /// and sums of a few of them lose no more than 2^-19 of their value before they go on in f64. `exact` says that
-    /// differences are exact in f32.
+    /// differences are exact in f32, `R` rounds to the type.
     #[inline(always)]
-    pub fn add_narrow<W, K: Kind>(
+    pub fn add_narrow<W, K: Kind, R: Rounding<f32> + Around>(
         &mut self,
         x: &[W],
         y: &[W],
@@ -251,11 +285,15 @@ impl Moments {
         seen: Seen,
         exact: bool,
         ahead: impl Fn(usize),
-    ) -> Extremes {
+    ) -> Found {
         let max = seen.narrow_limit(exact);
         let slope = -narrow_below(seen.rel);
         let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
         let zero = [0f32; NARROW];
+        let exact = seen.limits.single();
+        let [low, high] = R::around(exact, K::CLOSE);
+        // Counted in floats, which are added under a mask where integers are not.
+        let mut beyond = zero;
         /// Elements between two roundings to f64.
         const RUN: usize = 2 * LONGEST / PARTS;
         /// Elements between two calls of `ahead`.
@@ -266,10 +304,12 @@ impl Moments {
                 ahead(run * (RUN / PART) + part);
                 for (x, y) in x.as_chunks().0.iter().zip(y.as_chunks().0) {
                     let (x, y) = (load(x), load(y));
-                    for (x, y) in x.iter().zip(&y) {
+                    let mut apart = [zero; 2];
+                    for (half, (x, y)) in x.iter().zip(&y).enumerate() {
                         for l in 0..NARROW {
                             let (x, y) = (x[l], y[l]);
                             let d = (x - y).abs();
+                            apart[half][l] = d;
                             abs[l] += d;
                             squares[l] = d.mul_add(d, squares[l]);
                             a[l] = x.mul_add(x, a[l]);
@@ -282,6 +322,36 @@ impl Moments {
                                 let above = slope.mul_add(x.abs(), d);
                                 over[l] = if above > over[l] { above } else { over[l] };
                             }
+                        }
+                    }
+                    if !K::JUDGED {
+                        continue;
+                    }
+                    if R::BAND {
+                        let (mut likely, mut surely) = (zero, zero);
+                        for (d, y) in apart.iter().zip(&y) {
+                            for l in 0..NARROW {
+                                likely[l] = if low.below(d[l], y[l]) { likely[l] + 1.0 } else { likely[l] };
+                                surely[l] = if high.below(d[l], y[l]) { surely[l] + 1.0 } else { surely[l] };
+                            }
+                        }
+                        let mut doubt = 0;
+                        for l in 0..NARROW {
+                            doubt |= likely[l].to_bits() ^ surely[l].to_bits();
+                        }
+                        if doubt == 0 {
+                            for l in 0..NARROW {
+                                beyond[l] += surely[l];
+                            }
+                            continue;
+                        }
+                    }
+                    for (d, y) in apart.iter().zip(&y) {
+                        for l in 0..NARROW {
+                            // Differences of close pairs are numbers of the type as they are (Sterbenz).
+                            let d = if K::CLOSE { d[l] } else { R::round(d[l]) };
+                            let limit = R::round(exact.atol + R::round(exact.rtol * y[l].abs()));
+                            beyond[l] = if d > limit { beyond[l] + 1.0 } else { beyond[l] };
                         }
                     }
                 }
@@ -299,7 +369,8 @@ impl Moments {
         if K::CLOSE {
             self.derive_product();
         }
-        extremes(&larger, max, &over)
+        let beyond = K::JUDGED.then(|| beyond.into_iter().sum::<f32>() as u32);
+        Found { beyond, ..extremes(&larger, max, &over) }
     }
 
     /// Whether the squares were neither too large for f32 nor so small that bits of them were lost.
@@ -355,12 +426,8 @@ fn narrow_below(x: f64) -> f32 {
 }
 
 #[inline(always)]
-fn extremes<T: Copy + PartialOrd + Default, const L: usize>(
-    larger: &[T; L],
-    max: T,
-    over: &[T; L],
-) -> Extremes {
-    let mut found = Extremes { larger: false, steeper: false };
+fn extremes<T: Copy + PartialOrd + Default, const L: usize>(larger: &[T; L], max: T, over: &[T; L]) -> Found {
+    let mut found = Found { larger: false, steeper: false, beyond: None };
     for l in 0..L {
         found.larger |= larger[l] > max;
         found.steeper |= over[l] > T::default();

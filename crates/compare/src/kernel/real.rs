@@ -8,7 +8,7 @@ use crate::judge::FirstLook;
 use crate::native::{Formula, Limits, ModerateBf16, ModerateF16, Rounding, Same, ToBf16, ToF16, by_rule};
 
 use super::LONGEST;
-use super::moments::{Any, Extremes, Kind, Moments, NARROW, Number, Seen};
+use super::moments::{Any, Found, Kind, Moments, NARROW, Number, Seen};
 use super::word::Word;
 
 /// Something rare that is done with the numbers of a tile.
@@ -49,6 +49,8 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
     fn finite(self) -> bool;
     /// The float of these bits.
     fn of_word(word: Self::Word) -> Self;
+    /// The bits of the largest number that is not above this one, which is not negative.
+    fn word_to(x: f64) -> Self::Word;
     /// The bits of each.
     fn words(slice: &[Self]) -> &[Self::Word];
     /// Hands a tile to something that needs numbers.
@@ -61,7 +63,7 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
         seen: Seen,
         narrow: Narrow,
         ahead: impl Fn(usize),
-    ) -> Extremes;
+    ) -> Found;
     /// Adds a tile whose two sides are the same.
     fn add_same<I: Isa>(isa: I, to: &mut Moments, x: &[Self]);
     /// How many pairs are beyond a tolerance.
@@ -93,6 +95,11 @@ macro_rules! wide {
                 Self::from_bits(word)
             }
 
+            fn word_to(x: f64) -> $word {
+                let near = x as $t;
+                if f64::from(near) > x { near.next_down().to_bits() } else { near.to_bits() }
+            }
+
             #[inline(always)]
             fn words(slice: &[Self]) -> &[$word] {
                 bytemuck::cast_slice(slice)
@@ -111,7 +118,7 @@ macro_rules! wide {
                 seen: Seen,
                 _: Narrow,
                 ahead: impl Fn(usize),
-            ) -> Extremes {
+            ) -> Found {
                 to.$add::<K>(x, y, seen, ahead)
             }
 
@@ -293,6 +300,12 @@ macro_rules! half {
                 Self::from_bits(word)
             }
 
+            fn word_to(x: f64) -> u16 {
+                let near = <$t>::from_f64(x);
+                // The bits of numbers that are not negative are in their order.
+                if near.to_f64() > x { near.to_bits() - 1 } else { near.to_bits() }
+            }
+
             #[inline(always)]
             fn words(slice: &[Self]) -> &[u16] {
                 bytemuck::cast_slice(slice)
@@ -311,29 +324,25 @@ macro_rules! half {
                 seen: Seen,
                 narrow: Narrow,
                 ahead: impl Fn(usize),
-            ) -> Extremes {
-                let exact = match narrow {
-                    Narrow::No => {
-                        return to.add_wide::<f32, Any>(&Half::tile(isa, x).0, &Half::tile(isa, y).0, seen, ahead);
+            ) -> Found {
+                if narrow != Narrow::No {
+                    let mut tile = Moments::new();
+                    let found = tile.add_narrow::<u16, K, $quick>(
+                        Self::words(x),
+                        Self::words(y),
+                        #[inline(always)]
+                        |bits| <$t as Half>::pair(isa, bits),
+                        seen,
+                        narrow == Narrow::Exact,
+                        &ahead,
+                    );
+                    if !<$t as Half>::RANGE || tile.within_f32() {
+                        to.join(&tile);
+                        return found;
                     }
-                    Narrow::Rounded => false,
-                    Narrow::Exact => true,
-                };
-                let mut tile = Moments::new();
-                let found = tile.add_narrow::<u16, K>(
-                    Self::words(x),
-                    Self::words(y),
-                    #[inline(always)]
-                    |bits| <$t as Half>::pair(isa, bits),
-                    seen,
-                    exact,
-                    &ahead,
-                );
-                if <$t as Half>::RANGE && !tile.within_f32() {
-                    return to.add_wide::<f32, Any>(&Half::tile(isa, x).0, &Half::tile(isa, y).0, seen, ahead);
                 }
-                to.join(&tile);
-                found
+                let (x, y) = (Half::tile(isa, x), Half::tile(isa, y));
+                to.add_wide::<f32, Any>(&x.0, &y.0, seen, ahead)
             }
 
             #[inline(always)]
