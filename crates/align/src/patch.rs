@@ -2,7 +2,7 @@
 
 use isotrace_graph::{Node, ValueId};
 use isotrace_ops::{NoBodies, Operator, Precision};
-use isotrace_run::{Evaluation, evaluate};
+use isotrace_run::{Evaluation, evaluate, evaluate_with_bodies};
 use isotrace_tensor::Tensor;
 use std::sync::Arc;
 
@@ -32,16 +32,17 @@ pub struct Patch {
     sources: Vec<Source>,
     only: Option<usize>,
     taken: Option<usize>,
+    /// The node, where it has bodies; what they capture are values of B.
+    bodies: Option<Arc<Node>>,
 }
 
 impl Patch {
-    /// A call of `node`'s operator on `sources`. `None` where the operator does not exist with these settings.
+    /// A call of `node`'s operator on `sources`. `None` where the operator does not exist with these settings. Bodies
+    /// have to be those of a node of B, since what they capture is looked up there.
     pub fn new(node: &Node, sources: Vec<Source>) -> Option<Self> {
-        if node.bodies().next().is_some() {
-            return None;
-        }
-        let op = isotrace_ops::build(node).ok()?;
-        Some(Self { op: op.into(), outputs: node.outputs.len(), sources, only: None, taken: None })
+        let op = isotrace_ops::build(node).ok()?.into();
+        let bodies = node.bodies().next().is_some().then(|| Arc::new(node.clone()));
+        Some(Self { op, outputs: node.outputs.len(), sources, only: None, taken: None, bodies })
     }
 
     /// Its first output in place of the output at `slot` alone; the node's others stay what they are.
@@ -104,7 +105,11 @@ impl Patch {
             decided: decided.as_deref(),
             bodies: &NoBodies,
         };
-        let outputs = evaluate(self.op.as_ref(), &what).ok()?;
+        let outputs = match &self.bodies {
+            Some(node) => evaluate_with_bodies(self.op.as_ref(), node, &what, lookup),
+            None => evaluate(self.op.as_ref(), &what),
+        };
+        let outputs = outputs.ok()?;
         match self.taken {
             Some(slot) => Some(vec![outputs.into_iter().nth(slot)?]),
             None => Some(outputs),

@@ -7,6 +7,7 @@ use isotrace_graph::{NodeId, ValueId};
 use crate::causes::{Proposal, proposals, telling};
 use crate::context;
 use crate::site::Site;
+use crate::written;
 
 /// Faults looked for; beyond this two models have little in common and naming more helps no one.
 const MOST_FAULTS: usize = 24;
@@ -101,10 +102,16 @@ fn explain<'s, 'g>(
         }
         found => {
             changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
-            found.map_or_else(
-                |nearest| Fault { nearest, ..unexplained(&site, hypothesis, site.before()) },
-                |(fault, _)| fault,
-            )
+            match found {
+                Ok((fault, _)) => fault,
+                Err(nearest) => match written::fault(&site) {
+                    Some(mut inner) => {
+                        inner.evidence.splice(0..0, confirmation(hypothesis));
+                        inner
+                    }
+                    None => Fault { nearest, ..unexplained(&site, hypothesis, site.before()) },
+                },
+            }
         }
     }
 }
@@ -284,7 +291,9 @@ fn merge(faults: &mut Vec<Fault>, fault: Fault) {
     });
     match same {
         Some(known) => {
-            known.evidence.push(format!("also: {}", fault.summary));
+            if known.summary != fault.summary {
+                known.evidence.push(format!("also: {}", fault.summary));
+            }
             for n in fault.nodes_b {
                 if !known.nodes_b.contains(&n) {
                     known.nodes_b.push(n);

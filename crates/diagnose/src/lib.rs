@@ -13,6 +13,7 @@ mod product;
 mod recorded;
 mod role;
 mod site;
+mod written;
 
 use isotrace_align::{Changes, Index, Judge, Side, State};
 use isotrace_graph::ValueId;

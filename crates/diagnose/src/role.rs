@@ -406,6 +406,32 @@ pub fn feeds_mask(side: &Side<'_>, v: ValueId) -> bool {
     hides
 }
 
+/// Whether what a node writes does nothing but choose a branch or say whether a loop goes on.
+pub fn steers(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at = side.graph().node(n).writes().collect::<Vec<_>>();
+    for _ in 0..STEPS {
+        let mut next = Vec::new();
+        let mut steered = 0;
+        for &v in &at {
+            for &r in &side.consumers[v.index()] {
+                let node = side.graph().node(r);
+                let slot = node.inputs.iter().position(|i| *i == Some(v));
+                match (node.op.as_str(), slot) {
+                    ("If", Some(0)) | ("Loop", Some(1)) => steered += 1,
+                    ("And" | "Or" | "Not" | "Xor" | "Cast" | "Identity", _) => next.extend(node.writes()),
+                    (op, _) if is_layout(op) => next.extend(node.writes()),
+                    _ => return false,
+                }
+            }
+        }
+        if next.is_empty() {
+            return steered > 0;
+        }
+        at = next;
+    }
+    false
+}
+
 /// Whether a factor is off by so little that the function is meant to be the same.
 pub fn is_nearly_right(ratio: f64) -> bool {
     (ratio - 1.0).abs() < 0.02

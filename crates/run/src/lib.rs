@@ -15,4 +15,4 @@ mod plan;
 
 pub use error::RunError;
 pub use evaluate::{Evaluation, evaluate};
-pub use plan::{Keep, Known, Options, Plan, Run};
+pub use plan::{Keep, Known, Options, Plan, Run, evaluate_with_bodies};

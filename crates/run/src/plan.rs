@@ -81,9 +81,7 @@ impl<'g> Plan<'g> {
             let op = isotrace_ops::build(node)
                 .map_err(|source| RunError::Build { node: graph.label(id).to_owned(), source })?;
             ops.push(op);
-            let plans = bodies_of(node)
-                .map(|(name, body)| Ok((name, Plan::new(body)?)))
-                .collect::<Result<Vec<_>, RunError>>()?;
+            let plans = plans_of(node)?;
             if !plans.is_empty() {
                 bodies.insert(i, plans);
             }
@@ -293,6 +291,22 @@ impl<'g> Plan<'g> {
         }
         uses
     }
+}
+
+/// Calls an operator with the bodies of `node`, which need not be part of a plan; `lookup` yields what they capture.
+pub fn evaluate_with_bodies(
+    op: &dyn Operator,
+    node: &Node,
+    what: &Evaluation<'_>,
+    lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+) -> Result<Vec<Tensor>, OpError> {
+    let plans = plans_of(node).map_err(|e| OpError::Setting(e.to_string()))?;
+    let bodies = NodeBodies { plans: &plans, lookup, precision: what.precision };
+    evaluate(op, &Evaluation { bodies: &bodies, ..*what })
+}
+
+fn plans_of(node: &Node) -> Result<Vec<(&str, Plan<'_>)>, RunError> {
+    bodies_of(node).map(|(name, body)| Ok((name, Plan::new(body)?))).collect()
 }
 
 fn bodies_of(node: &Node) -> impl Iterator<Item = (&str, &Graph)> {

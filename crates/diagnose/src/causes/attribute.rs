@@ -39,6 +39,7 @@ impl Cause for Attribute {
                     }
                 }
             }
+            turned_around(site, n, out);
             if let Some(Setting::Int(own)) = node.attributes.get("axis").or(default_axis(node).as_ref()) {
                 let rank = node
                     .inputs
@@ -53,6 +54,39 @@ impl Cause for Attribute {
                 }
             }
         }
+    }
+}
+
+/// The other direction for what runs over a sequence: all that it reads, all that it collects, or both.
+fn turned_around(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
+    const READS: &str = "scan_input_directions";
+    const COLLECTS: &str = "scan_output_directions";
+    let node = site.node_b(n);
+    let Some(Setting::Int(scanned)) = node.attributes.get("num_scan_inputs") else { return };
+    let read = usize::try_from(*scanned).unwrap_or(0).min(node.inputs.len());
+    let collected = node.outputs.len().saturating_sub(node.inputs.len() - read);
+    for names in [&[READS, COLLECTS][..], &[READS], &[COLLECTS]] {
+        let mut changed = node.clone();
+        for &name in names {
+            let own = match node.attributes.get(name) {
+                Some(Setting::Ints(list)) => list.clone(),
+                _ => vec![0; if name == READS { read } else { collected }],
+            };
+            let turned = own.iter().map(|&d| 1 - d.clamp(0, 1)).collect();
+            changed.attributes.insert(name.to_owned(), Setting::Ints(turned));
+        }
+        let Some(patch) = Patch::new(&changed, Patch::sources_of(node)) else { continue };
+        let names = names.join(", ");
+        out.push(Proposal {
+            patches: vec![(n, patch)],
+            nodes_b: vec![n],
+            nodes_a: Vec::new(),
+            edge: None,
+            class: "index",
+            summary: format!("{} runs over its sequence in the other direction", label(site.judge.b, n)),
+            change: format!("{names} turned around"),
+            cost: 24,
+        });
     }
 }
 
@@ -71,6 +105,10 @@ fn from_twin(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Propos
             continue;
         }
         let (own, theirs) = (node.attributes.get(name), other.attributes.get(name));
+        // Two bodies are compared where they are written out.
+        if own.or(theirs).is_some_and(is_body) {
+            continue;
+        }
         let same = match (own, theirs) {
             (Some(x), Some(y)) => x.same(y),
             (None, None) => true,
@@ -83,7 +121,12 @@ fn from_twin(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Propos
     }
     if differing.len() > 1 {
         let mut changed = node.clone();
-        changed.attributes = other.attributes.clone();
+        for name in &differing {
+            match other.attributes.get(name) {
+                Some(theirs) => changed.attributes.insert(name.clone(), theirs.clone()),
+                None => changed.attributes.remove(name),
+            };
+        }
         let Some(patch) = Patch::new(&changed, Patch::sources_of(node)) else { return };
         let class = role::of_attribute(&node.op, &differing[0]);
         let names = differing.join(", ");
@@ -102,6 +145,10 @@ fn from_twin(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Propos
             cost: 18,
         });
     }
+}
+
+fn is_body(setting: &Setting) -> bool {
+    matches!(setting, Setting::Graph(_) | Setting::Graphs(_))
 }
 
 /// Where later versions of an operator read what earlier ones have as a setting.

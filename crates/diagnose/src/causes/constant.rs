@@ -203,6 +203,7 @@ fn whole_numbers(t: &Tensor) -> Option<String> {
 /// What a slot that takes places is called in the standard, with a space behind.
 fn slot_name(op: &str, slot: usize) -> &'static str {
     match (op, slot) {
+        ("Loop", 0) => "a trip count of ",
         ("Slice", 1) => "starts ",
         ("Slice", 2) => "ends ",
         ("Slice", 3) => "axes ",

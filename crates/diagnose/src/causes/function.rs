@@ -322,7 +322,8 @@ fn graft(
     let a = site.judge.a;
     let n = a.producer(v)?;
     *how.0 += 1;
-    if *how.0 > MOST_CALLS {
+    // A body reads values of A that nothing stands for in B.
+    if *how.0 > MOST_CALLS || site.node_a(n).bodies().next().is_some() {
         return None;
     }
     let slot = site.node_a(n).outputs.iter().position(|w| *w == Some(v))?;

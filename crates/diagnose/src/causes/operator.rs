@@ -59,6 +59,10 @@ impl Cause for Operator {
                 if role::is_layout(&other.op) != role::is_layout(&node.op) {
                     continue;
                 }
+                // Nor does what runs a body.
+                if node.bodies().chain(other.bodies()).next().is_some() {
+                    continue;
+                }
                 if other.op != node.op && arity(other) == arity(node) && !tried.contains(&other.op.as_str()) {
                     tried.push(&other.op);
                     let kin = role::of_operator(&node.op, &other.op) != "operand_order"
@@ -158,6 +162,8 @@ fn push(
             {
                 "index"
             }
+            // What chooses a branch or ends a loop hides nothing.
+            "mask" if role::steers(site.judge.b, n) => "operand_order",
             class => class,
         },
         summary: format!("{} is {} where A computes {op}", site.judge.b.graph().label(n), node.op),

@@ -4,8 +4,8 @@
 //! split in another order.
 //! **Proof.** The node reads its inputs in the other order.
 
-use isotrace_align::patch::Patch;
-use isotrace_graph::NodeId;
+use isotrace_align::patch::{Patch, Source};
+use isotrace_graph::{NodeId, ValueId};
 
 use super::{Cause, Proposal, label};
 use crate::role;
@@ -28,8 +28,13 @@ impl Cause for Order {
                 // Queries, keys and values; what is packed into fewer inputs has nothing to exchange here.
                 op if role::is_attention(op) => vec![(0, 1), (1, 2), (0, 2)],
                 "Concat" if node.inputs.len() <= MOST_PARTS => {
+                    as_in_a(site, n, out);
                     let k = node.inputs.len();
                     (0..k).flat_map(|i| (i + 1..k).map(move |j| (i, j))).collect()
+                }
+                "If" => {
+                    branches(site, n, out);
+                    continue;
                 }
                 "Concat" => {
                     as_in_a(site, n, out);
@@ -66,6 +71,28 @@ impl Cause for Order {
     }
 }
 
+/// The two branches of a choice exchanged.
+fn branches(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
+    const BRANCHES: [&str; 2] = ["then_branch", "else_branch"];
+    let node = site.node_b(n);
+    let mut changed = node.clone();
+    let [Some(then), Some(other)] = BRANCHES.map(|name| changed.attributes.remove(name)) else { return };
+    changed.attributes.insert(BRANCHES[0].to_owned(), other);
+    changed.attributes.insert(BRANCHES[1].to_owned(), then);
+    let Some(patch) = Patch::new(&changed, Patch::sources_of(node)) else { return };
+    let twin = site.nodes_a().iter().copied().find(|&m| site.node_a(m).op == node.op);
+    out.push(Proposal {
+        patches: vec![(n, patch)],
+        nodes_b: vec![n],
+        nodes_a: twin.into_iter().collect(),
+        edge: None,
+        class: "operand_order",
+        summary: format!("{} takes the one branch where A takes the other", label(site.judge.b, n)),
+        change: "the branches exchanged".to_owned(),
+        cost: 16,
+    });
+}
+
 /// The parts in the order in which A joins them, where B joins the same parts.
 fn as_in_a(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
     let node = site.node_b(n);
@@ -73,6 +100,10 @@ fn as_in_a(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
     for &m in site.nodes_a() {
         let other = site.node_a(m);
         if other.op != node.op || other.inputs.len() != node.inputs.len() {
+            continue;
+        }
+        if let Some(proposal) = moved_on(site, n, m) {
+            out.push(proposal);
             continue;
         }
         let mut left: Vec<usize> = (0..node.inputs.len()).collect();
@@ -106,4 +137,44 @@ fn as_in_a(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
             cost: 16,
         });
     }
+}
+
+/// Parts that are those of A one place further on, as where steps are collected before they are made instead of
+/// afterwards: all but the last are A's parts, elsewhere.
+fn moved_on(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId) -> Option<Proposal> {
+    let (node, other) = (site.node_b(n), site.node_a(m));
+    let class_b = |slot: usize| site.partner(node.inputs[slot]?).map(|a| site.judge.index.class(a));
+    let theirs: Vec<ValueId> =
+        other.inputs.iter().map(|v| v.map(|v| site.judge.index.class(v))).collect::<Option<_>>()?;
+    let count = theirs.len();
+    let along = |by: i64| {
+        let mut pairs = (0..count).filter_map(|i| Some((i, usize::try_from(i as i64 + by).ok()?)));
+        count > 2 && pairs.all(|(i, j)| j >= count || class_b(i) == Some(theirs[j]))
+    };
+    let by = [1, -1].into_iter().find(|&by| !along(0) && along(by))?;
+    let sources = other.inputs.iter().enumerate().map(|(i, a)| {
+        let a = (*a)?;
+        let own = usize::try_from(i as i64 - by).ok().filter(|&j| j < count);
+        if let Some(j) = own {
+            return Some(Source::Value(node.inputs[j]?));
+        }
+        let (declared, shadow) = (site.judge.a.declared.get(a)?, site.judge.a.shadow.get(a)?);
+        Some(Source::Tensor { declared: declared.clone(), shadow: shadow.clone() })
+    });
+    let patch = Patch::new(node, sources.collect::<Option<_>>()?)?;
+    let place = if by == 1 { "later" } else { "earlier" };
+    Some(Proposal {
+        patches: vec![(n, patch)],
+        nodes_b: vec![n],
+        nodes_a: vec![m],
+        edge: None,
+        class: "index",
+        summary: format!(
+            "the parts that {} joins stand one place {place} than in A's {}",
+            label(site.judge.b, n),
+            label(site.judge.a, m)
+        ),
+        change: "each part where A has it".to_owned(),
+        cost: 16,
+    })
 }

@@ -1,0 +1,190 @@
+//! A fault inside of what a graph holds as one node: bodies of Loop, Scan and If.
+//!
+//! **What it finds.** A node of which no setting, input or constant is wrong, because what is wrong is a node inside of
+//! it: another activation in the body of a loop, a bias that one branch lacks. And the same where one side has the loop
+//! and the other what it computes, written out.
+//! **How.** The regions of both sides become networks of their own, on the inputs that they read here. Bodies are
+//! written out once for each iteration that was really made, with the branch that was really taken. These two networks
+//! are held against each other as any two are: aligned, searched for the place, explained by the same causes, each
+//! proven by its counterfactual.
+//! **Proof.** The inner fault's own; and with all faults undone in there, the regions' outputs agree.
+
+mod control;
+mod sheet;
+mod writer;
+
+use isotrace_align::{Index, Judge, Region, Side};
+use isotrace_graph::{Node, NodeId, ValueId};
+use isotrace_tensor::Tensor;
+use rustc_hash::FxHashMap;
+
+use crate::faults::{self, Fault};
+use crate::site::Site;
+use sheet::{Enters, Origin, Sheet};
+
+/// Whether a node has a written form.
+fn is_written(node: &Node) -> bool {
+    control::is_written(&node.op)
+}
+
+/// The first proven fault inside of a site's nodes; none where nothing in them can be written out.
+pub fn fault(site: &Site<'_, '_, '_>) -> Option<Fault> {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let written =
+        |side: &Side<'_>, region: &Region| region.nodes.iter().any(|&n| is_written(side.graph().node(n)));
+    if !written(a, &site.open_a) && !written(b, &site.open_b) {
+        return None;
+    }
+    let regions = [(&site.open_a, &site.open_b), (&site.wide_a, &site.wide_b)];
+    regions.into_iter().find_map(|(in_a, in_b)| inside(site, in_a, in_b))
+}
+
+/// The two regions as networks, with what enters them bound.
+struct Sheets {
+    a: Sheet,
+    b: Sheet,
+    /// Inputs of B and of A that are the same value.
+    bound: Vec<(ValueId, ValueId)>,
+}
+
+impl Sheets {
+    fn of(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Self> {
+        let (a, b) = (site.judge.a, site.judge.b);
+        let of_a = |v: ValueId| {
+            let tensor = a.declared.get(v)?.clone();
+            Some(if a.is_constant(v) { Enters::Constant(tensor) } else { Enters::Input(tensor) })
+        };
+        let mut sheet_a = Sheet::of(a, in_a, site.candidate, &of_a)?;
+        let of_b = |v: ValueId| {
+            let own = site.state.declared[v.index()].as_ref()?;
+            if b.is_constant(v) {
+                return Some(Enters::Constant(own.clone()));
+            }
+            // In A's layout and B's type: what the two read is bound as one value.
+            let m = site.state.matched[v.index()].as_ref()?;
+            let theirs = a.declared.get(m.a)?;
+            let read =
+                if theirs.dtype() == own.dtype() { theirs.clone() } else { theirs.cast(own.dtype()).ok()? };
+            Some(if theirs.shape() == own.shape() && !m.relation.is_permuted() {
+                Enters::Input(read)
+            } else {
+                Enters::LaidOut(read, m.relation.clone(), own.shape().to_vec())
+            })
+        };
+        let sheet_b = Sheet::of(b, in_b, site.point, &of_b)?;
+        let mut bound = Vec::new();
+        let entering = in_b.boundary.iter().copied().filter(|&v| !b.is_constant(v));
+        for (v, &input) in entering.zip(&sheet_b.graph.inputs) {
+            let theirs = site.partner(v)?;
+            let partner = match sheet_a.values.get(&theirs) {
+                Some(&v) if sheet_a.inputs.contains_key(&v) => v,
+                _ => sheet_a.input(&a.graph().value(theirs).name, a.declared.get(theirs)?.clone()),
+            };
+            bound.push((input, partner));
+        }
+        Some(Self { a: sheet_a, b: sheet_b, bound })
+    }
+}
+
+/// The first proven fault between two regions that end at the site's point, written out.
+fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Fault> {
+    let Sheets { mut a, mut b, bound } = Sheets::of(site, in_a, in_b)?;
+    let (out_a, out_b) = (a.write_out()?, b.write_out()?);
+    if !out_a && !out_b {
+        return None;
+    }
+    let side_a = Side::new(&a.graph, &a.inputs, None).ok()?;
+    let side_b = Side::beside(&side_a, &b.graph, &b.inputs, &bound, None).ok()?;
+    let (end_a, end_b) = (a.graph.outputs[0], b.graph.outputs[0]);
+    // What was written out has to be what the region computes.
+    let same =
+        |written: Option<&Tensor>, real: Option<&Tensor>| written.zip(real).is_some_and(|(x, y)| near(x, y));
+    if !same(side_a.declared.get(end_a), site.judge.a.declared.get(site.candidate))
+        || !same(side_b.declared.get(end_b), site.state.own_declared[site.point.index()].as_ref())
+    {
+        return None;
+    }
+    let index = Index::new(&side_a);
+    let judge = Judge::new(&side_a, &side_b, &index, site.judge.allowed);
+    let (found, _, left) = faults::find(&judge, &bound, &[(end_b, end_a)]);
+    let settled = left.is_empty() && found.iter().all(|f| f.proof.is_some());
+    let written = (a.graph.nodes.len(), b.graph.nodes.len());
+    let mut proven = found.into_iter().filter(|f| f.proof.is_some());
+    let mut fault = proven.next()?;
+    let (of_a, of_b) = (origins(&a, &fault.nodes_a), origins(&b, &fault.nodes_b));
+    let agree = if settled { "; with this undone in there, their outputs agree" } else { "" };
+    fault.evidence = vec![format!(
+        "both regions were written out operator by operator, {} nodes in A and {} in B, and run on what they read \
+         here{agree}",
+        written.0, written.1,
+    )];
+    let mut again = 0;
+    for other in proven {
+        // An iteration further on, or seen from what reads it.
+        let theirs = origins(&a, &other.nodes_a);
+        let same = !theirs.is_empty() && theirs.iter().all(|o| of_a.contains(o))
+            || fault.class == other.class && origins(&b, &other.nodes_b) == of_b;
+        if same {
+            again += 1;
+        } else {
+            fault.evidence.push(format!("undone in there besides: {}", other.summary));
+        }
+    }
+    if again > 0 {
+        let places =
+            if again == 1 { "one further place".to_owned() } else { format!("{again} further places") };
+        fault.evidence.push(format!("the same had to be undone at {places}, such as the next iteration"));
+    }
+    fault.outputs_a = outer_values(site.judge.a, &a, &fault.outputs_a, &side_a);
+    fault.outputs_b = outer_values(site.judge.b, &b, &fault.outputs_b, &side_b);
+    fault.nodes_a = outer_nodes(&a, &fault.nodes_a);
+    fault.nodes_b = outer_nodes(&b, &fault.nodes_b);
+    Some(fault)
+}
+
+/// What nodes of a sheet stand for, each once.
+fn origins(sheet: &Sheet, nodes: &[NodeId]) -> Vec<Origin> {
+    let mut origins: Vec<Origin> = Vec::new();
+    for n in nodes {
+        let origin = &sheet.origins[n.index()];
+        if origin.node.is_some() && !origins.contains(origin) {
+            origins.push(origin.clone());
+        }
+    }
+    origins
+}
+
+/// How far what was written out may be from what the region computes, as a share of its largest element: both were
+/// computed in declared precision, and in another order.
+const REWRITTEN: f64 = 1e-2;
+
+fn near(x: &Tensor, y: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (x.to_f64(), y.to_f64()) else { return false };
+    let largest = y.iter().filter(|y| y.is_finite()).fold(0f64, |m, y| m.max(y.abs()));
+    x.len() == y.len()
+        && x.iter()
+            .zip(y.iter())
+            .all(|(x, y)| x == y || x.is_nan() && y.is_nan() || (x - y).abs() <= REWRITTEN * largest)
+}
+
+/// The side's nodes that nodes of a sheet stand for, each once.
+fn outer_nodes(sheet: &Sheet, nodes: &[NodeId]) -> Vec<NodeId> {
+    let mut outer: Vec<NodeId> = origins(sheet, nodes).into_iter().filter_map(|o| o.node).collect();
+    outer.dedup();
+    outer
+}
+
+/// The side's values that values of a sheet are; what is inside of a node shows at that node's outputs.
+fn outer_values(side: &Side<'_>, sheet: &Sheet, values: &[ValueId], here: &Side<'_>) -> Vec<ValueId> {
+    let outer: FxHashMap<ValueId, ValueId> = sheet.values.iter().map(|(&outer, &v)| (v, outer)).collect();
+    let mut out = Vec::new();
+    for v in values {
+        let of_node = || {
+            let node = sheet.origins[here.producer(*v)?.index()].node?;
+            Some(side.graph().node(node).writes().collect::<Vec<_>>())
+        };
+        let found = outer.get(v).map(|&v| vec![v]).or_else(of_node).unwrap_or_default();
+        out.extend(found.into_iter().filter(|v| !out.contains(v)).collect::<Vec<_>>());
+    }
+    out
+}
