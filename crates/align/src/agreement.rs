@@ -169,13 +169,8 @@ impl Agreement<'_, '_, '_> {
 
     /// Float64 noise of two regions of at most `nodes` nodes.
     fn noise(&self, regions: (&Region, &Region), nodes: usize) -> Option<Vec<f64>> {
-        let rounding = Rounding {
-            unit: Unit::F32,
-            allowance: false,
-            rounds: &|_| true,
-            scaled: &|_| false,
-            enters: &|_| None,
-        };
+        let rounding =
+            Rounding { unit: Unit::F32.bare(), rounds: &|_| true, scaled: &|_| false, enters: &|_| None };
         let mut allowed = self.allowance(regions, (rounding, rounding))?;
         // First-order bounds grow with every layer; beyond the size of the value they bound nothing.
         let most = if nodes > MOST_FOLDED { self.elements.scale } else { f64::INFINITY };
@@ -207,14 +202,12 @@ impl Agreement<'_, '_, '_> {
         let rounding = (
             Rounding {
                 unit: Unit::of(judge.a.main),
-                allowance: true,
                 rounds: &|n| constant(judge.a, n),
                 scaled: &|n| scaled(judge.a, n),
                 enters: &enters_a,
             },
             Rounding {
                 unit: Unit::of(judge.b.main),
-                allowance: true,
                 rounds: &|n| constant(judge.b, n),
                 scaled: &|n| scaled(judge.b, n),
                 enters: &enters_b,

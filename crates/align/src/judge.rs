@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::budget::Unit;
-use isotrace_ops::parallel::{self, GRAIN};
+use isotrace_ops::parallel;
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
@@ -306,15 +306,19 @@ impl<'s, 'g> Judge<'s, 'g> {
         let look_b = |x: ValueId| {
             own(rounding.1.unit, state.declared[x.index()].as_ref()).or_else(|| state.operand(x))
         };
-        let mut total = match error(self.b, behind_b, v, &look_b, rounding.1).ok()? {
-            Some(e) if e.len() == len => e.to_f64().ok()?.into_owned(),
-            _ => vec![0.0; len],
+        let of_b = error(self.b, behind_b, v, &look_b, rounding.1).ok()?.filter(|e| e.len() == len);
+        let of_a = match error(self.a, behind_a, candidate, &look_a, rounding.0).ok()? {
+            Some(e) => Some(relation.carry(&e, state.shadow[v.index()].as_ref()?.shape())?),
+            None => None,
         };
-        if let Some(e) = error(self.a, behind_a, candidate, &look_a, rounding.0).ok()? {
-            let shape = state.shadow[v.index()].as_ref()?.shape().to_vec();
-            add(&mut total, &relation.carry(&e, &shape)?.to_f64().ok()?);
-        }
-        Some(total)
+        Some(match (of_a, of_b) {
+            (None, None) => vec![0.0; len],
+            (Some(e), None) | (None, Some(e)) => e.to_f64().ok()?.into_owned(),
+            (Some(x), Some(y)) => {
+                let (x, y) = (x.to_f64().ok()?, y.to_f64().ok()?);
+                parallel::map(x.len().min(y.len()), |i| x[i] + y[i])
+            }
+        })
     }
 
     /// Float constants of each region that the other region does not hold, up to layout.
@@ -361,13 +365,6 @@ pub(crate) fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {
         _ => 2,
     };
     (layout == 2, ground, !hinted, layout)
-}
-
-fn add(total: &mut [f64], more: &[f64]) {
-    let len = total.len().min(more.len());
-    parallel::chunks(&mut total[..len], GRAIN, &|i, part| {
-        part.iter_mut().zip(&more[i * GRAIN..]).for_each(|(t, m)| *t += m);
-    });
 }
 
 /// Root mean square of the elements that are no masks.

@@ -76,8 +76,6 @@ impl Region {
 pub struct Rounding<'a> {
     /// The precision whose rounding each node may commit.
     pub unit: Unit,
-    /// Whether the calibrated allowance counts (the factor c of its class) or the bare unit.
-    pub allowance: bool,
     /// Nodes that round; the others are exact.
     pub rounds: &'a dyn Fn(NodeId) -> bool,
     /// Nodes whose settings are numbers stored in f32: each stands for half an ulp around it, as a constant does.
@@ -214,40 +212,48 @@ pub fn error(
             if !out.dtype().is_float() {
                 continue;
             }
-            let carried = carried.as_ref().and_then(|c| c.get(index)).map(|c| c.to_f64().unwrap_or_default());
+            let carried = carried.as_ref().and_then(|c| c.get(index));
             let own = if (rounding.rounds)(id) {
-                let budget = side.plan.budget(id, lookup, index, out, rounding.unit, &magnitude)?;
-                Some(if rounding.allowance { budget.allowed } else { budget.unit })
+                Some(side.plan.budget(id, lookup, index, out, rounding.unit, &magnitude)?)
             } else {
                 None
             };
-            let mut total = match (carried, own) {
-                (Some(carried), Some(mut own)) => {
-                    own.truncate(carried.len());
-                    parallel::chunks(&mut own, GRAIN, &|i, own| {
-                        own.iter_mut().zip(&carried[i * GRAIN..]).for_each(|(o, c)| *o += c);
-                    });
-                    own
+            let moved =
+                if (rounding.scaled)(id) { settings_error(side, id, lookup, index, out) } else { None };
+            let of_node = match (own, moved) {
+                (Some(mut own), Some(moved)) => {
+                    add(&mut own, &moved);
+                    Some(own)
                 }
-                (Some(carried), None) => carried.into_owned(),
-                (None, Some(own)) => own,
-                (None, None) => vec![0.0; out.len()],
+                (own, moved) => own.or(moved),
             };
-            if (rounding.scaled)(id)
-                && let Some(moved) = settings_error(side, id, lookup, index, out)
-            {
-                for (t, m) in total.iter_mut().zip(moved) {
-                    *t += m;
+            let total = match (of_node, carried) {
+                (None, None) => continue,
+                (None, Some(carried)) => carried.clone(),
+                (Some(mut total), carried) => {
+                    if let Some(carried) = carried {
+                        let carried = carried.to_f64().unwrap_or_default();
+                        total.truncate(carried.len());
+                        add(&mut total, &carried);
+                    }
+                    let Ok(total) = Tensor::from_vec(out.shape(), total) else { continue };
+                    total
                 }
-            }
-            if total.iter().any(|&e| e != 0.0)
-                && let Ok(tensor) = Tensor::from_vec(out.shape(), total)
-            {
-                errors.insert(v, Uncertainty::Each(tensor));
+            };
+            let none = |e: &[f64]| parallel::all(e.len(), &|run| e[run].iter().all(|&e| e == 0.0));
+            if !total.to_f64().is_ok_and(|e| none(&e)) {
+                errors.insert(v, Uncertainty::Each(total));
             }
         }
     }
     Ok(errors.remove(&output).and_then(|e| e.tensor(&lookup(output)?)))
+}
+
+fn add(total: &mut [f64], more: &[f64]) {
+    let len = total.len().min(more.len());
+    parallel::chunks(&mut total[..len], GRAIN, &|i, part| {
+        part.iter_mut().zip(&more[i * GRAIN..]).for_each(|(t, m)| *t += m);
+    });
 }
 
 /// What a node writes; `None` where a value is missing. What the graph leaves out between others that it names (the

@@ -56,8 +56,8 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
     let factor = if hidden.any(|w| !judge.a.existed(w)) { FUSED } else { 1.0 };
     let allowance = |declared: bool| {
         let rounding = (
-            Rounding { unit: unit_a, allowance: true, rounds: &rounds, scaled: &never, enters: &enters_a },
-            Rounding { unit: unit_b, allowance: true, rounds: &rounds, scaled: &never, enters: &enters_b },
+            Rounding { unit: unit_a, rounds: &rounds, scaled: &never, enters: &enters_a },
+            Rounding { unit: unit_b, rounds: &rounds, scaled: &never, enters: &enters_b },
         );
         let (a, b, len) = (&behind_a, &behind_b, own.len());
         judge.allowance(state, v, b, m.a, a, &m.relation, len, rounding, declared)

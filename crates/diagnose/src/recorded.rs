@@ -145,7 +145,7 @@ impl<'s, 'g> Call<'s, 'g> {
         // ONNX keeps settings in f32, which is not what a program that computes in f64 was told.
         let scaled = |_: NodeId| unit.u < Unit::F32.u;
         let none = |_: ValueId| None;
-        let rounding = Rounding { unit, allowance: true, rounds: &rounds, scaled: &scaled, enters: &none };
+        let rounding = Rounding { unit, rounds: &rounds, scaled: &scaled, enters: &none };
         let mut allowed = match error(side, &self.region, self.output, &wide, rounding).ok()? {
             Some(allowed) => allowed.to_f64().ok()?.into_owned(),
             None => vec![0.0; exact.len()],

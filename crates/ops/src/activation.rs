@@ -181,44 +181,28 @@ impl Activation {
         }
     }
 
-    /// What the function itself may add to the rounding of its argument: unit and allowance at (z, y). The classes
+    /// What the function itself may add to the rounding of its argument at (z, y). The classes
     /// are those of the operators of the same names in [`budget`](crate::budget).
-    pub(crate) fn rounding(self, z: f64, y: f64, unit: Unit) -> (f64, f64) {
-        let Unit { u, eta, tiny } = unit;
+    pub(crate) fn rounding(self, z: f64, y: f64, at: Unit) -> f64 {
+        let Unit { u, eta, tiny, .. } = at;
         let once = u * y.abs() + eta / 2.0;
         match self {
-            Self::Identity | Self::Relu | Self::ThresholdedRelu(_) | Self::Clip(..) => (0.0, 0.0),
-            Self::LeakyRelu(_) => (once, once),
-            Self::Affine(_, b) | Self::HardSigmoid(_, b) => {
-                let unit = once + u * b.abs() + u * y.abs();
-                (unit, unit)
-            }
-            Self::HardSwish(_, b) => {
-                let unit = 3.0 * once + u * z.abs() * b.abs();
-                (unit, unit)
-            }
-            Self::Softsign => (2.0 * once, 2.0 * once),
-            Self::Elu(a) | Self::Celu(a) => (once + u * a.abs(), 2.0 * (once + u * a.abs())),
-            Self::Selu(a, g) => {
-                let unit = 2.0 * once + u * (a * g).abs();
-                (unit, 2.0 * unit)
-            }
+            Self::Identity | Self::Relu | Self::ThresholdedRelu(_) | Self::Clip(..) => 0.0,
+            Self::LeakyRelu(_) => once,
+            Self::Affine(_, b) | Self::HardSigmoid(_, b) => once + u * b.abs() + u * y.abs(),
+            Self::HardSwish(_, b) => 3.0 * once + u * z.abs() * b.abs(),
+            Self::Softsign => 2.0 * once,
+            Self::Elu(a) | Self::Celu(a) => at.factor(2.0) * (once + u * a.abs()),
+            Self::Selu(a, g) => at.factor(2.0) * (2.0 * once + u * (a * g).abs()),
             // The factor beside x is rounded to a unit of 1, however small it comes out.
             Self::Gelu | Self::TanhGelu | Self::Silu(_) | Self::Mish => {
-                let unit = 2.0 * once + u * z.abs() + tiny;
-                (unit, 8.0 * unit)
+                at.factor(8.0) * (2.0 * once + u * z.abs() + tiny)
             }
-            Self::ParametricSoftplus(a, _) => {
-                let unit = 2.0 * once + u * a.abs() + tiny;
-                (unit, 6.0 * unit)
-            }
-            Self::Sigmoid => (u * (y.abs() + 1.0), 4.0 * u * (y.abs() + 1.0)),
-            Self::Tanh => (u * y.abs() + tiny, 8.0 * (u * y.abs() + tiny)),
-            Self::ScaledTanh(a, _) => {
-                let unit = u * (y.abs() + a.abs()) + tiny;
-                (unit, 8.0 * unit)
-            }
-            Self::Softplus => (u * (y.abs() + 1.0) + tiny, 6.0 * (u * (y.abs() + 1.0) + tiny)),
+            Self::ParametricSoftplus(a, _) => at.factor(6.0) * (2.0 * once + u * a.abs() + tiny),
+            Self::Sigmoid => at.factor(4.0) * u * (y.abs() + 1.0),
+            Self::Tanh => at.factor(8.0) * (u * y.abs() + tiny),
+            Self::ScaledTanh(a, _) => at.factor(8.0) * (u * (y.abs() + a.abs()) + tiny),
+            Self::Softplus => at.factor(6.0) * (u * (y.abs() + 1.0) + tiny),
         }
     }
 
@@ -229,17 +213,14 @@ impl Activation {
     }
 
     /// The budget of the activated values from that of the arguments `z`.
-    pub fn budget(self, before: Budget, z: &[f64], unit: Unit) -> Budget {
+    pub fn budget(self, mut before: Budget, z: &[f64], unit: Unit) -> Budget {
         if self == Self::Identity {
             return before;
         }
-        let Budget { unit: mut units, mut allowed } = before;
-        for (i, &z) in z.iter().enumerate() {
-            let (own_unit, own_allowed) = self.rounding(z, self.at(z), unit);
-            units[i] = self.change(z, units[i]) + own_unit;
-            allowed[i] = self.change(z, allowed[i]) + own_allowed;
+        for (e, &z) in before.iter_mut().zip(z) {
+            *e = self.change(z, *e) + self.rounding(z, self.at(z), unit);
         }
-        Budget { unit: units, allowed }
+        before
     }
 
     /// The first-order change of the activated values when the arguments `z` change by `errors`.

@@ -11,9 +11,10 @@
 
 use isotrace_tensor::{DType, Tensor};
 
-use crate::{OpError, parallel};
+use crate::OpError;
+use crate::parallel::{self, GRAIN};
 
-/// The precision a budget is asked for.
+/// What a budget is asked for: a precision, and whether that counts which real runtimes need beyond its bare unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Unit {
     /// Unit roundoff: 2^-24 for f32.
@@ -22,6 +23,8 @@ pub struct Unit {
     pub eta: f64,
     /// Smallest normal: 2^-126 for f32.
     pub tiny: f64,
+    /// Whether the unit of a class is multiplied by its calibrated factor c: what is allowed. Else c counts as 1.
+    pub calibrated: bool,
 }
 
 impl Unit {
@@ -31,8 +34,8 @@ impl Unit {
     /// The unit of a floating-point type; other types have no rounding.
     pub const fn of(dtype: DType) -> Self {
         match (dtype.unit_roundoff(), dtype.smallest_subnormal()) {
-            (Some(u), Some(eta)) => Self { u, eta, tiny: eta / (2.0 * u) },
-            _ => Self { u: 0.0, eta: 0.0, tiny: 0.0 },
+            (Some(u), Some(eta)) => Self { u, eta, tiny: eta / (2.0 * u), calibrated: true },
+            _ => Self { u: 0.0, eta: 0.0, tiny: 0.0, calibrated: true },
         }
     }
 
@@ -40,68 +43,73 @@ impl Unit {
     pub const fn finer(self, other: Self) -> Self {
         if other.u < self.u { other } else { self }
     }
-}
 
-/// What rounding may do to each element of an output.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    /// The unit of the class (its factor c taken as 1), in C order.
-    pub unit: Vec<f64>,
-    /// What is allowed: the unit with its calibrated factor.
-    pub allowed: Vec<f64>,
-}
-
-impl Budget {
-    /// A budget whose allowance is `factor` times its unit.
-    pub fn scaled(unit: Vec<f64>, factor: f64) -> Self {
-        let allowed = parallel::map(unit.len(), |i| factor * unit[i]);
-        Self { unit, allowed }
+    /// The same precision without the calibrated factors.
+    pub const fn bare(self) -> Self {
+        Self { calibrated: false, ..self }
     }
 
-    /// No rounding at all: outputs that are exact.
-    pub fn exact(len: usize) -> Self {
-        Self { unit: vec![0.0; len], allowed: vec![0.0; len] }
+    /// What the unit of a class is multiplied by whose calibrated factor is `c`.
+    pub const fn factor(self, c: f64) -> f64 {
+        if self.calibrated { c } else { 1.0 }
     }
+}
+
+/// What rounding may do to each element of an output, in C order.
+pub type Budget = Vec<f64>;
+
+/// `units` times `factor`, the calibrated factor of their class, where `unit` asks for it.
+pub fn scaled(mut units: Vec<f64>, factor: f64, unit: Unit) -> Budget {
+    let c = unit.factor(factor);
+    if c != 1.0 {
+        parallel::chunks(&mut units, GRAIN, &|_, part| part.iter_mut().for_each(|e| *e *= c));
+    }
+    units
+}
+
+/// No rounding at all: outputs that are exact.
+pub fn exact(len: usize) -> Budget {
+    vec![0.0; len]
 }
 
 type Result = std::result::Result<Budget, OpError>;
 
-fn each(output: &Tensor, factor: f64, unit: impl Fn(f64) -> f64 + Sync) -> Result {
+fn each(output: &Tensor, c: f64, at: impl Fn(f64) -> f64 + Sync) -> Result {
     let y = output.to_f64()?;
-    Ok(Budget::scaled(parallel::map(y.len(), |i| unit(y[i])), factor))
+    Ok(parallel::map(y.len(), |i| c * at(y[i])))
 }
 
 /// u|y| + eta/2, c = 1. Addition, subtraction, multiplication, division, negation, clip. Share 100 %.
 pub fn correctly_rounded(output: &Tensor, unit: Unit) -> Result {
     if !output.dtype().is_float() {
-        return Ok(Budget::exact(output.len()));
+        return Ok(exact(output.len()));
     }
-    each(output, 1.0, |y| unit.u * y.abs() + unit.eta / 2.0)
+    each(output, unit.factor(1.0), |y| unit.u * y.abs() + unit.eta / 2.0)
 }
 
 /// u|y| + eta/2, c = 2. sqrt, rsqrt, erf, exp, pow. Share 52 to 98 %.
 pub fn library(output: &Tensor, unit: Unit) -> Result {
-    each(output, 2.0, |y| unit.u * y.abs() + unit.eta / 2.0)
+    each(output, unit.factor(2.0), |y| unit.u * y.abs() + unit.eta / 2.0)
 }
 
 /// u|y| + 2^-126, c = 6. sin, cos, tan, log, atan, softplus and their like. Share up to 85 %.
 pub fn approximation(output: &Tensor, unit: Unit) -> Result {
-    each(output, 6.0, |y| unit.u * y.abs() + unit.tiny)
+    each(output, unit.factor(6.0), |y| unit.u * y.abs() + unit.tiny)
 }
 
 /// u|y| + 2^-126, c = 8. tanh. Share 59 %.
 pub fn tanh(output: &Tensor, unit: Unit) -> Result {
-    each(output, 8.0, |y| unit.u * y.abs() + unit.tiny)
+    each(output, unit.factor(8.0), |y| unit.u * y.abs() + unit.tiny)
 }
 
 /// u(|y| + 1), c = 4. sigmoid, whose tails vanish in real runtimes. Share 66 to 76 %.
 pub fn sigmoid(output: &Tensor, unit: Unit) -> Result {
-    each(output, 4.0, |y| unit.u * (y.abs() + 1.0))
+    each(output, unit.factor(4.0), |y| unit.u * (y.abs() + 1.0))
 }
 
 /// u|x| + 2^-126 (1 + |x|), c = 4. x times a sigmoid: SiLU, quick GELU. Share 66 to 76 %.
 pub fn gated(input: &Tensor, unit: Unit) -> Result {
-    each(input, 4.0, |x| unit.u * x.abs() + unit.tiny * (1.0 + x.abs()))
+    each(input, unit.factor(4.0), |x| unit.u * x.abs() + unit.tiny * (1.0 + x.abs()))
 }
 
 /// |x|/2 u (2|t| + 5|z|t' + 1 + t) + 2u|y|, c = 8, t the inner function (erf or tanh) at z with slope t'.
@@ -114,7 +122,7 @@ pub fn gelu(input: &Tensor, output: &Tensor, inner: impl Fn(f64) -> (f64, f64, f
             + 2.0 * unit.u * y.abs()
             + unit.eta
     });
-    Ok(Budget::scaled(units.collect(), 8.0))
+    Ok(scaled(units.collect(), 8.0, unit))
 }
 
 /// u|y| + c sqrt(K) u AB + K eta, c = 4. Products, convolutions, sums. Share 37 %, median under 1 %.
@@ -130,17 +138,13 @@ pub fn sum(output: &Tensor, magnitude: &[f64], terms: f64, unit: Unit) -> Result
 /// A node that was changed to see what undoes a fault may write another shape than its inputs make without the change.
 /// Nothing is known of its rounding then, so nothing is allowed for it.
 fn of_another_size(output: &Tensor) -> Budget {
-    Budget::exact(output.len())
+    exact(output.len())
 }
 
 fn sum_at(output: &Tensor, magnitude: impl Fn(usize) -> f64 + Sync, terms: f64, unit: Unit) -> Result {
     let y = output.to_f64()?;
-    let at = |c: f64| {
-        let inner = c * terms.sqrt() * unit.u;
-        let one = |i: usize| unit.u * y[i].abs() + inner * magnitude(i) + terms * unit.eta;
-        parallel::map(y.len(), one)
-    };
-    Ok(Budget { unit: at(1.0), allowed: at(4.0) })
+    let inner = unit.factor(4.0) * terms.sqrt() * unit.u;
+    Ok(parallel::map(y.len(), |i| unit.u * y[i].abs() + inner * magnitude(i) + terms * unit.eta))
 }
 
 /// As [`sum`], for a magnitude held in f32 or f64.
@@ -155,11 +159,9 @@ pub fn sum_of(output: &Tensor, magnitude: &Tensor, terms: f64, unit: Unit) -> Re
 /// As [`sum`], each element with its own number of terms: running sums.
 pub fn running_sum(output: &Tensor, magnitude: &[f64], terms: &[f64], unit: Unit) -> Result {
     let y = output.to_f64()?;
-    let at = |c: f64| {
-        let parts = y.iter().zip(magnitude).zip(terms);
-        parts.map(|((y, ab), k)| unit.u * y.abs() + c * k.sqrt() * unit.u * ab + k * unit.eta).collect()
-    };
-    Ok(Budget { unit: at(1.0), allowed: at(4.0) })
+    let c = unit.factor(4.0);
+    let parts = y.iter().zip(magnitude).zip(terms);
+    Ok(parts.map(|((y, ab), k)| unit.u * y.abs() + c * k.sqrt() * unit.u * ab + k * unit.eta).collect())
 }
 
 /// Rows of `len` elements, `stride` apart, of a tensor seen as (outer, len, stride).
@@ -170,7 +172,7 @@ fn rows(shape: &[usize], axis: usize) -> (usize, usize, usize) {
 
 /// u p (d_i + sum p_j d_j + sqrt(K) + 4), d = max - x, c = 2. Softmax along `axis`. Share 46 %.
 pub fn softmax(input: &Tensor, output: &Tensor, axis: usize, unit: Unit) -> Result {
-    row_units(input, output, axis, 2.0, |x, p, units| {
+    row_units(input, output, axis, unit.factor(2.0), |x, p, units| {
         let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         // A masked entry (p = 0) weighs nothing, however far below the maximum it lies.
         let weighed: f64 = x.iter().zip(p).map(|(x, p)| if *p == 0.0 { 0.0 } else { p * (max - x) }).sum();
@@ -183,7 +185,7 @@ pub fn softmax(input: &Tensor, output: &Tensor, axis: usize, unit: Unit) -> Resu
 
 /// u(|d| + |log s| + sqrt(K) + sum p d + 2 + |y|), c = 2. Log-softmax along `axis`. Share 45 %.
 pub fn log_softmax(input: &Tensor, output: &Tensor, axis: usize, unit: Unit) -> Result {
-    row_units(input, output, axis, 2.0, |x, y, units| {
+    row_units(input, output, axis, unit.factor(2.0), |x, y, units| {
         let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = x.iter().map(|x| (x - max).exp()).sum();
         let weighed: f64 = x.iter().map(|x| (x - max).exp() / sum * (max - x).min(1e300)).sum();
@@ -206,7 +208,7 @@ pub fn log_sum_exp(input: &Tensor, output: &Tensor, unit: Unit) -> Result {
         let weighed: f64 = x.iter().map(|x| (x - max).exp() / sum * (max - x).min(1e300)).sum();
         unit.u * (sum.ln().abs() + (len as f64).sqrt() + weighed + 2.0 + y.abs())
     });
-    Ok(Budget::scaled(units.collect(), 2.0))
+    Ok(scaled(units.collect(), 2.0, unit))
 }
 
 fn row_units(
@@ -232,7 +234,10 @@ fn row_units(
             }
         }
     }
-    Ok(Budget::scaled(units, factor))
+    for e in &mut units {
+        *e *= factor;
+    }
+    Ok(units)
 }
 
 /// Layer normalisation, c = 2, share 50 %. With m the mean, v the variance, r = 1/sqrt(v + eps), g the gain,
@@ -275,13 +280,13 @@ pub fn layer_norm(
             );
         }
     }
-    Ok(Budget::scaled(units, 2.0))
+    Ok(scaled(units, 2.0, unit))
 }
 
 /// u|y|(sqrt(K)/2 + 6), c = 2. RMS normalisation over rows of K elements. Share 35 %.
 pub fn rms_norm(output: &Tensor, width: usize, unit: Unit) -> Result {
     let factor = (width as f64).sqrt() / 2.0 + 6.0;
-    each(output, 2.0, |y| unit.u * y.abs() * factor + unit.eta)
+    each(output, unit.factor(2.0), |y| unit.u * y.abs() * factor + unit.eta)
 }
 
 /// u(|g| r (|x| + |m|) + |beta|) + u|y|, c = 4. Batch normalisation in inference. Share 78 %.
@@ -289,8 +294,8 @@ pub fn rms_norm(output: &Tensor, width: usize, unit: Unit) -> Result {
 /// `terms` holds, for each element, |g| r (|x| + |m|) + |beta|.
 pub fn batch_norm(output: &Tensor, terms: &[f64], unit: Unit) -> Result {
     let y = output.to_f64()?;
-    let units = parallel::map(y.len().min(terms.len()), |i| unit.u * (terms[i] + y[i].abs()) + unit.eta);
-    Ok(Budget::scaled(units, 4.0))
+    let c = unit.factor(4.0);
+    Ok(parallel::map(y.len().min(terms.len()), |i| c * (unit.u * (terms[i] + y[i].abs()) + unit.eta)))
 }
 
 /// u(t + |y|), c = 4, as for [`batch_norm`]: a handful of steps whose intermediate results have magnitude t in all.
@@ -307,16 +312,15 @@ pub fn add_input_rounding(
 ) -> std::result::Result<(), OpError> {
     for (i, x) in input.to_f64()?.iter().enumerate() {
         let more = 1.13 * unit.u * x.abs();
-        budget.unit[i] += more;
-        budget.allowed[i] += more;
+        budget[i] += more;
     }
     Ok(())
 }
 
 /// 8 times the root mean square of `spread`, per element: attention, LSTM and GRU, whose worst case is vacuous.
 /// `spread` is the standard deviation of the output under rounding of every step. Share 31 to 35 %.
-pub fn propagated(spread: Vec<f64>) -> Budget {
-    Budget::scaled(spread, 8.0)
+pub fn propagated(spread: Vec<f64>, unit: Unit) -> Budget {
+    scaled(spread, 8.0, unit)
 }
 
 /// float64 noise of a region: 8 times 2^-29 times its f32 unit; its arithmetic is 2^29 times finer than f32.
@@ -339,6 +343,6 @@ mod tests {
         let x = Tensor::vector(vec![1.0, 2.0, -3.4e38]);
         let p = Tensor::vector(vec![0.268_941_421_369_995_16, 0.731_058_578_630_004_9, 0.0]);
         let budget = softmax(&x, &p, 0, Unit::F32).unwrap();
-        assert!(budget.allowed.iter().all(|&a| a < 1e-5), "{budget:?}");
+        assert!(budget.iter().all(|&a| a < 1e-5), "{budget:?}");
     }
 }

@@ -146,7 +146,7 @@ impl Number for Spread {
         let h = 1e-6 * self.x.abs().max(1.0);
         let slope = activation.change(self.x, h) / h;
         // The function's own error, at u = 1: the unit of its class.
-        let own = activation.rounding(self.x, y, Unit { u: 1.0, eta: 0.0, tiny: 0.0 }).0;
+        let own = activation.rounding(self.x, y, Unit { u: 1.0, eta: 0.0, tiny: 0.0, calibrated: false });
         Self { x: y, variance: slope * slope * self.variance + own * own }
     }
     fn product(x: &[Self], w: &[f64], (m, k, n): (usize, usize, usize), out: &mut Vec<Self>) {
@@ -214,7 +214,7 @@ pub fn budget(outputs: &[Spread], unit: Unit) -> Budget {
         // Where the value itself is not finite nothing can be said of its error, and nothing has to be.
         (if deviation.is_finite() { deviation } else { 0.0 }) + unit.tiny
     };
-    budget::propagated(outputs.iter().map(spread).collect())
+    budget::propagated(outputs.iter().map(spread).collect(), unit)
 }
 
 #[cfg(test)]

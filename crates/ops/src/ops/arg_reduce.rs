@@ -4,7 +4,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use super::softmax::split;
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::{Call, Decision, OpError, Operator, attributes, for_float, for_number};
 
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Operator for Hardmax {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

@@ -8,7 +8,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Bool, DType, Tensor, View};
 
 use crate::attend::{Scoring, Sizes, Stage, append, attend, join_heads, split_heads};
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::moves::room;
 use crate::spread::{Number, Spread, budget as spread_budget};
 use crate::{Call, Float, OpError, Operator, attributes, for_float};
@@ -219,7 +219,7 @@ impl Operator for Attention {
 
     fn budget(&self, call: &Call<'_>, index: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if index == 1 || index == 2 {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let outputs = self.compute::<Spread>(call)?;
         let (_, output) =

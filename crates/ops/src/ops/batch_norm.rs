@@ -180,7 +180,7 @@ impl Operator for BatchNorm {
                 let t = Tensor::from_vec(&[channels, batch, inner], v)?.permute(&[1, 0, 2])?;
                 Ok(t.to_f64()?.into_owned())
             };
-            return Ok(Budget { unit: back(found.unit)?, allowed: back(found.allowed)? });
+            return back(found);
         }
         let factors = p.factors(self.epsilon);
         let mut terms = vec![0.0; data.len()];

@@ -87,8 +87,7 @@ impl Operator for BiasSoftmax {
             let mean: f64 = s.iter().zip(p).map(|(&s, &p)| p * e(s, p)).sum();
             for (i, (&s, &p)) in s.iter().zip(p).enumerate() {
                 let more = p * (e(s, p) + mean);
-                found.unit[row * len + i] += more;
-                found.allowed[row * len + i] += more;
+                found[row * len + i] += more;
             }
         }
         Ok(found)

@@ -135,7 +135,7 @@ impl Operator for BitCast {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn keeps_half(&self) -> bool {
@@ -206,9 +206,9 @@ mod tests {
         assert!(out[0].bit_eq(&x));
         let budget = cast.budget(&call, 0, &out[0], Unit::F32).unwrap();
         let half = (f16::from_f64(0.1).to_f64() - 0.1).abs();
-        assert!(half > budget.allowed[0], "{budget:?}");
+        assert!(half > budget[0], "{budget:?}");
         let budget = cast.budget(&call, 0, &out[0], Unit::of(DType::F16)).unwrap();
-        assert!(half <= budget.allowed[0], "{budget:?}");
+        assert!(half <= budget[0], "{budget:?}");
         assert_eq!(cast.decision(), Decision::None);
         assert_eq!(crate::build(&node("Cast", 13, &[to(7)])).unwrap().decision(), Decision::Outputs);
         let moved = errors(&node("Cast", 13, &[to(10)]), &[&x], &[Some(tensor(&[2], &[0.5f64, 0.0]))]);

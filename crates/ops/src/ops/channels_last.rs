@@ -7,7 +7,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use super::{integer, pool};
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::{Call, Decision, OpError, Operator, attributes, flow};
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Operator for ChannelsLast {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn propagate(

@@ -5,7 +5,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use super::arithmetic::{Kind, binary};
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::{Call, Flow, OpError, Operator, attributes};
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Operator for Clip {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 }
 

@@ -7,7 +7,7 @@ use isotrace_graph::{Attribute, Dim, Node, TensorType};
 use isotrace_tensor::{Bool, DType, Tensor};
 
 use super::concat::concatenate;
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::{Call, Flow, OpError, Operator, Precision, arguments, flow};
 
 /// Most trips of one loop.
@@ -26,7 +26,7 @@ pub(super) fn body_budget(
     unit: Unit,
 ) -> Result<Budget, OpError> {
     if !output.dtype().is_float() {
-        return Ok(Budget::exact(output.len()));
+        return Ok(budget::exact(output.len()));
     }
     let rounding = |x: &Tensor| -> Result<Tensor, OpError> {
         Ok(Tensor::from_vec(x.shape(), x.to_f64()?.iter().map(|x| unit.u * x.abs()).collect())?)
@@ -45,7 +45,7 @@ pub(super) fn body_budget(
         Some(moved) => own.zip(moved.to_f64()?.iter()).map(|(own, moved)| own + moved).collect(),
         None => own.collect(),
     };
-    Ok(Budget::scaled(units, 64.0))
+    Ok(budget::scaled(units, 64.0, unit))
 }
 
 #[derive(Debug)]

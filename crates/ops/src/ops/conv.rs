@@ -326,6 +326,6 @@ mod tests {
         let change = change[0].to_f64().unwrap().into_owned();
         assert!(change[0] == 0.0 && (change[1] - 3e-8).abs() < 1e-10, "{change:?}");
         let budget = conv.budget(&call, 0, &outputs[0], Unit::F32).unwrap();
-        assert!(budget.allowed[0] == 0.0 && budget.allowed[1] > 0.0, "{budget:?}");
+        assert!(budget[0] == 0.0 && budget[1] > 0.0, "{budget:?}");
     }
 }

@@ -76,7 +76,7 @@ impl Operator for Cumulative {
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if !output.dtype().is_float() {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let x = call.need(0, "x")?;
         let layout = Self::layout(call, x.shape())?;

@@ -60,7 +60,7 @@ impl Operator for DynamicQuantizeLinear {
 
     fn budget(&self, call: &Call<'_>, index: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if index != 1 {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         // A difference and a quotient.
         let x = call.need(0, "x")?.to_f64()?;

@@ -7,7 +7,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{DType, Tensor};
 
 use super::skip_layer_norm;
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::{Call, OpError, Operator, for_float};
 
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Operator for EmbedNorm {
     fn budget(&self, call: &Call<'_>, index: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         match PLACES.get(index) {
             Some(&place) if place < 4 => self.normalise(call, |norm, c| norm.budget(c, place, output, unit)),
-            _ => Ok(Budget::exact(output.len())),
+            _ => Ok(budget::exact(output.len())),
         }
     }
 

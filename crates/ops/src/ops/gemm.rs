@@ -184,7 +184,7 @@ impl Operator for Gemm {
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if !output.dtype().is_float() {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let terms = call.need(0, "A")?.shape().get(usize::from(!self.trans_a)).copied().unwrap_or(1);
         let terms = (terms + usize::from(call.get(2).is_some())) as f64;

@@ -98,7 +98,7 @@ impl Operator for GlobalPool {
         let x = call.need(0, "X")?;
         let (_, plane) = sizes(x.shape())?;
         match self.0 {
-            Kind::Max => Ok(Budget::exact(output.len())),
+            Kind::Max => Ok(budget::exact(output.len())),
             Kind::Norm(_) => budget::rms_norm(output, plane, unit),
             Kind::Average => {
                 let magnitude = self.compute::<f64>(&absolute(x)?)?;

@@ -226,7 +226,7 @@ impl Operator for GridSample {
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if self.mode == Mode::Nearest {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let (x, grid) = (call.need(0, "X")?, call.need(1, "grid")?);
         let magnitude = self.sample::<f64>(x, grid, true)?;

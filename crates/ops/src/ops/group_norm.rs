@@ -146,16 +146,12 @@ impl Operator for GroupNorm {
         if self.silu {
             // The slope of SiLU is below 1.1; its own rounding comes on top.
             let own = crate::budget::gated(&plain, unit)?;
-            for i in 0..found.unit.len() {
-                found.unit[i] = 1.1 * found.unit[i] + own.unit[i];
-                found.allowed[i] = 1.1 * found.allowed[i] + own.allowed[i];
+            for (found, own) in found.iter_mut().zip(own) {
+                *found = 1.1 * *found + own;
             }
         }
-        let back = |v: Vec<f64>| -> Result<Vec<f64>, OpError> {
-            Ok(self.to_back(&Tensor::from_vec(&p.shape, v)?)?.to_f64()?.into_owned())
-        };
-        debug_assert_eq!(output.len(), found.unit.len());
-        Ok(Budget { unit: back(found.unit)?, allowed: back(found.allowed)? })
+        debug_assert_eq!(output.len(), found.len());
+        Ok(self.to_back(&Tensor::from_vec(&p.shape, found)?)?.to_f64()?.into_owned())
     }
 
     fn propagate(

@@ -9,7 +9,7 @@ use isotrace_tensor::{DType, Tensor, View};
 use super::conv::groups;
 use super::matmul::matmul;
 use crate::activation::Activation;
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::convolve::{Finish, Sizes, convolve};
 use crate::window::Settings;
 use crate::{Call, Decision, OpError, Operator};
@@ -170,7 +170,7 @@ impl Operator for Integer {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

@@ -42,7 +42,7 @@ impl Operator for MatMul {
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if !output.dtype().is_float() {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let terms = call.need(0, "A")?.shape().last().copied().unwrap_or(1) as f64;
         budget::sum_of(output, &magnitude(call, |c| Ok(self.run(c)?.remove(0)))?, terms, unit)

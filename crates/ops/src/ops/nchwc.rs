@@ -9,7 +9,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use super::conv::{Conv, parse_fused};
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::moves::{Move, move_elements};
 use crate::nchwc::{BLOCK, block_of, unblock_weights};
 use crate::{Call, Flow, OpError, Operator, attributes, for_float};
@@ -192,7 +192,7 @@ impl Operator for Reorder {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 }
 

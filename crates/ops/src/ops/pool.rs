@@ -293,7 +293,7 @@ impl Operator for Pool {
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         let x = call.need(0, "X")?;
         match self.kind {
-            Kind::Max { .. } => Ok(Budget::exact(output.len())),
+            Kind::Max { .. } => Ok(budget::exact(output.len())),
             Kind::Average { .. } => {
                 let (_, window, _) = self.plan(x.shape())?;
                 let magnitude = self.compute::<f64>(&absolute(x)?)?;

@@ -103,7 +103,7 @@ impl Operator for Pow {
         if output.dtype().is_float() {
             budget::library(output, unit)
         } else {
-            Ok(Budget::exact(output.len()))
+            Ok(budget::exact(output.len()))
         }
     }
 }

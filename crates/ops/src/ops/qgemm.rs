@@ -110,7 +110,7 @@ impl Operator for QGemm {
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if !output.dtype().is_float() {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         // Two roundings of the scale, one of the sum, one of their product.
         let y = output.to_f64()?.into_owned();

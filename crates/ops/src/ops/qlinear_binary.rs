@@ -8,7 +8,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, View};
 
 use crate::broadcast::zip;
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::grid::Grid;
 use crate::{Call, Decision, OpError, Operator};
 
@@ -67,7 +67,7 @@ impl Operator for QLinearBinary {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

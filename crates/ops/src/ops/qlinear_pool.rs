@@ -8,7 +8,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use super::channels_last::where_asked;
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::grid::Grid;
 use crate::room::zeros;
 use crate::window::{Settings, Window};
@@ -112,7 +112,7 @@ impl Operator for QLinearPool {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

@@ -9,7 +9,7 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, normalise_axis};
 
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::grid::Grid;
 use crate::{Call, Decision, Float, OpError, Operator, attributes};
 
@@ -78,7 +78,7 @@ impl Operator for QLinearSoftmax {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

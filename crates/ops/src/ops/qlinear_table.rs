@@ -10,7 +10,7 @@ use isotrace_tensor::{Bool, Tensor, View, broadcast_shapes, element_count, norma
 
 use super::concat::concatenate;
 use crate::broadcast::zip3;
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::grid::Grid;
 use crate::{Call, Decision, Float, OpError, Operator, attributes};
 
@@ -91,7 +91,7 @@ impl Operator for QLinearTable {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

@@ -166,7 +166,7 @@ impl Operator for Quantize {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

@@ -6,7 +6,7 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{DType, Tensor};
 
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::moves::room;
 use crate::random::{Random, Stream};
 use crate::{Call, Decision, OpError, Operator, arguments, attributes, flow};
@@ -147,7 +147,7 @@ impl Operator for Bernoulli {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn propagate(

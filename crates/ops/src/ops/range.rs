@@ -3,7 +3,7 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{DType, Element, Tensor};
 
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::moves::room;
 use crate::{Call, OpError, Operator, flow};
 
@@ -65,11 +65,11 @@ impl Operator for Range {
     /// u(|y| + 2|y - start|), c = 1: a product and a sum, or a difference that was rounded before.
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if !output.dtype().is_float() {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let start = one(call, 0, "start")?.to_f64()?[0];
         let units = output.to_f64()?.iter().map(|y| unit.u * (y.abs() + 2.0 * (y - start).abs())).collect();
-        Ok(Budget::scaled(units, 1.0))
+        Ok(budget::scaled(units, 1.0, unit))
     }
 
     /// The start's error and the step's as often as it was made; the limit only counts.

@@ -147,7 +147,7 @@ fn budgets_hold_and_are_not_vacuous() {
         let exact = l.run(&call).unwrap();
         let budget = l.budget(&call, 0, &exact[0], Unit::F32).unwrap();
         let y = exact[0].to_f64().unwrap();
-        for ((a, b), allowed) in narrow[0].iter().zip(y.iter()).zip(&budget.allowed) {
+        for ((a, b), allowed) in narrow[0].iter().zip(y.iter()).zip(&budget) {
             assert!((a - b).abs() <= *allowed, "{cell:?}: {a} {b} {allowed}");
             assert!(*allowed < 1e-4, "{cell:?}: {allowed}");
         }

@@ -290,7 +290,7 @@ impl Operator for Reduce {
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if !output.dtype().is_float() {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let x = call.need(0, "data")?;
         let reduced = self.reduced(call, x.rank())?;
@@ -300,7 +300,7 @@ impl Operator for Reduce {
         let folded =
             |f: &(dyn Fn(f64) -> f64 + Sync)| fold::<false, _, _>(&data, layout, 0.0, f, |a, b| a + b);
         match self.kind {
-            Kind::Max | Kind::Min => Ok(Budget::exact(output.len())),
+            Kind::Max | Kind::Min => Ok(budget::exact(output.len())),
             Kind::Sum | Kind::L1 => budget::sum(output, &folded(&f64::abs)?, terms, unit),
             Kind::Mean => {
                 let magnitude: Vec<f64> = folded(&f64::abs)?.iter().map(|m| m / terms).collect();

@@ -345,7 +345,7 @@ impl Operator for Resize {
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if self.is_pick() {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let (axes, shape) = self.plan(call)?;
         let x = absolute(call.need(0, "X")?)?;

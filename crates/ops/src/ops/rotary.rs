@@ -225,6 +225,6 @@ mod tests {
         let e = Tensor::full(&[1, 1, 1, 2], 1e-7).unwrap();
         let change = op.propagate(&call, &y, &[Some(e), None, None]).unwrap();
         assert!((change[0].to_f64().unwrap()[0] - 1.4e-7).abs() < 1e-12);
-        assert!(op.budget(&call, 0, &y[0], Unit::F32).unwrap().allowed[0] > 1e-8);
+        assert!(op.budget(&call, 0, &y[0], Unit::F32).unwrap()[0] > 1e-8);
     }
 }

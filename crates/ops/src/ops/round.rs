@@ -3,7 +3,7 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{Bool, Tensor};
 
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::math::each;
 use crate::{Call, Decision, Flow, OpError, Operator, attributes, for_float};
 
@@ -63,7 +63,7 @@ impl Operator for Round {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

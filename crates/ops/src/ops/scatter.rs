@@ -5,7 +5,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, element_count, normalise_axis};
 
 use super::gather_elements::{Tuples, element_offsets, tuple_offsets};
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::moves::{Move, move_elements};
 use crate::ops::matmul::absolute;
 use crate::{Call, Flow, OpError, Operator, arguments, attributes, for_number};
@@ -163,7 +163,7 @@ impl Operator for Scatter {
     /// c = 4, with AB the sum of absolute values. A product of K: K u |y| + K eta, c = 1.
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if !matches!(self.reduction, Reduction::Add | Reduction::Mul) || !output.dtype().is_float() {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let (data, indices, updates) = Self::inputs(call)?;
         let places = self.overwrite(data, indices, updates)?;
@@ -174,19 +174,17 @@ impl Operator for Scatter {
         let y = output.to_f64()?;
         if self.reduction == Reduction::Mul {
             let units = y.iter().zip(terms).map(|(y, k)| k * (unit.u * y.abs() + unit.eta)).collect();
-            return Ok(Budget::scaled(units, 1.0));
+            return Ok(budget::scaled(units, 1.0, unit));
         }
         let (data, updates) = (absolute(data)?, absolute(updates)?);
         let inputs = [Some(&data), Some(indices), Some(&updates)];
         let magnitude = self.run(&call.with_inputs(&inputs))?.swap_remove(0);
         let magnitude = magnitude.to_f64()?;
-        let at = |c: f64| {
-            let one = |((y, k), ab): ((&f64, &f64), &f64)| {
-                if *k == 0.0 { 0.0 } else { unit.u * y.abs() + c * k.sqrt() * unit.u * ab + k * unit.eta }
-            };
-            y.iter().zip(&terms).zip(magnitude.iter()).map(one).collect()
+        let c = unit.factor(4.0);
+        let one = |((y, k), ab): ((&f64, &f64), &f64)| {
+            if *k == 0.0 { 0.0 } else { unit.u * y.abs() + c * k.sqrt() * unit.u * ab + k * unit.eta }
         };
-        Ok(Budget { unit: at(1.0), allowed: at(4.0) })
+        Ok(y.iter().zip(&terms).zip(magnitude.iter()).map(one).collect())
     }
 }
 
@@ -342,8 +340,8 @@ mod tests {
         let call = Call::new(&inputs);
         let out = add.run(&call).unwrap().swap_remove(0);
         let budget = add.budget(&call, 0, &out, Unit::F32).unwrap();
-        assert_eq!(budget.allowed[0], 0.0);
-        assert!(budget.allowed[1] >= 5.0 * Unit::F32.u && budget.allowed[1] < 50.0 * Unit::F32.u);
+        assert_eq!(budget[0], 0.0);
+        assert!(budget[1] >= 5.0 * Unit::F32.u && budget[1] < 50.0 * Unit::F32.u);
     }
 
     #[test]

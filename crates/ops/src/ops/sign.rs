@@ -3,7 +3,7 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{DType, Tensor};
 
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::math::each;
 use crate::{Call, Decision, Flow, OpError, Operator};
 
@@ -78,7 +78,7 @@ impl Operator for OfSign {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

@@ -93,8 +93,7 @@ impl Operator for SkipNorm {
         let rounding = Tensor::from_vec(sum.shape(), rounding)?;
         let more = self.norm.propagate(&sum, axis, gain, Some(&rounding), None, None)?;
         for (i, more) in more[index].to_f64()?.iter().enumerate() {
-            out.unit[i] += more;
-            out.allowed[i] += more;
+            out[i] += more;
         }
         Ok(out)
     }

@@ -7,7 +7,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Element, Tensor, normalise_axis};
 use rayon::prelude::*;
 
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::{Call, Decision, OpError, Operator, arguments, attributes, flow, for_number};
 
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Operator for TopK {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     /// The errors at the places picked.

@@ -5,7 +5,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{DType, Tensor, normalise_axis};
 use rustc_hash::FxHashMap;
 
-use crate::budget::{Budget, Unit};
+use crate::budget::{self, Budget, Unit};
 use crate::walk::{Walk, walk};
 use crate::{Call, Decision, OpError, Operator, attributes, flow};
 
@@ -109,7 +109,7 @@ impl Operator for Unique {
     }
 
     fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(Budget::exact(output.len()))
+        Ok(budget::exact(output.len()))
     }
 
     /// Equal elements became one, so each may carry the largest error there is.

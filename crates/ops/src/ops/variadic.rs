@@ -54,7 +54,7 @@ impl Operator for Variadic {
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if self.kind != Kind::Add {
-            return Ok(Budget::exact(output.len()));
+            return Ok(budget::exact(output.len()));
         }
         let n = call.inputs.len() as f64;
         let mut magnitude = vec![0.0; output.len()];
