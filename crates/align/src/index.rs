@@ -102,26 +102,23 @@ fn sign(side: &Side<'_>, values: &[ValueId]) -> Vec<(Signature, ValueId)> {
 fn classes(side: &Side<'_>) -> Vec<ValueId> {
     let graph = side.graph();
     let mut classes: Vec<ValueId> = graph.value_ids().collect();
-    let hashes: Vec<Option<u64>> = graph
-        .value_ids()
-        .map(|v| side.declared.get(v))
-        .collect::<Vec<_>>()
-        .into_par_iter()
-        .map(|t| t.map(hash))
-        .collect();
-    let mut flat: FxHashMap<u64, ValueId> = FxHashMap::default();
+    // By a few of their bits: those that agree in them are compared whole.
+    let mut flat: FxHashMap<u64, Vec<ValueId>> = FxHashMap::default();
     let sources = graph.value_ids().filter(|&v| side.producer(v).is_none());
     let written = graph.nodes.iter().flat_map(isotrace_graph::Node::writes);
     for v in sources.chain(written) {
-        let (Some(tensor), Some(key)) = (side.declared.get(v), hashes[v.index()]) else { continue };
+        let Some(tensor) = side.declared.get(v) else { continue };
         let moved = side.producer(v).filter(|&n| side.moves(n)).and_then(|n| {
             let from = *side.dynamic_inputs(n).first()?;
             (side.declared.get(from)?.len() == tensor.len() && is_rearrangement(graph.node(n).op.as_str()))
                 .then(|| classes[from.index()])
         });
-        let class = moved.unwrap_or_else(|| flat.get(&key).map_or(v, |&first| classes[first.index()]));
-        classes[v.index()] = class;
-        flat.entry(key).or_insert(v);
+        let alike = flat.entry(bits::sample(tensor, tensor.len() as u64)).or_default();
+        let first = alike.iter().find(|&&w| side.declared.get(w).is_some_and(|w| same_elements(w, tensor)));
+        classes[v.index()] = moved.or(first.map(|&w| classes[w.index()])).unwrap_or(v);
+        if first.is_none() {
+            alike.push(v);
+        }
     }
     classes
 }
@@ -142,12 +139,10 @@ fn is_rearrangement(op: &str) -> bool {
     )
 }
 
-/// The elements' bits in flat order, without the shape.
-fn hash(tensor: &Tensor) -> u64 {
-    let mut hasher = FxHasher::default();
-    hasher.write(tensor.raw_bytes());
-    hasher.write_usize(tensor.len());
-    hasher.finish()
+/// Whether two tensors hold the same bits in flat order, whatever their shapes.
+fn same_elements(x: &Tensor, y: &Tensor) -> bool {
+    let (a, b) = (x.raw_bytes(), y.raw_bytes());
+    x.len() == y.len() && (std::ptr::eq(a, b) || a == b) && x.as_strings().ok() == y.as_strings().ok()
 }
 
 /// A few bits spread over a tensor, with its type and shape.

@@ -1,6 +1,7 @@
 //! Matrix products through the `gemm` crate, behind a safe function.
 
 use crate::Float;
+use crate::parallel::{self, GRAIN};
 use rayon::current_num_threads;
 
 /// A matrix inside a slice: where it starts and how far its rows and columns are apart, in elements.
@@ -93,5 +94,111 @@ pub fn product_into<T: Float>(
             false,
             threads,
         );
+    }
+}
+
+/// A dense matrix of a file, whose elements cannot be read in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Loose<'a> {
+    /// The elements in C order, little-endian.
+    pub bytes: &'a [u8],
+    /// Whether the file holds the transpose.
+    pub transposed: bool,
+}
+
+/// Bytes of `b` that are brought into place at a time: they stay in a core's own cache until they are used.
+const ROOM: usize = 2 << 20;
+
+/// Columns that the kernels take together, of f32 and f64 and with either operand in front.
+const COLUMNS: usize = 192;
+
+/// As [`product`], with the same bits, a few columns of `b` at a time.
+///
+/// # Panics
+/// If a slice is too short for its matrix.
+pub fn product_of_loose<T: Float>(
+    m: usize,
+    k: usize,
+    n: usize,
+    a: Matrix<'_, T>,
+    b: Loose<'_>,
+    c: &mut [T],
+    parallel: bool,
+) {
+    let columns = ROOM / size_of::<T>() / k.max(1) / COLUMNS * COLUMNS;
+    by_columns(columns.max(COLUMNS), (m, k, n), a, b, c, parallel);
+}
+
+fn by_columns<T: Float>(
+    columns: usize,
+    (m, k, n): (usize, usize, usize),
+    a: Matrix<'_, T>,
+    b: Loose<'_>,
+    c: &mut [T],
+    parallel: bool,
+) {
+    let size = size_of::<T>();
+    let mut room: Vec<T> = Vec::new();
+    let mut from = 0;
+    while from < n {
+        // What is left over goes with the last: a product with a vector takes another way through the kernels.
+        let width = if n - from < 2 * columns { n - from } else { columns };
+        room.resize(k * width, bytemuck::Zeroable::zeroed());
+        let (row, column) = if b.transposed {
+            let bytes = &b.bytes[from * k * size..];
+            parallel::chunks(&mut room, GRAIN, &|i, part| {
+                let bytes = &bytes[i * GRAIN * size..][..size_of_val(part)];
+                bytemuck::cast_slice_mut(part).copy_from_slice(bytes);
+            });
+            (1, k)
+        } else {
+            let rows = GRAIN.div_ceil(width);
+            parallel::chunks(&mut room, rows * width, &|i, part| {
+                for (r, part) in part.chunks_mut(width).enumerate() {
+                    let bytes = &b.bytes[((i * rows + r) * n + from) * size..][..width * size];
+                    bytemuck::cast_slice_mut(part).copy_from_slice(bytes);
+                }
+            });
+            (width, 1)
+        };
+        let part = Matrix { data: &room, row, column };
+        product_into(m, k, width, a, part, &mut c[from..], n, parallel);
+        from += width;
+    }
+}
+
+/// The tensor as a file may hold it: no element lies where it could be read in place.
+#[cfg(test)]
+pub(crate) fn loosened(tensor: &isotrace_tensor::Tensor) -> isotrace_tensor::Tensor {
+    let bytes: Vec<u8> = std::iter::once(0).chain(tensor.bytes().iter().copied()).collect();
+    let bytes = bytes::Bytes::from(bytes).slice(1..);
+    isotrace_tensor::Tensor::from_bytes(tensor.dtype(), tensor.shape(), bytes).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_a_file_make_the_bits_of_a_whole_product() {
+        let number = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 99.0 - 5.0;
+        for (m, k, n) in [(1, 7, 5), (3, 1, 400), (5, 300, 577), (64, 33, 1), (128, 96, 1000), (2, 0, 9)] {
+            let a: Vec<f32> = (0..m * k).map(number).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| number(i + 17)).collect();
+            let a = Matrix { data: &a[..], row: k, column: 1 };
+            for transposed in [false, true] {
+                let (row, column) = if transposed { (1, k) } else { (n, 1) };
+                let mut whole = vec![0f32; m * n];
+                product(m, k, n, a, Matrix { data: &b[..], row, column }, &mut whole, true);
+                let bytes: Vec<u8> =
+                    std::iter::once(0).chain(bytemuck::cast_slice(&b).iter().copied()).collect();
+                let loose = Loose { bytes: &bytes[1..], transposed };
+                for columns in [COLUMNS, 2 * COLUMNS, 10 * COLUMNS] {
+                    let mut parts = vec![1f32; m * n];
+                    by_columns(columns, (m, k, n), a, loose, &mut parts, true);
+                    assert_eq!(parts, whole, "{m} {k} {n} {transposed} {columns}");
+                }
+            }
+        }
     }
 }

@@ -27,6 +27,8 @@ enum Data {
 struct Loose {
     bytes: Bytes,
     aligned: OnceLock<Bytes>,
+    /// Whether the copy serves one reader, after whom another takes its memory.
+    passing: bool,
 }
 
 /// Lets a typed vector be the owner behind [`Bytes`] without copying it.
@@ -64,7 +66,7 @@ impl Tensor {
         let data = if aligned {
             Data::Bytes(bytes)
         } else {
-            Data::Loose(Arc::new(Loose { bytes, aligned: OnceLock::new() }))
+            Data::Loose(Arc::new(Loose { bytes, aligned: OnceLock::new(), passing: false }))
         };
         Ok(Self { dtype, shape: shape.to_vec(), data })
     }
@@ -165,21 +167,31 @@ impl Tensor {
         match &self.data {
             Data::Bytes(bytes) => Some(bytes),
             Data::Loose(loose) => {
-                let copy = || aligned(Copied::kept(&loose.bytes), loose.bytes.len());
-                Some(loose.aligned.get_or_init(copy))
+                let copy = if loose.passing { Copied::of } else { Copied::kept };
+                Some(loose.aligned.get_or_init(|| aligned(copy(&loose.bytes), loose.bytes.len())))
             }
             Data::Strings(_) => None,
         }
     }
 
-    /// To be read once: numbers that do not lie as they want to are copied for whoever holds the result, not for good.
+    /// To be read once: numbers that do not lie as they want to are copied, if they are read in place at all, for whoever
+    /// holds the result, not for good.
     pub fn to_be_read(self) -> Self {
         match &self.data {
             Data::Loose(loose) if loose.aligned.get().is_none() => {
-                let copy = aligned(Copied::of(&loose.bytes), loose.bytes.len());
-                Self { data: Data::Bytes(copy), ..self }
+                let bytes = loose.bytes.clone();
+                let loose = Loose { bytes, aligned: OnceLock::new(), passing: true };
+                Self { data: Data::Loose(Arc::new(loose)), ..self }
             }
             _ => self,
+        }
+    }
+
+    /// The elements as little-endian bytes, where no one can read them in place and none has asked to.
+    pub fn loose_bytes(&self) -> Option<&[u8]> {
+        match &self.data {
+            Data::Loose(loose) if loose.aligned.get().is_none() => Some(&loose.bytes),
+            _ => None,
         }
     }
 

@@ -11,7 +11,7 @@ use super::matmul::matmul_whole;
 use crate::activation::Activation;
 use crate::budget::{self, Budget, Unit};
 use crate::magnitude::magnitude;
-use crate::product::{Matrix, product};
+use crate::product::{Loose, Matrix, product, product_of_loose};
 use crate::room::zeros;
 use crate::{Call, Float, Flow, OpError, Operator, attributes, flow, for_float};
 
@@ -62,18 +62,21 @@ impl Gemm {
     }
 }
 
+/// The rows and columns of op(A), checked to be a matrix.
+fn sizes(shape: &[usize], transpose: bool, name: &str) -> Result<[usize; 2], OpError> {
+    let [rows, columns] = *shape else {
+        return Err(OpError::Input(format!("{name} has shape {shape:?}; Gemm takes matrices (two axes)")));
+    };
+    Ok(if transpose { [columns, rows] } else { [rows, columns] })
+}
+
 /// op(A), checked to be a matrix.
 fn oriented<'a, T: Copy + Send + Sync>(
     x: &View<'a, T>,
     transpose: bool,
     name: &str,
 ) -> Result<View<'a, T>, OpError> {
-    if x.shape().len() != 2 {
-        return Err(OpError::Input(format!(
-            "{name} has shape {:?}; Gemm takes matrices (two axes)",
-            x.shape()
-        )));
-    }
+    sizes(x.shape(), transpose, name)?;
     Ok(if transpose { x.permute(&[1, 0]) } else { x.clone() })
 }
 
@@ -86,26 +89,25 @@ fn check_inner(a: &[usize], b: &[usize]) -> Result<(), OpError> {
 
 fn gemm<T: Float>(
     a: &View<'_, T>,
-    b: &View<'_, T>,
+    b: &Tensor,
     c: Option<&View<'_, T>>,
     settings: Gemm,
 ) -> Result<(Vec<usize>, Vec<T>), OpError> {
-    let (a, b) = (oriented(a, settings.trans_a, "A")?, oriented(b, settings.trans_b, "B")?);
-    check_inner(a.shape(), b.shape())?;
-    let (m, k, n) = (a.shape()[0], a.shape()[1], b.shape()[1]);
+    let a = oriented(a, settings.trans_a, "A")?;
+    let [k, n] = sizes(b.shape(), settings.trans_b, "B")?;
+    check_inner(a.shape(), &[k, n])?;
+    let m = a.shape()[0];
     let shape = vec![m, n];
     let mut out = zeros::<T>(&shape)?;
     let steps = |x: &View<'_, T>| (x.strides()[0], x.strides()[1]);
-    let ((row_a, column_a), (row_b, column_b)) = (steps(&a), steps(&b));
-    product(
-        m,
-        k,
-        n,
-        Matrix { data: a.data(), row: row_a, column: column_a },
-        Matrix { data: b.data(), row: row_b, column: column_b },
-        &mut out,
-        true,
-    );
+    let left = Matrix { data: a.data(), row: steps(&a).0, column: steps(&a).1 };
+    if let Some(bytes) = b.loose_bytes().filter(|_| b.dtype() == T::DTYPE) {
+        product_of_loose(m, k, n, left, Loose { bytes, transposed: settings.trans_b }, &mut out, true);
+    } else {
+        let b = oriented(&b.view::<T>()?, settings.trans_b, "B")?;
+        let right = Matrix { data: b.data(), row: steps(&b).0, column: steps(&b).1 };
+        product(m, k, n, left, right, &mut out, true);
+    }
     if settings.alpha != 1.0 {
         let alpha = T::of(settings.alpha);
         for x in &mut out {
@@ -163,7 +165,7 @@ impl Operator for Gemm {
             DType::U64 => whole(call, *self, |x| x as i64 as u64)?,
             dtype => for_float!(dtype, "A", T => {
                 let c = call.get(2).map(Tensor::view::<T>).transpose()?;
-                let (shape, data) = gemm(&a.view::<T>()?, &b.view::<T>()?, c.as_ref(), *self)?;
+                let (shape, data) = gemm(&a.view::<T>()?, b, c.as_ref(), *self)?;
                 Ok(Tensor::from_vec(&shape, data)?)
             })?,
         };
@@ -216,6 +218,7 @@ impl Operator for Gemm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::product::loosened;
 
     const BASE: Gemm =
         Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false, activation: Activation::Identity };
@@ -268,6 +271,9 @@ mod tests {
                     let got = g.run(&Call::new(&inputs)).unwrap().remove(0);
                     assert_eq!(got.shape(), [3, 5]);
                     assert_eq!(*got.to_f64().unwrap(), naive(&a, &b, c.as_ref(), g), "{g:?} {k} {c_shape:?}");
+                    let loose = loosened(&b);
+                    let inputs = [Some(&a), Some(&loose), c.as_ref()];
+                    assert!(g.run(&Call::new(&inputs)).unwrap()[0].bit_eq(&got), "{g:?} {k} in a file");
                 }
             }
         }

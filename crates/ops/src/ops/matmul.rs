@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::budget::{self, Budget, Unit};
 use crate::magnitude::magnitude;
-use crate::product::{Matrix, product};
+use crate::product::{Loose, Matrix, product, product_of_loose};
 use crate::room::zeros;
 use crate::{Call, Float, Flow, OpError, Operator, for_float};
 
@@ -29,7 +29,10 @@ impl Operator for MatMul {
             DType::U32 => whole::<u32>(a, b)?,
             DType::U64 => whole::<u64>(a, b)?,
             dtype => for_float!(dtype, "A", T => {
-                let (shape, data) = matmul(&a.view::<T>()?, &b.view::<T>()?)?;
+                let (shape, data) = match weights::<T>(a, b) {
+                    Some(weights) => matmul_loose(&a.view::<T>()?, weights, b.shape()[1])?,
+                    None => matmul(&a.view::<T>()?, &b.view::<T>()?)?,
+                };
                 Ok(Tensor::from_vec(&shape, data)?)
             })?,
         };
@@ -54,6 +57,25 @@ impl Operator for MatMul {
         }
         magnitude(call, |c| Ok(self.run(c)?.remove(0))).map(Some)
     }
+}
+
+/// B, where it is one matrix that fits A and lies in a file as it cannot be read in place.
+fn weights<'a, T: Float>(a: &Tensor, b: &'a Tensor) -> Option<Loose<'a>> {
+    let [k, _] = *b.shape() else { return None };
+    let fits = a.rank() > 1 && a.shape().last() == Some(&k) && b.dtype() == T::DTYPE;
+    let bytes = b.loose_bytes().filter(|_| fits)?;
+    Some(Loose { bytes, transposed: false })
+}
+
+/// The product of all rows of `a` with one matrix of `n` columns, and its shape.
+fn matmul_loose<T: Float>(a: &View<'_, T>, b: Loose<'_>, n: usize) -> Result<(Vec<usize>, Vec<T>), OpError> {
+    let mut shape = a.shape().to_vec();
+    let k = shape.pop().unwrap_or(1);
+    let rows = element_count(&shape)?;
+    shape.push(n);
+    let mut out = zeros::<T>(&shape)?;
+    product_of_loose(rows, k, n, Matrix { data: a.data(), row: k, column: 1 }, b, &mut out, true);
+    Ok((shape, out))
 }
 
 /// The absolute values of a tensor, in f64.
@@ -222,6 +244,7 @@ pub fn matmul<T: Float>(a: &View<'_, T>, b: &View<'_, T>) -> Result<(Vec<usize>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::product::loosened;
 
     #[test]
     fn shapes_follow_numpy() {
@@ -246,6 +269,33 @@ mod tests {
             let y: Vec<f64> = (0..b.iter().product::<usize>()).map(|i| (i % 7) as f64).collect();
             let got = matmul(&View::new(&x, a), &View::new(&y, b));
             assert_eq!(got.as_ref().ok().map(|(s, _)| s.as_slice()), out, "{a:?} x {b:?}");
+        }
+    }
+
+    #[test]
+    fn weights_of_a_file_need_not_be_aligned() {
+        let filled = |shape: &[usize]| {
+            let data = (0..shape.iter().product::<usize>()).map(|i| (i as f32 * 0.37).sin()).collect();
+            Tensor::from_vec::<f32>(shape, data).unwrap()
+        };
+        let cases: [(&[usize], &[usize]); 8] = [
+            (&[5, 40], &[40, 500]),
+            (&[2, 3, 40], &[40, 500]),
+            (&[0, 3], &[3, 4]),
+            (&[2, 0], &[0, 4]),
+            (&[40], &[40, 7]),
+            (&[3, 40], &[40]),
+            (&[2, 3], &[5, 3, 4]),
+            (&[2, 3], &[4, 3]),
+        ];
+        for (a, b) in cases {
+            let (a, b) = (filled(a), filled(b));
+            let run = |b: &Tensor| MatMul.run(&Call::new(&[Some(&a), Some(b)])).map(|mut y| y.remove(0));
+            match (run(&b), run(&loosened(&b))) {
+                (Ok(x), Ok(y)) => assert!(x.bit_eq(&y), "{a:?} {b:?}"),
+                (Err(x), Err(y)) => assert_eq!(x.to_string(), y.to_string()),
+                (x, y) => panic!("{x:?} against {y:?}"),
+            }
         }
     }
 
