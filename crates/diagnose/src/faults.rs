@@ -4,7 +4,7 @@ use isotrace_align::search::{Hypothesis, attempt, failing, search};
 use isotrace_align::{Changes, Judge, Relation, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 
-use crate::causes::{Proposal, proposals, telling};
+use crate::causes::{Proposal, WHOLE, proposals, telling};
 use crate::context;
 use crate::site::Site;
 use crate::written;
@@ -88,45 +88,57 @@ fn explain<'s, 'g>(
     let reader = hypothesis.site.map(|(b, a)| (b, a, Relation::Reshaped));
     if within {
         let site = Site::new(judge, &snapshot, own.0, own.1, own.2.clone());
-        if let Ok((fault, undone)) = prove(state, &site, hypothesis, changes) {
+        if let Ok(Proven { fault, undone, whole }) = prove(state, &site, hypothesis, changes) {
             *changes = undone;
-            return fault;
+            return if whole { inside(&site, hypothesis).unwrap_or(fault) } else { fault };
         }
     }
     let (point, candidate, relation) = reader.unwrap_or(own);
     let site = Site::new(judge, &snapshot, point, candidate, relation);
     match prove(state, &site, hypothesis, changes) {
-        Ok((fault, undone)) if hypothesis.site.is_none() => {
+        Ok(Proven { fault, undone, whole }) if hypothesis.site.is_none() => {
             *changes = undone;
-            fault
+            if whole { inside(&site, hypothesis).unwrap_or(fault) } else { fault }
         }
         found => {
             changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
             match found {
-                Ok((fault, _)) => fault,
-                Err(nearest) => match written::fault(&site) {
-                    Some(mut inner) => {
-                        inner.evidence.splice(0..0, confirmation(hypothesis));
-                        inner
-                    }
-                    None => Fault { nearest, ..unexplained(&site, hypothesis, site.before()) },
-                },
+                Ok(Proven { fault, whole: false, .. }) => fault,
+                Ok(Proven { fault, .. }) => inside(&site, hypothesis).unwrap_or(fault),
+                Err(nearest) => inside(&site, hypothesis)
+                    .unwrap_or_else(|| Fault { nearest, ..unexplained(&site, hypothesis, site.before()) }),
             }
         }
     }
 }
 
+/// The fault inside of the nodes of a site, where they can be written out.
+fn inside(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis) -> Option<Fault> {
+    let mut fault = written::fault(site)?;
+    fault.evidence.splice(0..0, confirmation(hypothesis));
+    Some(fault)
+}
+
+/// A fault whose undoing makes the site right.
+struct Proven {
+    fault: Fault,
+    /// The changes with what undoes it.
+    undone: Changes,
+    /// Whether nothing less undoes it than all that A computes there.
+    whole: bool,
+}
+
 /// What each cause that undoes no more than a part of a difference would change, and what it leaves.
 type Nearest = Vec<(&'static str, String, f64)>;
 
-/// The cheapest change to B after which the site's point holds A's value: as a fault, and with the `changes` made
-/// before it. Otherwise what came nearest.
+/// The cheapest change to B after which the site's point holds A's value, on top of `changes`. Otherwise what came
+/// nearest.
 fn prove<'s, 'g>(
     state: &mut State<'s, 'g>,
     site: &Site<'_, 's, 'g>,
     hypothesis: &Hypothesis,
     changes: &Changes,
-) -> Result<(Fault, Changes), Nearest> {
+) -> Result<Proven, Nearest> {
     let before = site.before();
     let mut nearest = Nearest::new();
     for proposal in proposals(site) {
@@ -142,7 +154,13 @@ fn prove<'s, 'g>(
         // Beside infinities anything holds that is infinite elsewhere too; only a mask may hide by another number.
         let hides = proposal.class == "mask" || left.is_finite() || before.is_finite();
         if holds && hides {
-            return Ok((proven(site, hypothesis, proposal, before, left), tried));
+            let whole = proposal.cost >= WHOLE;
+            let left = left.min(site.nearest(value.as_ref()));
+            return Ok(Proven {
+                fault: proven(site, hypothesis, proposal, before, left),
+                undone: tried,
+                whole,
+            });
         }
         if left < before {
             nearest.push((proposal.class, proposal.change, left));
@@ -200,8 +218,8 @@ fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
 }
 
 fn unexplained(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, before: f64) -> Fault {
-    let nodes_b = telling(site.judge.b, &site.open_b);
-    let nodes_a = telling(site.judge.a, &site.open_a);
+    let nodes_b = telling(site.judge.b, &site.open_b, site.point);
+    let nodes_a = telling(site.judge.a, &site.open_a, site.candidate);
     let mut fault = Fault {
         outputs_a: vec![site.candidate],
         outputs_b: vec![site.point],

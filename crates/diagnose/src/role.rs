@@ -111,6 +111,7 @@ pub fn masks(tensor: &Tensor) -> bool {
 /// Whether a value is, or is computed from, the cosines and sines of positions.
 pub fn is_rotary(side: &Side<'_>, v: ValueId) -> bool {
     let mut at = v;
+    let mut scaled = false;
     for _ in 0..8 {
         let Some(n) = side.producer(at) else { break };
         let node = side.graph().node(n);
@@ -119,12 +120,15 @@ pub fn is_rotary(side: &Side<'_>, v: ValueId) -> bool {
             // Tables are cast, reshaped and scaled between the function and its use.
             op if is_layout(op) || matches!(op, "Cast" | "Mul" | "Gather" | "Slice" | "Concat") => {
                 let Some(next) = node.inputs.first().copied().flatten() else { break };
+                scaled |= op == "Mul";
                 at = next;
             }
             _ => break,
         }
     }
-    side.is_constant(v) && side.shadow.get(v).is_some_and(is_table_of_angles)
+    // A stored table, or rows looked up in one; a product with a table may be what was turned already.
+    let table = |v: ValueId| side.is_constant(v) && side.shadow.get(v).is_some_and(is_table_of_angles);
+    table(v) || !scaled && table(at)
 }
 
 /// Operators between what positions are and the angles made of them.

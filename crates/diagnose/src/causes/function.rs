@@ -13,7 +13,7 @@ use isotrace_ops::{Flow, Precision};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
-use super::{Cause, Proposal, difference, label, telling};
+use super::{Cause, Proposal, WHOLE, difference, label, telling};
 use crate::context;
 use crate::role;
 use crate::site::Site;
@@ -41,8 +41,8 @@ impl Cause for Function {
         let names = |nodes: Vec<String>| {
             if nodes.len() > 4 { format!("{} nodes", nodes.len()) } else { nodes.join(", ") }
         };
-        let nodes_b = telling(site.judge.b, &site.open_b);
-        let nodes_a = telling(site.judge.a, &site.open_a);
+        let nodes_b = telling(site.judge.b, &site.open_b, site.point);
+        let nodes_a = telling(site.judge.a, &site.open_a, site.candidate);
         let of_a = names(nodes_a.iter().map(|&m| label(site.judge.a, m)).collect());
         let of_b = names(nodes_b.iter().map(|&m| label(site.judge.b, m)).collect());
         if class == "normalisation"
@@ -59,7 +59,7 @@ impl Cause for Function {
                     label(site.judge.a, m)
                 ),
                 change: format!("A's {of_a}, epsilon {own:e}, on the same inputs"),
-                cost: 60,
+                cost: WHOLE,
             });
             return;
         }
@@ -71,7 +71,7 @@ impl Cause for Function {
             class,
             summary: format!("{of_b} in B and {of_a} in A are {}", article(class)),
             change: format!("A's {of_a} on the same inputs"),
-            cost: 60,
+            cost: WHOLE,
         });
     }
 }

@@ -42,6 +42,9 @@ pub struct Proposal {
     pub cost: u32,
 }
 
+/// The cost of putting all that A computes at a site in place of what B does.
+pub const WHOLE: u32 = 60;
+
 /// One kind of fault.
 pub trait Cause: Sync {
     /// Changes to B that would undo such a fault here.
@@ -112,8 +115,12 @@ pub(crate) fn in_place_of(site: &Site<'_, '_, '_>, n: NodeId, patch: Patch) -> P
     slot.map_or(patch.clone(), |slot| patch.at(slot))
 }
 
-/// A region's nodes that do not work on constants alone; all of them where there are none.
-pub(crate) fn telling(side: &Side<'_>, region: &Region) -> Vec<NodeId> {
+/// The nodes that stand for a region that ends at `end`: those that do not work on constants alone; all of them where
+/// there are none. A constant is what is computed last, since shapes that are asked for lead to any node.
+pub(crate) fn telling(side: &Side<'_>, region: &Region, end: ValueId) -> Vec<NodeId> {
+    if let Some(last) = side.producer(end).filter(|_| side.is_constant(end)) {
+        return vec![last];
+    }
     let dynamic: Vec<NodeId> = region.dynamic_nodes(side).collect();
     if dynamic.is_empty() { region.nodes.clone() } else { dynamic }
 }

@@ -6,9 +6,9 @@ use isotrace_graph::NodeId;
 use isotrace_tensor::Tensor;
 
 use super::{
-    becomes_whole, by_distance, centres, crops, drops, feeds_mask, gates_itself, is_activation, is_layout,
-    is_normalisation, is_product, is_recurrent, is_reduced, is_reduction, is_rotary, is_rotated, is_rounding,
-    is_score, is_statistic, is_truth, is_turned, masks, normalises,
+    becomes_whole, by_distance, centres, crops, drops, feeds_mask, gates_itself, is_activation, is_attention,
+    is_layout, is_normalisation, is_product, is_recurrent, is_reduced, is_reduction, is_rotary, is_rotated,
+    is_rounding, is_score, is_statistic, is_truth, is_turned, masks, normalises,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -116,6 +116,7 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
         return "rope";
     }
     match op {
+        _ if is_attention(op) && slot >= 3 && masks(tensor) => "mask",
         _ if is_recurrent(op) && slot >= 3 => "bias",
         _ if is_recurrent(op) => "weight_value",
         _ if is_normalisation(op) => match (op, slot) {

@@ -182,13 +182,10 @@ fn stacked(writer: &mut Writer<'_>, parts: &[ValueId], axis: usize, label: &str)
 
 /// Lets the node's outputs be these values.
 fn hand_on(writer: &mut Writer<'_>, values: &[ValueId]) -> Option<()> {
-    let label = writer.label();
-    let outputs = writer.node.outputs.clone();
-    for (slot, written) in outputs.into_iter().enumerate() {
-        if let Some(written) = written {
-            writer.call_into("Identity", &[*values.get(slot)?], &[], label.clone(), written);
-        }
+    if values.len() < writer.node.outputs.len() {
+        return None;
     }
+    values.iter().enumerate().for_each(|(slot, &v)| writer.hand_on(slot, v));
     Some(())
 }
 

@@ -1,15 +1,21 @@
-//! A fault inside of what a graph holds as one node: bodies of Loop, Scan and If.
+//! A fault inside of what a graph holds as one node: bodies of Loop, Scan and If, and operators that do at once what
+//! others do one by one.
 //!
 //! **What it finds.** A node of which no setting, input or constant is wrong, because what is wrong is a node inside of
-//! it: another activation in the body of a loop, a bias that one branch lacks. And the same where one side has the loop
-//! and the other what it computes, written out.
+//! it: another activation in the body of a loop, a bias that one branch lacks. And the same where one side has the loop,
+//! or an attention, and the other what it computes, written out.
 //! **How.** The regions of both sides become networks of their own, on the inputs that they read here. Bodies are
-//! written out once for each iteration that was really made, with the branch that was really taken. These two networks
+//! written out once for each iteration that was really made, with the branch that was really taken, fused operators as
+//! what they are defined as; such a definition counts only if it gives what the operator gives. These two networks
 //! are held against each other as any two are: aligned, searched for the place, explained by the same causes, each
 //! proven by its counterfactual.
 //! **Proof.** The inner fault's own; and with all faults undone in there, the regions' outputs agree.
 
+mod attention;
 mod control;
+mod fused;
+mod norm;
+mod rotary;
 mod sheet;
 mod writer;
 
@@ -21,18 +27,35 @@ use rustc_hash::FxHashMap;
 use crate::faults::{self, Fault};
 use crate::site::Site;
 use sheet::{Enters, Origin, Sheet};
+use writer::Writer;
 
 /// Whether a node has a written form.
 fn is_written(node: &Node) -> bool {
-    control::is_written(&node.op)
+    control::is_written(&node.op) || fused::form(node).is_some()
+}
+
+/// Writes a node out.
+fn write(writer: &mut Writer<'_>) -> Option<()> {
+    if control::is_written(&writer.node.op) { control::write(writer) } else { fused::write(writer) }
 }
 
 /// The first proven fault inside of a site's nodes; none where nothing in them can be written out.
 pub fn fault(site: &Site<'_, '_, '_>) -> Option<Fault> {
     let (a, b) = (site.judge.a, site.judge.b);
-    let written =
-        |side: &Side<'_>, region: &Region| region.nodes.iter().any(|&n| is_written(side.graph().node(n)));
-    if !written(a, &site.open_a) && !written(b, &site.open_b) {
+    let held = |side: &Side<'_>, region: &Region| -> Vec<String> {
+        let nodes = region.nodes.iter().map(|&n| side.graph().node(n));
+        let mut ops: Vec<String> = nodes.filter(|n| fused::asks(n)).map(Node::qualified_op).collect();
+        ops.sort_unstable();
+        ops
+    };
+    let runs_bodies = |side: &Side<'_>, region: &Region| {
+        region.nodes.iter().any(|&n| control::is_written(&side.graph().node(n).op))
+    };
+    // Of a fused operator that both sides have, settings, inputs and constants have been looked at already.
+    if !runs_bodies(a, &site.open_a)
+        && !runs_bodies(b, &site.open_b)
+        && held(a, &site.open_a) == held(b, &site.open_b)
+    {
         return None;
     }
     let regions = [(&site.open_a, &site.open_b), (&site.wide_a, &site.wide_b)];
@@ -111,24 +134,28 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Fault
     let written = (a.graph.nodes.len(), b.graph.nodes.len());
     let mut proven = found.into_iter().filter(|f| f.proof.is_some());
     let mut fault = proven.next()?;
-    let (of_a, of_b) = (origins(&a, &fault.nodes_a), origins(&b, &fault.nodes_b));
+    let of_a = origins(&a, &fault.nodes_a);
     let agree = if settled { "; with this undone in there, their outputs agree" } else { "" };
     fault.evidence = vec![format!(
         "both regions were written out operator by operator, {} nodes in A and {} in B, and run on what they read \
          here{agree}",
         written.0, written.1,
     )];
-    let mut again = 0;
+    let (mut again, mut besides) = (0, 0);
     for other in proven {
-        // An iteration further on, or seen from what reads it.
+        // An iteration further on, the other of two tables, or seen from what reads it.
         let theirs = origins(&a, &other.nodes_a);
-        let same = !theirs.is_empty() && theirs.iter().all(|o| of_a.contains(o))
-            || fault.class == other.class && origins(&b, &other.nodes_b) == of_b;
+        let same =
+            !theirs.is_empty() && theirs.iter().all(|o| of_a.contains(o)) || fault.class == other.class;
         if same {
             again += 1;
         } else {
+            besides += 1;
             fault.evidence.push(format!("undone in there besides: {}", other.summary));
         }
+    }
+    if besides > MOST_BESIDES {
+        return None;
     }
     if again > 0 {
         let places =
@@ -153,6 +180,9 @@ fn origins(sheet: &Sheet, nodes: &[NodeId]) -> Vec<Origin> {
     }
     origins
 }
+
+/// Further faults that two regions may have; with more they are not what belongs together.
+const MOST_BESIDES: usize = 4;
 
 /// How far what was written out may be from what the region computes, as a share of its largest element: both were
 /// computed in declared precision, and in another order.

@@ -7,7 +7,7 @@ use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
 use super::writer::{Writer, constant, layout};
-use super::{control, is_written};
+use super::{is_written, write};
 
 /// Bodies inside bodies that are written out.
 const DEEPEST: usize = 4;
@@ -130,7 +130,7 @@ impl Sheet {
             for (node, origin) in nodes.into_iter().zip(origins) {
                 if is_written(&node) {
                     let mut writer = Writer::new(&mut self.graph, &node, &run);
-                    if let Some(nodes) = control::write(&mut writer).map(|()| writer.nodes) {
+                    if let Some(nodes) = write(&mut writer).map(|()| writer.nodes) {
                         changed = true;
                         for (place, node) in nodes {
                             let path = origin.path.iter().copied().chain([place]).collect();

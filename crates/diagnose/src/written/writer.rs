@@ -46,7 +46,72 @@ impl<'w> Writer<'w> {
 
     /// A constant.
     pub fn constant(&mut self, tensor: Tensor) -> ValueId {
-        constant(self.graph, "", tensor)
+        let name = format!("a constant of {}", self.label());
+        constant(self.graph, &name, tensor)
+    }
+
+    /// The shape of what the node reads at `slot`.
+    pub fn shape(&self, slot: usize) -> Option<&'w [usize]> {
+        Some(self.tensor(self.read(slot)?)?.shape())
+    }
+
+    /// A number of the type of the node's first input.
+    pub fn number(&mut self, number: f64) -> Option<ValueId> {
+        let dtype = self.tensor(self.read(0)?)?.dtype();
+        Some(self.constant(Tensor::scalar(number).cast(dtype).ok()?))
+    }
+
+    /// A setting that is a whole number.
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        match self.node.attributes.get(name) {
+            Some(Attribute::Int(i)) => *i,
+            _ => default,
+        }
+    }
+
+    /// A setting that is a number.
+    pub fn float(&self, name: &str) -> Option<f64> {
+        match self.node.attributes.get(name) {
+            Some(Attribute::Float(f)) => Some(f64::from(*f)),
+            _ => None,
+        }
+    }
+
+    /// Whether the node names its output at `slot`.
+    pub fn named(&self, slot: usize) -> bool {
+        self.node.outputs.get(slot).copied().flatten().is_some()
+    }
+
+    /// A call that is a part of the node, called `what`.
+    pub fn part(
+        &mut self,
+        op: &str,
+        inputs: &[ValueId],
+        settings: &[(&str, Attribute)],
+        what: &str,
+    ) -> ValueId {
+        let name = format!("{what} of {}", self.label());
+        self.call(op, inputs, settings, name)
+    }
+
+    /// A value in another shape.
+    pub fn reshaped(&mut self, v: ValueId, shape: &[usize]) -> ValueId {
+        let sizes: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+        let sizes = self.ints(&sizes);
+        self.part("Reshape", &[v, sizes], &[], "layout")
+    }
+
+    /// A value with its axes in another order.
+    pub fn turned(&mut self, v: ValueId, perm: &[i64]) -> ValueId {
+        self.part("Transpose", &[v], &[("perm", Attribute::Ints(perm.to_vec()))], "layout")
+    }
+
+    /// Lets the node's output at `slot` be this value, where it is named.
+    pub fn hand_on(&mut self, slot: usize, v: ValueId) {
+        if let Some(written) = self.node.outputs.get(slot).copied().flatten() {
+            let label = self.label();
+            self.call_into("Identity", &[v], &[], label, written);
+        }
     }
 
     /// Whole numbers along one axis.
