@@ -1,8 +1,8 @@
 //! The statistics of a digest, in one pass over memory.
 //!
 //! A block is small enough to stay in the nearest cache, where it is read three times: once by plain instructions that
-//! count its numbers by sign and exponent, which are the leading bits of a number, and by vectors for sums and for
-//! extremes. Loops of their own are faster than one for all: no registers are spilled, and the compiler sees what each of
+//! count its numbers by sign and exponent, which are the leading bits of a number (by vectors where they can, `tally`),
+//! and by vectors for sums and for extremes. Loops of their own are faster than one for all: no registers are spilled, and the compiler sees what each of
 //! them reduces. Squares are of distances from the mean of what came before, which is near enough to the block's own
 //! mean for hardly a digit to be lost; where it is not, they are summed again. What is rare (NaN, infinities, zeros and
 //! subnormal numbers) shows in those and only then is looked for. Pieces are put together in their order, whichever
@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::digest::Digest;
 use super::number::Number;
+use super::tally::{GROUP, Tally};
 
 /// Elements that are looked at together; as f64 they are half of a small first-level cache.
 const BLOCK: usize = 2048;
@@ -23,6 +24,8 @@ const PIECE: usize = 1 << 18;
 const NEAR: usize = 8 * BLOCK;
 /// Partial sums, by the position of an element; the result does not depend on how wide vectors are.
 const LANES: usize = 16;
+/// Elements from which on it is worth emptying the counters of a tally.
+const MANY: usize = 4 * BLOCK;
 /// Tables in which numbers are counted in turn: neighbours are often of one size, and a single counter would have to
 /// wait for itself. Those of f64 are larger, and fewer of them fit into a small cache.
 const SINGLE: usize = 8;
@@ -130,7 +133,9 @@ fn whole<T: bytemuck::NoUninit + Sync>(
 
 struct Piece {
     sums: Sums,
-    /// Counts by leading bits.
+    /// Counts by exponents.
+    tally: Tally,
+    /// Counts by leading bits, of blocks that vectors do not count.
     single: [[u32; 512]; SINGLE],
     /// Of f64, made when there are any.
     double: Vec<[u32; 4096]>,
@@ -138,7 +143,7 @@ struct Piece {
 
 impl Default for Piece {
     fn default() -> Self {
-        Self { sums: Sums::default(), single: [[0; 512]; SINGLE], double: vec![] }
+        Self { sums: Sums::default(), tally: Tally::default(), single: [[0; 512]; SINGLE], double: vec![] }
     }
 }
 
@@ -248,7 +253,7 @@ impl pulp::NullaryFnOnce for Singles<'_> {
     #[inline(always)]
     fn call(self) {
         for block in self.1.chunks(BLOCK) {
-            self.0.block_f32(block);
+            self.0.block_f32(block, self.1.len() >= MANY);
         }
     }
 }
@@ -267,7 +272,7 @@ impl<T: Copy, W: Fn(T) -> f32> pulp::NullaryFnOnce for Widened<'_, T, W> {
             for (to, &from) in block.iter_mut().zip(values) {
                 *to = self.2(from);
             }
-            self.0.block_f32(block);
+            self.0.block_f32(block, self.1.len() >= MANY);
         }
     }
 }
@@ -313,15 +318,24 @@ impl Piece {
     }
 
     #[inline(always)]
-    fn block_f32(&mut self, block: &[f32]) {
-        let small = tally_f32(&mut self.single, block);
-        if small > 0 {
-            let zeros = block.iter().map(|x| u32::from(*x == 0.0)).sum();
-            self.small(small, zeros, block.iter().map(|&x| f64::from(x)));
-        }
+    fn block_f32(&mut self, block: &[f32], many: bool) {
         let pivot = if self.sums.finite > 0.0 { self.sums.mean } else { f64::from(block[0]) };
         let found = find_f32(block, pivot);
         self.found(block.len(), &found, || block.iter().map(|&x| f64::from(x)));
+        // Else some are NaN or infinite, of which the smallest and the largest say nothing.
+        let finite = found.magnitude.is_finite();
+        let whole = if many && finite { block.len() / GROUP * GROUP } else { 0 };
+        let largest = (-found.min).max(found.max) as f32;
+        let (zeros, rest) = match self.tally.add(&block[..whole], largest) {
+            Some(zeros) => (zeros, &block[whole..]),
+            None => (0, block),
+        };
+        self.sums.zeros += u64::from(zeros);
+        let small = tally_f32(&mut self.single, rest);
+        if small > 0 {
+            let zeros = rest.iter().map(|x| u32::from(*x == 0.0)).sum();
+            self.small(small, zeros, rest.iter().map(|&x| f64::from(x)));
+        }
     }
 
     /// A block in which so many numbers have no leading bits.
@@ -346,11 +360,13 @@ impl Piece {
     /// What the tables counted is put where its exponent belongs.
     fn sums(mut self) -> Sums {
         let count = |tables: &[u32], at: usize| u64::from(tables[at]);
+        let counted = self.tally.finish();
         // Leading bits of zero are no exponent, and the highest are NaN and infinities.
         for negative in 0..2 {
             let side = &mut self.sums.exponents[negative];
             for biased in 1..255 {
-                let total: u64 = self.single.iter().map(|t| count(t, negative * 256 + biased)).sum();
+                let total: u64 = counted[1 - negative][biased]
+                    + self.single.iter().map(|t| count(t, negative * 256 + biased)).sum::<u64>();
                 side[(biased as i32 - 127 - LOWEST) as usize] += total;
             }
             for biased in 1..2047 {
@@ -560,9 +576,17 @@ mod tests {
                 _ => x,
             }
         };
+        // So few exponents in each block that vectors count them, larger numbers as one goes, and zeros.
+        let counted = |i: usize| match i {
+            5_000 => f64::NAN,
+            50_000 => 1e-40,
+            _ if i % 3000 < 7 => 0.0,
+            _ => ((i * 7919 % 10_007) as f64 - 5000.0) * 0.37 * 2f64.powi((i / 40_000) as i32 - 12),
+        };
         let mut wrong = vec![];
-        for len in [0, 1, 15, 17, 2048, 2049, 5000, 60_000, PIECE + 1, 2 * PIECE + 12_345] {
-            let values: Vec<f64> = (0..len).map(number).collect();
+        let lengths = [0, 1, 15, 17, 2048, 2049, 5000, 60_000, PIECE + 1, 2 * PIECE + 12_345];
+        for (len, few) in lengths.into_iter().flat_map(|len| [(len, false), (len, true)]) {
+            let values: Vec<f64> = (0..len).map(|i| if few { counted(i) } else { number(i) }).collect();
             for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
                 let tensor = Tensor::vector(values.clone()).cast(dtype).unwrap();
                 let expected = plain(&tensor.to_f64().unwrap(), smallest_normal(dtype));

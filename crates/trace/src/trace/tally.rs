@@ -1,0 +1,252 @@
+//! How many numbers lie between each power of two and the next, at the speed of a few vector instructions.
+//!
+//! A counter for each exponent takes a load, an addition and a store for every number, which no vector does for several
+//! at once. But of 32 exponents in a row a number's own can be told by one bit of a word, and words of bits are added up
+//! by carry-save adders: three words go into a sum and a carry with a few logical operations, so 32 vectors become one
+//! carry of weight 32 with 31 adders, and the counters are words themselves, one bit in each for each exponent (Harley
+//! and Seal; Muła, Kurz and Lemire, "Faster population counts using AVX2 instructions", 2018).
+
+/// Numbers a vector.
+const LANES: usize = 16;
+/// Vectors that are added up together.
+const VECTORS: usize = 32;
+/// Numbers in as many vectors.
+pub const GROUP: usize = LANES * VECTORS;
+/// Counters of weight 32, 64, ...
+const LEVELS: usize = 12;
+/// Groups after which the counters are full.
+const ROOM: usize = (1 << LEVELS) - 1;
+/// Exponents of f32 as its bits have them, the highest that of NaN and infinities.
+pub const EXPONENTS: usize = 256;
+
+type Vector = [u32; LANES];
+
+/// Counters of one sign or of both.
+struct Counters {
+    low: [Vector; 5],
+    more: [Vector; LEVELS],
+}
+
+impl Counters {
+    const EMPTY: Self = Self { low: [[0; LANES]; 5], more: [[0; LANES]; LEVELS] };
+
+    /// Adds a carry of weight 32.
+    #[inline(always)]
+    fn carry(&mut self, mut carry: Vector) {
+        for counter in &mut self.more {
+            for (counter, carry) in counter.iter_mut().zip(&mut carry) {
+                (*counter, *carry) = (*counter ^ *carry, *counter & *carry);
+            }
+        }
+    }
+
+    /// How many words had bit `k`.
+    fn count(&self, k: usize) -> u64 {
+        let levels = self.low.iter().chain(&self.more).enumerate();
+        levels
+            .map(|(level, counter)| counter.iter().map(|w| u64::from(w >> k & 1)).sum::<u64>() << level)
+            .sum()
+    }
+}
+
+/// Adds a group to counters, `$word` giving the word of a vector of numbers: for AVX-512, whose instructions take any
+/// function of three bits, and whose shifts beyond a word give zero.
+#[cfg(target_arch = "x86_64")]
+macro_rules! add_group {
+    ($f:ident, $counters:expr, $group:ident, $word:ident) => {{
+        const ODD: i32 = 0b1001_0110;
+        const TWO: i32 = 0b1110_1000;
+        let [mut one, mut two, mut four, mut eight, mut sixteen] = $counters.low.map(pulp::cast);
+        macro_rules! add {
+            ($a:ident, $b:expr, $c:expr) => {{
+                let (b, c) = ($b, $c);
+                let carry = $f._mm512_ternarylogic_epi32::<TWO>($a, b, c);
+                $a = $f._mm512_ternarylogic_epi32::<ODD>($a, b, c);
+                carry
+            }};
+        }
+        macro_rules! twos {
+            ($k:expr) => {
+                add!(one, $word!(&$group[$k]), $word!(&$group[$k + 1]))
+            };
+        }
+        macro_rules! fours {
+            ($k:expr) => {
+                add!(two, twos!($k), twos!($k + 2))
+            };
+        }
+        macro_rules! eights {
+            ($k:expr) => {
+                add!(four, fours!($k), fours!($k + 4))
+            };
+        }
+        macro_rules! sixteens {
+            ($k:expr) => {
+                add!(eight, eights!($k), eights!($k + 8))
+            };
+        }
+        let carry = add!(sixteen, sixteens!(0), sixteens!(16));
+        $counters.low = [one, two, four, eight, sixteen].map(pulp::cast);
+        $counters.carry(pulp::cast(carry));
+    }};
+}
+
+/// Numbers by sign and exponent.
+pub struct Tally {
+    all: Counters,
+    positive: Counters,
+    /// The exponent that the lowest bit of a word tells; each bit above tells the next lower one.
+    top: u32,
+    /// Groups since the counters were emptied.
+    taken: usize,
+    /// What was emptied, negative numbers first.
+    counts: [[u64; EXPONENTS]; 2],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            all: Counters::EMPTY,
+            positive: Counters::EMPTY,
+            top: 0,
+            taken: 0,
+            counts: [[0; EXPONENTS]; 2],
+        }
+    }
+}
+
+impl Tally {
+    /// Adds numbers, whole groups of them, none larger than `largest`, and says how many of them are zero; `None` where
+    /// not all can be told apart by their exponents: some are subnormal, or less than 2^-30 of the largest, or the
+    /// processor has no AVX-512. Then none was added.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub fn add(&mut self, values: &[f32], largest: f32) -> Option<u32> {
+        let simd = pulp::x86::V4::try_new()?;
+        let exponent = largest.to_bits() >> 23;
+        if exponent >= EXPONENTS as u32 - 1 {
+            return None;
+        }
+        if exponent > self.top || self.taken + values.len() / GROUP > ROOM {
+            self.empty();
+            // A little more, since the next may be a little larger.
+            self.top = exponent + 1;
+        }
+        let top = self.top;
+        let lowest = top.saturating_sub(31).max(1) << 23;
+        let mut smallest = lowest;
+        for x in values {
+            smallest = smallest.min(x.to_bits() & 0x7fff_ffff);
+        }
+        let (mut outside, mut zeros) = (0u32, 0u32);
+        if smallest < lowest {
+            for x in values {
+                outside += u32::from(x.to_bits() & 0x7fff_ffff < lowest);
+                zeros += u32::from(*x == 0.0);
+            }
+        }
+        if outside != zeros {
+            return None;
+        }
+        let f = simd.avx512f;
+        let (unit, tops) = (f._mm512_set1_epi32(1), f._mm512_set1_epi32(top.cast_signed()));
+        // A macro, since what is inlined for certain is no closure.
+        macro_rules! word {
+            ($x:expr) => {{
+                let bits = pulp::cast(*$x);
+                let exponent = f._mm512_srli_epi32::<24>(f._mm512_slli_epi32::<1>(bits));
+                f._mm512_sllv_epi32(unit, f._mm512_sub_epi32(tops, exponent))
+            }};
+        }
+        macro_rules! positive {
+            ($x:expr) => {
+                f._mm512_andnot_si512(f._mm512_srai_epi32::<31>(pulp::cast(*$x)), word!($x))
+            };
+        }
+        for group in values.as_chunks::<GROUP>().0 {
+            let group = group.as_chunks::<LANES>().0;
+            add_group!(f, self.all, group, word);
+            add_group!(f, self.positive, group, positive);
+            self.taken += 1;
+        }
+        Some(zeros)
+    }
+
+    /// Numbers are counted one by one on other processors.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn add(&mut self, _: &[f32], _: f32) -> Option<u32> {
+        None
+    }
+
+    /// Takes the counters' contents over into plain numbers. Zeros may be among those of exponent 0.
+    fn empty(&mut self) {
+        if self.taken == 0 {
+            return;
+        }
+        for below in 0..=31.min(self.top as usize) {
+            let (all, positive) = (self.all.count(below), self.positive.count(below));
+            let exponent = self.top as usize - below;
+            self.counts[0][exponent] += all - positive;
+            self.counts[1][exponent] += positive;
+        }
+        (self.all, self.positive, self.taken) = (Counters::EMPTY, Counters::EMPTY, 0);
+    }
+
+    /// Negative numbers by their exponent as f32 has it in its bits, and positive ones. Zeros may be among those of
+    /// exponent 0, where there are no others.
+    pub fn finish(mut self) -> [[u64; EXPONENTS]; 2] {
+        self.empty();
+        self.counts
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    /// Counted one by one.
+    fn plain(values: &[f32]) -> [[u64; EXPONENTS]; 2] {
+        let mut counts = [[0; EXPONENTS]; 2];
+        for x in values {
+            counts[usize::from(x.is_sign_positive())][(x.to_bits() << 1 >> 24) as usize] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn groups_are_counted_as_their_numbers_are() {
+        // Processors without these instructions count one by one.
+        if pulp::x86::V4::try_new().is_none() {
+            return;
+        }
+        let mut tally = Tally::default();
+        let mut expected = [[0u64; EXPONENTS]; 2];
+        // Parts in which numbers become larger, and are zero here and there; enough for the counters to fill.
+        for part in 0..4400usize {
+            let size = 2f32.powi((part / 1500) as i32 * 3 - 20);
+            let values: Vec<f32> = (0..GROUP)
+                .map(|i| if i % 97 == part % 97 { 0.0 } else { ((i * 31 + part) % 2001) as f32 - 1000.5 })
+                .map(|x| x * size)
+                .collect();
+            let largest = values.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let zeros = values.iter().filter(|x| **x == 0.0).count() as u32;
+            assert_eq!(tally.add(&values, largest), Some(zeros));
+            for (all, here) in expected.as_flattened_mut().iter_mut().zip(plain(&values).as_flattened()) {
+                *all += here;
+            }
+        }
+        // Nothing is added of what cannot be told apart.
+        let mut one = vec![1f32; GROUP];
+        for odd in [1e-40, 2f32.powi(-40)] {
+            one[17] = odd;
+            assert_eq!(tally.add(&one, 1.0), None);
+        }
+        one[17] = f32::INFINITY;
+        assert_eq!(tally.add(&one, f32::INFINITY), None);
+        let mut found = tally.finish();
+        for side in 0..2 {
+            (found[side][0], expected[side][0]) = (0, 0);
+        }
+        assert_eq!(found, expected);
+    }
+}
