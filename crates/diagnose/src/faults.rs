@@ -93,6 +93,14 @@ fn explain<'s, 'g>(
             return if whole { inside(&site, hypothesis).unwrap_or(fault) } else { fault };
         }
     }
+    let settled = before_settled(judge, hypothesis);
+    if let Some(candidate) = settled {
+        let site = Site::new(judge, &snapshot, own.0, candidate, own.2.clone());
+        if let Ok(Proven { fault, undone, whole: false }) = prove(state, &site, hypothesis, changes) {
+            *changes = undone;
+            return fault;
+        }
+    }
     let (point, candidate, relation) = reader.unwrap_or(own);
     let site = Site::new(judge, &snapshot, point, candidate, relation);
     match prove(state, &site, hypothesis, changes) {
@@ -110,6 +118,23 @@ fn explain<'s, 'g>(
             }
         }
     }
+}
+
+/// Where A's candidate went through an operator that changes nothing the second time, and B's point is about to go
+/// through the same: what A computes before it fits the point as well, and is nearer to what is wrong there.
+fn before_settled(judge: &Judge<'_, '_>, hypothesis: &Hypothesis) -> Option<ValueId> {
+    let (a, b) = (judge.a, judge.b);
+    let last = a.graph().node(a.producer(hypothesis.candidate)?);
+    let readers = &b.consumers[hypothesis.point.index()];
+    let alike = readers.iter().all(|&n| b.graph().node(n).op == last.op);
+    if !matches!(last.op.as_str(), "Relu" | "Clip" | "Where") || readers.is_empty() || !alike {
+        return None;
+    }
+    let len = a.declared.get(hypothesis.candidate)?.len();
+    let float = |v: &ValueId| a.declared.get(*v).is_some_and(|t| t.dtype().is_float() && t.len() == len);
+    let mut data = last.inputs.iter().flatten().copied().filter(|v| !a.is_constant(*v) && float(v));
+    let first = data.next()?;
+    data.next().is_none().then_some(first)
 }
 
 /// The fault inside of the nodes of a site, where they can be written out.

@@ -318,6 +318,23 @@ fn centres(side: &Side<'_>, n: NodeId) -> bool {
     is_statistic(side, mean) && len(mean) < len(all)
 }
 
+/// Whether a sum of two computed values is no meeting of branches: one of the two is the same for many places of the
+/// other, as the shift is that a condition gives each channel.
+fn is_shift(side: &Side<'_>, n: NodeId) -> bool {
+    let [Some(x), Some(y)] = side.graph().node(n).inputs[..] else { return false };
+    let (Some(x), Some(y)) = (side.declared.get(x), side.declared.get(y)) else { return false };
+    x.len() != y.len() && x.len().min(y.len()) > 1
+}
+
+/// Whether a node takes from running sums what was summed last: sums of all that came before.
+fn leaves_itself_out(side: &Side<'_>, n: NodeId) -> bool {
+    let [Some(sums), Some(last)] = side.graph().node(n).inputs[..] else { return false };
+    side.producer(sums).is_some_and(|before| {
+        let node = side.graph().node(before);
+        node.op == "CumSum" && node.inputs.first() == Some(&Some(last))
+    })
+}
+
 /// Whether what a node writes is read as whole numbers alone.
 fn becomes_whole(side: &Side<'_>, n: NodeId) -> bool {
     let mut readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
@@ -363,6 +380,55 @@ pub fn is_beside_activation(side: &Side<'_>, n: NodeId) -> bool {
         .iter()
         .any(|&v| side.producer(v).is_some_and(|m| side.graph().node(m).op == "Tanh"));
     after || before
+}
+
+/// Whether a value is a factor of a product of two computed values once its layout and size are settled, as queries,
+/// keys and values are.
+pub fn is_factor(side: &Side<'_>, v: ValueId) -> bool {
+    let mut at = vec![v];
+    for _ in 0..STEPS {
+        let readers: Vec<NodeId> =
+            at.iter().flat_map(|v| side.consumers[v.index()].iter().copied()).collect();
+        let op = |n: NodeId| side.graph().node(n).op.as_str();
+        if readers
+            .iter()
+            .any(|&n| is_attention(op(n)) || is_product(op(n)) && side.dynamic_inputs(n).len() > 1)
+        {
+            return true;
+        }
+        let light = |n: &NodeId| {
+            is_layout(op(*n))
+                || matches!(op(*n), "Cast" | "Mul" | "Div" | "Add" | "Concat" | "RotaryEmbedding")
+        };
+        at = readers
+            .into_iter()
+            .filter(light)
+            .flat_map(|n| side.graph().node(n).writes().collect::<Vec<_>>())
+            .collect();
+    }
+    false
+}
+
+/// Whether a node gives the argument of a curve its factor, where the curve gates the very value: `x f(a x)` is another
+/// activation than `x f(x)`, unless `a` is meant to be one.
+fn bends(side: &Side<'_>, n: NodeId) -> bool {
+    let node = side.graph().node(n);
+    let number =
+        node.inputs.iter().flatten().find(|&&v| side.is_constant(v)).and_then(|&v| side.shadow.get(v));
+    let factor = number.filter(|t| t.len() == 1).and_then(|t| t.to_f64().ok().map(|x| x[0]));
+    let [x] = side.dynamic_inputs(n)[..] else { return false };
+    let readers = |n: NodeId| {
+        let written = side.graph().node(n).writes();
+        written.flat_map(|v| side.consumers[v.index()].iter().copied()).collect::<Vec<_>>()
+    };
+    let gates = |m: NodeId| {
+        let node = side.graph().node(m);
+        node.op == "Mul" && node.inputs.contains(&Some(x))
+    };
+    factor.is_some_and(|f| !is_nearly_right(f))
+        && readers(n)
+            .into_iter()
+            .any(|c| is_activation(&side.graph().node(c).op) && readers(c).into_iter().any(gates))
 }
 
 /// Whether what is computed from a value element by element hides entries, and serves nothing else.

@@ -72,6 +72,56 @@ fn bordered(n: &mut Net, before: i64) {
     n.node("Pad", &["h", "pads"], "z", &[]);
 }
 
+fn shifted(n: &mut Net, all: bool) {
+    n.constant("rows", Tensor::vector(vec![1i64]));
+    n.node("ReduceMean", &["g", "rows"], "condition", &[("keepdims", Attribute::Int(1))]);
+    n.node("Mul", &["h", "condition"], "stretched", &[]);
+    n.node("ReduceMean", &["h", "rows"], "shift", &[("keepdims", Attribute::Int(1))]);
+    if all {
+        n.node("Add", &["stretched", "shift"], "z", &[]);
+    } else {
+        n.node("Identity", &["stretched"], "z", &[]);
+    }
+}
+
+fn rate(n: &mut Net, stored: fn(f32) -> f32) {
+    let x: Vec<f32> = numbers(&[8], 41).as_slice::<f32>().unwrap().iter().map(|&x| stored(x)).collect();
+    n.constant("rate", Tensor::vector(x));
+    n.node("Mul", &["h", "rate"], "z", &[]);
+}
+
+fn hidden(n: &mut Net, twice: bool) {
+    n.constant("scale", Tensor::scalar(0.353_553_4f32));
+    let shown = (0..48).map(|i| (i % 8 <= i / 8).into()).collect::<Vec<isotrace_tensor::Bool>>();
+    n.constant("shown", Tensor::from_vec(&[1, 6, 8], shown).unwrap());
+    n.constant("lowest", Tensor::scalar(-1e9f32));
+    n.node("Mul", &["h", "scale"], "scaled", &[]);
+    if twice {
+        n.node("Mul", &["scaled", "scale"], "again", &[]);
+    }
+    n.node("Where", &["shown", if twice { "again" } else { "scaled" }, "lowest"], "scores", &[]);
+    n.node("Softmax", &["scores"], "z", &[("axis", Attribute::Int(-1))]);
+}
+
+/// Three parts of what g and h hold, of which one goes through a curve.
+fn parts(n: &mut Net, through: &str) {
+    n.node("Concat", &["h", "g"], "both", &[("axis", Attribute::Int(2))]);
+    n.constant("sizes", Tensor::vector(vec![4i64, 4, 8]));
+    n.node("Split", &["both", "sizes"], "first", &[("axis", Attribute::Int(2))]);
+    let more = ["second", "third"].map(|name| Some(n.value(name)));
+    n.at("first").outputs.extend(more);
+    n.node("Exp", &[through], "curved", &[]);
+    n.node("Concat", &["curved", "curved"], "wide", &[("axis", Attribute::Int(2))]);
+    n.node("Mul", &["wide", "third"], "z", &[]);
+}
+
+fn halves(n: &mut Net) {
+    n.constant("sizes", Tensor::vector(vec![4i64, 4]));
+    n.node("Split", &["h", "sizes"], "left", &[("axis", Attribute::Int(2))]);
+    let right = n.value("right");
+    n.at("left").outputs.push(Some(right));
+}
+
 const CASES: &[Case] = &[
     Case {
         what: "an input brought to other means, in other words",
@@ -136,6 +186,81 @@ const CASES: &[Case] = &[
         cause: "activation",
         a: |n| n.node("LogSoftmax", &["h"], "z", &[("axis", Attribute::Int(-1))]),
         b: |n| n.node("Softmax", &["h"], "z", &[("axis", Attribute::Int(-1))]),
+    },
+    Case {
+        what: "no shift by what a row as a whole says",
+        cause: "bias",
+        a: |n| shifted(n, true),
+        b: |n| shifted(n, false),
+    },
+    Case {
+        what: "sums of all that came before, for sums up to here",
+        cause: "index",
+        a: |n| {
+            n.constant("places", Tensor::scalar(1i64));
+            n.node("CumSum", &["h", "places"], "z", &[]);
+        },
+        b: |n| {
+            n.constant("places", Tensor::scalar(1i64));
+            n.node("CumSum", &["h", "places"], "sums", &[]);
+            n.node("Sub", &["sums", "h"], "z", &[]);
+        },
+    },
+    Case {
+        what: "a rate stored before its exponential",
+        cause: "activation",
+        a: |n| rate(n, |x| (-x).exp()),
+        b: |n| rate(n, |x| x),
+    },
+    Case {
+        what: "a scale applied twice before entries are hidden",
+        cause: "scale",
+        a: |n| hidden(n, false),
+        b: |n| hidden(n, true),
+    },
+    Case {
+        what: "a sigmoid's argument with a factor, where it gates that very value",
+        cause: "activation",
+        a: |n| {
+            n.node("Sigmoid", &["h"], "s", &[]);
+            n.node("Mul", &["h", "s"], "z", &[]);
+        },
+        b: |n| {
+            n.constant("steep", Tensor::scalar(1.702f32));
+            n.node("Mul", &["h", "steep"], "t", &[]);
+            n.node("Sigmoid", &["t"], "s", &[]);
+            n.node("Mul", &["h", "s"], "z", &[]);
+        },
+    },
+    Case {
+        what: "another part of three",
+        cause: "operand_order",
+        a: |n| parts(n, "first"),
+        b: |n| parts(n, "second"),
+    },
+    Case {
+        what: "the gate of the other half, fused",
+        cause: "operand_order",
+        a: |n| {
+            halves(n);
+            n.constant("root", Tensor::scalar(std::f32::consts::SQRT_2));
+            n.constant("one", Tensor::scalar(1f32));
+            n.constant("half", Tensor::scalar(0.5f32));
+            n.node("Div", &["right", "root"], "d", &[]);
+            n.node("Erf", &["d"], "e", &[]);
+            n.node("Add", &["e", "one"], "f", &[]);
+            n.node("Mul", &["right", "f"], "t", &[]);
+            n.node("Mul", &["t", "half"], "gate", &[]);
+            n.node("Mul", &["left", "gate"], "m", &[]);
+            n.node("Concat", &["m", "m"], "z", &[("axis", Attribute::Int(2))]);
+        },
+        b: |n| {
+            halves(n);
+            n.node("Gelu", &["left"], "gate", &[]);
+            n.at("gate").version = 20;
+            n.node("Mul", &["right", "gate"], "m", &[]);
+            n.node("Concat", &["m", "m"], "z", &[("axis", Attribute::Int(2))]);
+        },
     },
     Case {
         what: "the second output of a choice, another number chosen",

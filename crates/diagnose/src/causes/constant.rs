@@ -138,6 +138,11 @@ fn name(
             format!("{}, where A's {theirs:?} is {}{}", pool::shown(x), pool::shown(y), ratio(x, y)),
         );
     }
+    if general != "mask"
+        && let Some(how) = curve(own, right)
+    {
+        return ("activation", format!("which is {how} A's {theirs:?}"));
+    }
     if general == "weight_value" && by_channel(own, right) {
         return (
             "normalisation",
@@ -183,6 +188,46 @@ fn name(
         return (class, format!("which holds the numbers of A's {theirs:?} in another order"));
     }
     (general, format!("which differs from A's {theirs:?} {}", where_differs(own, right)))
+}
+
+/// A function of one number.
+type Curve = fn(f64) -> f64;
+
+/// Functions that a stored parameter may have gone through, or not.
+const CURVES: [(&str, Curve); 6] = [
+    ("exp(x)", f64::exp),
+    ("exp(-x)", |x| (-x).exp()),
+    ("-exp(x)", |x| -x.exp()),
+    ("sigmoid(x)", |x| 1.0 / (1.0 + (-x).exp())),
+    ("tanh(x)", f64::tanh),
+    ("log(1 + exp(x))", |x| x.exp().ln_1p()),
+];
+
+/// Where one of two constants is a curve of the other, element by element: which. Numbers that hardly vary are near too
+/// many curves.
+fn curve(own: &Tensor, right: &Tensor) -> Option<String> {
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let range = |t: &[f64]| {
+        let (low, high) =
+            t.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+        high - low
+    };
+    let leads = |f: Curve, from: &[f64], to: &[f64]| {
+        let near = |(x, y): (&f64, &f64)| (f(*x) - y).abs() <= 1e-5 * y.abs().max(1e-3);
+        range(to) > 1e-2 && from.iter().zip(to).all(near)
+    };
+    if x.len() < 8 || x.len() != y.len() {
+        return None;
+    }
+    CURVES.iter().find_map(|&(name, f)| {
+        if leads(f, &y, &x) {
+            Some(format!("{name} of"))
+        } else if leads(f, &x, &y) {
+            Some(format!("what lacks {name} to be"))
+        } else {
+            None
+        }
+    })
 }
 
 /// A factor of which both sides have one, before or after a non-linearity, is part of it; unless it is nearly right.

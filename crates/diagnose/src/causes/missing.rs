@@ -178,7 +178,12 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
         && part(&y.op)
     {
         let gate = matches!(site.node_b(reader).op.as_str(), "Sigmoid" | "Tanh" | "HardSigmoid");
-        return if gate { "gate_order" } else { "weight_layout" };
+        // Queries for keys is how a stacked weight is laid out; parts that are used one by one have changed places.
+        return match gate {
+            true => "gate_order",
+            false if role::is_factor(site.judge.b, read) => "weight_layout",
+            false => "operand_order",
+        };
     }
     match site.node_b(reader).op.as_str() {
         "Add" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => "residual",

@@ -6,9 +6,10 @@ use isotrace_graph::NodeId;
 use isotrace_tensor::Tensor;
 
 use super::{
-    becomes_whole, by_distance, centres, crops, drops, feeds_mask, gates_itself, is_activation, is_attention,
-    is_layout, is_normalisation, is_product, is_recurrent, is_reduced, is_reduction, is_rotary, is_rotated,
-    is_rounding, is_score, is_statistic, is_truth, is_turned, masks, normalises,
+    becomes_whole, bends, by_distance, centres, crops, drops, feeds_mask, gates_itself, is_activation,
+    is_attention, is_layout, is_normalisation, is_product, is_recurrent, is_reduced, is_reduction, is_rotary,
+    is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth, is_turned, leaves_itself_out, masks,
+    normalises,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -205,9 +206,12 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         _ if whole => "index",
         "Mul" if constant.as_ref().is_some_and(|(_, t)| drops(t)) => "mode",
         "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
+        "Mul" | "Div" if bends(side, n) => "activation",
         "Add" | "Sub" | "Mul" | "Div" => match constant {
             Some((slot, tensor)) => of_constant(side, n, slot, tensor),
+            None if node.op == "Add" && is_shift(side, n) => "bias",
             None if node.op == "Add" => "residual",
+            None if node.op == "Sub" && leaves_itself_out(side, n) => "index",
             None if node.op == "Sub" && !centres(side, n) => "residual",
             None if node.op == "Sub" => "normalisation",
             None if node.op == "Mul" && gates_itself(side, n) => "activation",

@@ -11,6 +11,7 @@
 //! proven by its counterfactual.
 //! **Proof.** The inner fault's own; and with all faults undone in there, the regions' outputs agree.
 
+mod activation;
 mod attention;
 mod control;
 mod fused;
