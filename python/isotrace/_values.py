@@ -32,8 +32,8 @@ class Values:
         self.stack: list[tuple[str, int, list[int]]] = []
         # Whether what runs now is the recorder's own.
         self.busy = False
-        # Whether nothing else computes, so that all threads may.
-        self.idle = False
+        # Whether digests are left until `settle`.
+        self.later = False
         self._storages = 0
         # Values whose elements were left out, since they follow from others.
         self._views: set[int] = set()
@@ -91,7 +91,7 @@ class Values:
         memory = self.memory(t) if plain else None
         record = self._describe(t, name, role, memory, more)
         if plain and not view and record["dtype"] in STORED:
-            number = self.writer.value(record, elements(t, record), self.idle)
+            number = self.writer.value(record, elements(t, record), self.later)
         else:
             record["omitted"] = "a view: its elements are those of what it looks at" if view else f"a tensor of {class_name(t)}"
             number = self.writer.described(record)

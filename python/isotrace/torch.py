@@ -200,7 +200,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         keep = self._values.quietly(self._values.value)
-        self._values.idle = True
+        self._values.later = True
         for role, held in (("parameter", self.model.named_parameters(remove_duplicate=False)),
                            ("buffer", self.model.named_buffers(remove_duplicate=False))):  # fmt: skip
             for name, t in held:
@@ -213,7 +213,8 @@ class Recorder:
         for first, others in self._tied.items():
             text = f"{first} is also {', '.join(others)}"
             self._values.writer.note({"class": "tied", "text": text, "where": [first, *others]})
-        self._values.idle = False
+        self._values.later = False
+        self._values.writer.settle()
         self._before_all = {name: writes(p) for name, p in self._parameters()}
         hooked = set()
         for path, module in self.model.named_modules():

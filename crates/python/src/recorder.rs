@@ -26,6 +26,9 @@ use crate::failure;
 /// Records that wait at most.
 const QUEUE: usize = 4096;
 
+/// Bytes that are digested together at most, but for one tensor.
+const TOGETHER: usize = 1 << 28;
+
 /// Digests of parameters, which every recording of a model sees again.
 static KNOWN: LazyLock<Mutex<Digests>> = LazyLock::new(Mutex::default);
 
@@ -128,6 +131,8 @@ pub struct Writer {
     most: u64,
     /// Whether digests are all that is kept.
     digests: bool,
+    /// Values that are digested together.
+    waiting: Mutex<Vec<(u64, Json, Tensor)>>,
     next_value: AtomicU64,
     next_call: AtomicU64,
 }
@@ -240,6 +245,7 @@ impl Writer {
             gauge,
             most: shard_bytes.max(1),
             digests,
+            waiting: Mutex::default(),
             next_value: AtomicU64::new(1),
             next_call: AtomicU64::new(1),
         })
@@ -255,21 +261,25 @@ impl Writer {
         self.next_call.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Adds a value with its elements; gives its number. Where nothing else
-    /// computes, `idle`, all threads digest it, and remember what they found: parameters change seldom.
-    #[pyo3(signature = (json, array, idle = false))]
-    fn value(&self, py: Python<'_>, json: Json, array: Array, idle: bool) -> PyResult<u64> {
+    /// Adds a value with its elements; gives its number. What is to be digested `later` waits for [`Writer::settle`].
+    #[pyo3(signature = (json, array, later = false))]
+    fn value(&self, py: Python<'_>, json: Json, array: Array, later: bool) -> PyResult<u64> {
         if self.digests {
             let tensor = array.tensor()?;
-            let digest = py.detach(|| {
-                if idle {
-                    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).of(&tensor)
-                } else {
-                    Digest::alone(&tensor)
-                }
-            });
             let id = self.reserve();
-            self.send(py, Job::Value(id, json, Content::Digest(Box::new(digest))))?;
+            if later {
+                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting.push((id, json, tensor));
+                let bytes: usize = waiting.iter().map(|(_, _, tensor)| tensor.raw_bytes().len()).sum();
+                drop(waiting);
+                // They may be copies, of what lies on another device.
+                if bytes > TOGETHER {
+                    self.settle(py)?;
+                }
+            } else {
+                let digest = py.detach(|| Digest::alone(&tensor));
+                self.send(py, Job::Value(id, json, Content::Digest(Box::new(digest))))?;
+            }
             return Ok(id);
         }
         let tensor = copied(array)?;
@@ -279,6 +289,23 @@ impl Writer {
         self.send(py, Job::Value(id, json, Content::Tensor(tensor)))
             .inspect_err(|_| self.gauge.leave(bytes))?;
         Ok(id)
+    }
+
+    /// Digests what waits with all threads, while nothing else computes and before anything is overwritten, and
+    /// remembers what they found: parameters change seldom.
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut records = Vec::with_capacity(waiting.len());
+        let mut tensors = Vec::with_capacity(waiting.len());
+        for (id, json, tensor) in waiting {
+            records.push((id, json));
+            tensors.push(tensor);
+        }
+        let digests = py.detach(|| KNOWN.lock().unwrap_or_else(PoisonError::into_inner).of(&tensors));
+        for ((id, json), digest) in records.into_iter().zip(digests) {
+            self.send(py, Job::Value(id, json, Content::Digest(Box::new(digest))))?;
+        }
+        Ok(())
     }
 
     /// Adds a value without elements; gives its number.

@@ -7,6 +7,7 @@
 //! those are several times slower, and what a recording costs is mostly its digests.
 
 use isotrace_tensor::{DType, Tensor};
+use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
@@ -112,22 +113,26 @@ impl Digests {
     /// Digests remembered at most, each of a few kilobytes; with one more all are forgotten.
     const MOST: usize = 4096;
 
-    /// What [`Digest::of`] gives.
-    pub fn of(&mut self, tensor: &Tensor) -> Digest {
-        if tensor.dtype() == DType::String {
-            return Digest::of(tensor);
-        }
-        let bytes = tensor.raw_bytes();
-        let key = (tensor.dtype(), tensor.len(), XxHash3_128::oneshot(bytes));
-        if let Some(known) = self.0.get(&key) {
-            return known.clone();
-        }
-        if self.0.len() >= Self::MOST {
-            self.0.clear();
-        }
-        let digest = Digest::of(tensor);
-        self.0.insert(key, digest.clone());
-        digest
+    /// What [`Digest::of`] gives of each, hashed by all threads.
+    pub fn of(&mut self, tensors: &[Tensor]) -> Vec<Digest> {
+        let key = |tensor: &Tensor| {
+            let texts = tensor.dtype() == DType::String;
+            (!texts).then(|| (tensor.dtype(), tensor.len(), XxHash3_128::oneshot(tensor.raw_bytes())))
+        };
+        let keys: Vec<_> = tensors.par_iter().map(key).collect();
+        let mut digest = |(tensor, key): (&Tensor, Option<_>)| {
+            let Some(key) = key else { return Digest::of(tensor) };
+            if let Some(known) = self.0.get(&key) {
+                return known.clone();
+            }
+            if self.0.len() >= Self::MOST {
+                self.0.clear();
+            }
+            let digest = Digest::of(tensor);
+            self.0.insert(key, digest.clone());
+            digest
+        };
+        tensors.iter().zip(keys).map(|pair| digest(pair)).collect()
     }
 }
 
@@ -244,9 +249,10 @@ mod tests {
         // The same bytes are other numbers in another type.
         let bits = Tensor::from_bytes(DType::I32, &[5000], bytes::Bytes::copy_from_slice(one.raw_bytes()));
         let text = Tensor::from_strings(&[1], vec!["a".into()]).unwrap();
-        for tensor in [&one, &other, &one, &bits.unwrap(), &text, &one] {
-            assert_eq!(known.of(tensor), Digest::of(tensor));
-        }
+        let tensors = [one.clone(), other, one.clone(), bits.unwrap(), text, one];
+        let digests: Vec<Digest> = tensors.iter().map(Digest::of).collect();
+        assert_eq!(known.of(&tensors), digests);
+        assert_eq!(known.of(&tensors[1..]), digests[1..]);
         assert_eq!(known.0.len(), 3);
     }
 

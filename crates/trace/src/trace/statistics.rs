@@ -21,7 +21,7 @@ const BLOCK: usize = 2048;
 const PIECE: usize = 1 << 18;
 /// Elements that stay in a second-level cache while one looks at them after the other; whole blocks, so that the result
 /// is the same.
-const NEAR: usize = 8 * BLOCK;
+pub const NEAR: usize = 8 * BLOCK;
 /// Partial sums, by the position of an element; the result does not depend on how wide vectors are.
 const LANES: usize = 16;
 /// Elements from which on it is worth emptying the counters of a tally.
