@@ -50,7 +50,14 @@ pub struct Piece {
 pub fn pieces(format: &'static str, bytes: &Bytes) -> Result<Vec<Piece>, TraceError> {
     let damaged = |problem: String| TraceError::Damaged { format, problem };
     let zip = |e: zip::result::ZipError| damaged(e.to_string());
-    let mut archive = ZipArchive::new(Cursor::new(bytes.clone())).map_err(zip)?;
+    // The directory comes last: what broke off while it was written, sent or copied has none, or not all of it.
+    let opened = ZipArchive::new(Cursor::new(bytes.clone()));
+    let mut archive = opened.map_err(|_| {
+        damaged(format!(
+            "the list of what it holds, at its end, is missing or broken; it breaks off after {} bytes",
+            bytes.len()
+        ))
+    })?;
     if listed(bytes).is_some_and(|count| count != archive.len() as u64) {
         return Err(damaged("its directory lists a name twice, or more entries than there are".into()));
     }

@@ -120,8 +120,15 @@ fn is_safetensors(bytes: &Bytes) -> bool {
 }
 
 fn unknown(extension: &str, bytes: &Bytes) -> TraceError {
+    let raw = matches!(extension, "bin" | "raw" | "dat");
+    let undescribed = || TraceError::Format {
+        found: format!("raw bytes that no .{extension}.json beside them describes"),
+        remedy: "write one, such as {\"dtype\": \"f32\", \"shape\": [2, 3]} (docs/formats.md)",
+    };
     let (found, remedy) = match extension {
-        "npz" | "npy" if bytes.is_empty() => ("an empty file", "the writer failed; write it again"),
+        "npz" | "npy" | "pt" | "pth" | "bin" if bytes.is_empty() => {
+            ("an empty file", "the writer failed; write it again")
+        }
         "npz" | "npy" | "pt" | "pth" => {
             ("something else under that name", "the file is damaged; write or copy it again")
         }
@@ -133,11 +140,13 @@ fn unknown(extension: &str, bytes: &Bytes) -> TraceError {
                 Err(OnnxError::NotOnnx { found, .. }) if found == "text" => {
                     TraceError::Format { found, remedy: "docs/formats.md lists the files that are read" }
                 }
+                Err(OnnxError::NotOnnx { found, .. }) if raw && found.starts_with("bytes") => undescribed(),
                 Err(OnnxError::NotOnnx { found, remedy, .. }) => TraceError::Format { found, remedy },
                 Err(OnnxError::NotATensor { found, .. }) => TraceError::Format {
                     found: format!("an ONNX {found}"),
                     remedy: "only tensors are supported",
                 },
+                _ if raw => undescribed(),
                 _ => TraceError::Format {
                     found: format!("a file named .{extension}"),
                     remedy: "name it .pb if it holds one ONNX TensorProto",

@@ -318,10 +318,14 @@ fn folders_in_the_order_of_their_numbers() {
 #[test]
 fn other_files_are_named_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
-    let cases: [(&str, &[u8], &str); 8] = [
+    let cases: [(&str, &[u8], &str); 12] = [
         ("x.npy", b"", "an empty file"),
         ("x.db", b"SQLite format 3\0\x10\0\x01\x01", "DESTINATION=files"),
         ("x.npz", b"hello", "something else"),
+        ("x.pt", b"", "an empty file"),
+        ("cut.npz", b"PK\x03\x04 and no more", "breaks off after 16 bytes"),
+        ("x.bin", &[7; 64], "no .bin.json beside them"),
+        ("lfs.bin", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("x.pt", b"\x80\x02", "ends in the middle"),
         ("x.onnx", b"\x08\x08", "model is expected"),
         ("x.txt", b"some text", "text"),
