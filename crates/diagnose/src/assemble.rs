@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use crate::Detail;
 use crate::declared::{self, Declared};
+use crate::discrete::{self, Tipped};
 use crate::faults::Fault;
 
 /// A model and where it came from.
@@ -61,7 +62,8 @@ pub fn report(
         outputs,
         (compared, detail.budgets, a.recorded.or(b.recorded).is_some()),
     );
-    let (verdict, reason) = verdict(judge, &faults, outputs);
+    let tipped = if faults.is_empty() { discrete::tipped(judge, state) } else { Vec::new() };
+    let (verdict, reason) = verdict(judge, &faults, &tipped, outputs);
     let mut report = Report::new(verdict, reason, a.side(), b.side());
     if detail.listing {
         report.listing = listing(judge, &of_a, &of_b);
@@ -69,10 +71,16 @@ pub fn report(
     report.pairs = pairs;
     report.culprits = faults.into_iter().enumerate().map(|(i, f)| culprit(judge, i + 1, f)).collect();
     report.warnings = warnings(judge, outputs);
+    report.warnings.extend(tipped.iter().map(|t| t.warning(judge)));
     report
 }
 
-fn verdict(judge: &Judge<'_, '_>, faults: &[Fault], outputs: &[(ValueId, ValueId)]) -> (Verdict, String) {
+fn verdict(
+    judge: &Judge<'_, '_>,
+    faults: &[Fault],
+    tipped: &[Tipped],
+    outputs: &[(ValueId, ValueId)],
+) -> (Verdict, String) {
     if let Some(reason) = not_a_number(judge.a, outputs) {
         return (Verdict::Invalid, reason);
     }
@@ -111,10 +119,15 @@ fn verdict(judge: &Judge<'_, '_>, faults: &[Fault], outputs: &[(ValueId, ValueId
         return (Verdict::Identical, format!("all {} final outputs agree bit for bit", outputs.len()));
     }
     let (difference, name) = worst.unwrap_or((0.0, ""));
+    let decisions = match tipped.iter().map(|t| t.count).sum() {
+        0 => String::new(),
+        1 => " and 1 decision that it tips".to_owned(),
+        n => format!(" and {n} decisions that it tips"),
+    };
     (
         Verdict::Equivalent,
         format!(
-            "every difference is explained by rounding{}; the largest at a final output is {difference:.3e} ({name:?})",
+            "every difference is explained by rounding{}{decisions}; the largest at a final output is {difference:.3e} ({name:?})",
             precisions(judge)
         ),
     )

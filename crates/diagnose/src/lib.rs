@@ -4,6 +4,7 @@ mod assemble;
 mod causes;
 mod context;
 mod declared;
+mod discrete;
 mod faults;
 mod hidden;
 mod latent;

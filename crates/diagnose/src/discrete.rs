@@ -1,0 +1,102 @@
+//! Decisions that rounding tips: the same operator on inputs that only rounding has moved apart rounds up on one side
+//! and down on the other, picks another arg-max, sends a token to another expert.
+//!
+//! Nobody is at fault, and B is judged with A's decision in place; yet what follows is apart by a whole step, which no
+//! budget of rounding explains. So it is told where the two free runs part, once for each decision that nothing tipped
+//! before it.
+
+use isotrace_align::{Judge, State};
+use isotrace_graph::{NodeId, ValueId};
+use isotrace_ops::Decision;
+use isotrace_report::Warning;
+use isotrace_tensor::Tensor;
+use rustc_hash::FxHashSet;
+
+/// Decisions of one node of B that fell otherwise than those of its partner in A.
+pub struct Tipped {
+    /// How many.
+    pub count: usize,
+    of: usize,
+    node: NodeId,
+    value: ValueId,
+    /// The largest difference of the inputs.
+    margin: f64,
+}
+
+/// The first decisions that fall otherwise in B's free run than in A's, and alike on the same inputs.
+pub fn tipped(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Vec<Tipped> {
+    let graph = judge.b.graph();
+    let mut behind: FxHashSet<ValueId> = FxHashSet::default();
+    let mut found = Vec::new();
+    for id in graph.node_ids() {
+        let node = graph.node(id);
+        let mut follows = node.reads().any(|v| behind.contains(&v));
+        let decided = match judge.b.plan.op(id).decision() {
+            Decision::None => None,
+            Decision::Outputs => node.outputs.first(),
+            Decision::Picks { .. } => node.outputs.get(1),
+        };
+        if !follows
+            && let Some(&Some(value)) = decided
+            && let Some((count, of)) = differing(judge, state, value)
+            && let Some(margin) = margin(judge, state, id)
+        {
+            follows = true;
+            found.push(Tipped { count, of, node: id, value, margin });
+        }
+        if follows {
+            behind.extend(node.writes());
+        }
+    }
+    found
+}
+
+/// How many elements of a decision differ between the free runs, and of how many, where B decides as A on A's inputs.
+fn differing(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Option<(usize, usize)> {
+    let m = state.matched[v.index()].as_ref()?;
+    let free = judge.b.declared.get(v)?;
+    let theirs = m.relation.carry(judge.a.declared.get(m.a)?, free.shape())?;
+    let alike = state.own_declared[v.index()].as_ref()?.bit_eq(&theirs);
+    if !alike || free.bit_eq(&theirs) {
+        return None;
+    }
+    let size = free.dtype().size();
+    let elements = |t: &Tensor| t.raw_bytes().len().checked_div(size);
+    let of = elements(free).filter(|n| *n > 0 && elements(&theirs) == Some(*n))?;
+    let pairs = free.raw_bytes().chunks(size).zip(theirs.raw_bytes().chunks(size));
+    Some((pairs.filter(|(x, y)| x != y).count(), of))
+}
+
+/// How far apart the free runs are at the float inputs of a node of B; `None` where one has no partner.
+fn margin(judge: &Judge<'_, '_>, state: &State<'_, '_>, id: NodeId) -> Option<f64> {
+    let mut largest = 0f64;
+    for v in judge.b.dynamic_inputs(id) {
+        let m = state.matched[v.index()].as_ref()?;
+        let own = judge.b.declared.get(v)?;
+        if own.dtype().is_float() {
+            let theirs = m.relation.carry(judge.a.declared.get(m.a)?, own.shape())?;
+            largest = largest.max(isotrace_compare::compare(&theirs, own).ok()?.max_abs);
+        }
+    }
+    Some(largest)
+}
+
+impl Tipped {
+    /// As the report tells it.
+    pub fn warning(&self, judge: &Judge<'_, '_>) -> Warning {
+        let graph = judge.b.graph();
+        let (node, label) = (graph.node(self.node), graph.label(self.node));
+        let Self { count, of, margin, .. } = self;
+        let falls = if *count == 1 { "decision falls" } else { "decisions fall" };
+        Warning {
+            class: "discrete".into(),
+            summary: format!(
+                "{count} of the {of} {falls} otherwise at {} {label:?}: the inputs of the two sides are {margin:.1e} apart, \
+                 which rounding explains, and lie on the border; what follows was judged with A's decisions, and on \
+                 B's own it is apart by more than rounding",
+                node.qualified_op()
+            ),
+            place: vec![graph.value(self.value).name.clone()],
+        }
+    }
+}

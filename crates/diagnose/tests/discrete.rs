@@ -1,0 +1,124 @@
+//! Decisions that rounding tips, as a table: what decides, and what the report says of it.
+
+mod common;
+mod net;
+
+use isotrace_graph::Attribute;
+use isotrace_report::{Report, Verdict};
+use isotrace_tensor::Tensor;
+use net::{Net, compare};
+
+const STEP: f32 = 0.013;
+
+/// Numbers on the border between two integers, moved to a grid and back: by a division, or by the reciprocal.
+fn borders(reciprocal: bool) -> Net {
+    let mut net = Net::default();
+    for (name, number) in [("many", 16.0), ("half", 0.5), ("step", STEP), ("inverse", 1.0 / STEP)] {
+        net.constant(name, Tensor::scalar(number));
+    }
+    net.node("Mul", &["x", "many"], "wide", &[]);
+    net.node("Floor", &["wide"], "whole", &[]);
+    net.node("Add", &["whole", "half"], "border", &[]);
+    net.node("Mul", &["border", "step"], "fine", &[]);
+    match reciprocal {
+        false => net.node("Div", &["fine", "step"], "back", &[]),
+        true => net.node("Mul", &["fine", "inverse"], "back", &[]),
+    }
+    net
+}
+
+fn report(finish: impl Fn(&mut Net)) -> Report {
+    let [a, b] = [false, true].map(|reciprocal| {
+        let mut net = borders(reciprocal);
+        finish(&mut net);
+        net
+    });
+    compare(a, b)
+}
+
+fn discrete(report: &Report) -> Vec<&str> {
+    let told = report.warnings.iter().filter(|w| w.class == "discrete");
+    told.flat_map(|w| w.place.iter().map(String::as_str)).collect()
+}
+
+#[test]
+fn what_rounding_tips_is_told_where_it_is_decided() {
+    struct Case {
+        name: &'static str,
+        net: fn(&mut Net),
+        told: &'static [&'static str],
+    }
+    let cases = [
+        Case { name: "nothing decides", net: |n| n.node("Neg", &["back"], "y", &[]), told: &[] },
+        Case {
+            name: "rounding",
+            net: |n| {
+                n.node("Round", &["back"], "r", &[]);
+                n.node("Mul", &["r", "step"], "y", &[]);
+            },
+            told: &["r"],
+        },
+        Case {
+            name: "what follows from one decision is not told again",
+            net: |n| {
+                n.node("Round", &["back"], "r", &[]);
+                n.node("Sin", &["r"], "s", &[]);
+                n.node("Round", &["s"], "q", &[]);
+                n.node("Mul", &["q", "step"], "y", &[]);
+            },
+            told: &["r"],
+        },
+        Case {
+            name: "a cast",
+            net: |n| {
+                n.node("Cast", &["back"], "i", &[("to", Attribute::Int(7))]);
+                n.node("Cast", &["border"], "j", &[("to", Attribute::Int(7))]);
+                n.node("Add", &["i", "j"], "k", &[]);
+                n.node("Cast", &["k"], "l", &[("to", Attribute::Int(1))]);
+                n.node("Add", &["l", "back"], "y", &[]);
+            },
+            // Truncation has its borders at the integers.
+            told: &[],
+        },
+        Case {
+            name: "the larger of two",
+            net: |n| {
+                n.node("Unsqueeze", &["back", "last"], "u", &[]);
+                n.node("Unsqueeze", &["border", "last"], "v", &[]);
+                n.constant("last", Tensor::vector(vec![-1i64]));
+                n.node("Concat", &["u", "v"], "uv", &[("axis", Attribute::Int(-1))]);
+                n.node("ArgMax", &["uv"], "best", &[("axis", Attribute::Int(-1))]);
+                n.node("Cast", &["best"], "y", &[("to", Attribute::Int(1))]);
+            },
+            told: &["best"],
+        },
+        Case {
+            name: "a comparison",
+            net: |n| {
+                n.node("Less", &["back", "border"], "less", &[]);
+                n.node("Where", &["less", "back", "step"], "y", &[]);
+            },
+            told: &["less"],
+        },
+    ];
+    for Case { name, net, told } in cases {
+        let report = report(net);
+        assert_eq!(report.verdict, Verdict::Equivalent, "{name}: {}", report.reason);
+        assert_eq!(discrete(&report), told, "{name}");
+        assert_eq!(report.reason.contains("that it tips"), !told.is_empty(), "{name}: {}", report.reason);
+    }
+}
+
+#[test]
+fn beside_a_fault_nothing_is_told_of_them() {
+    let [mut a, mut b] = [false, true].map(borders);
+    for (net, step) in [(&mut a, "step"), (&mut b, "half")] {
+        net.node("Round", &["back"], "r", &[]);
+        net.node("Mul", &["r", step], "z", &[]);
+        net.node("Tanh", &["z"], "y", &[]);
+    }
+    let report = compare(a, b);
+    assert_eq!(report.verdict, Verdict::Divergent, "{}", report.reason);
+    assert_eq!(report.culprits[0].b.ops, ["Mul"]);
+    assert!(discrete(&report).is_empty());
+}
