@@ -169,7 +169,10 @@ fn push(
 fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -> &'static str {
     let producer = site.judge.a.producer(a).map(|n| site.node_a(n));
     let own = site.judge.b.producer(read).map(|n| site.node_b(n));
-    if producer.is_some_and(|n| role::is_layout(&n.op)) {
+    // The same numbers, read in another order.
+    let class = |v: ValueId| site.judge.index.class(v);
+    let same = site.partner(read).is_some_and(|p| class(p) == class(a));
+    if same || producer.is_some_and(|n| role::is_layout(&n.op)) {
         return "layout";
     }
     let part = |op: &str| matches!(op, "Split" | "Slice" | "Gather");
