@@ -20,10 +20,8 @@ fn borders(reciprocal: bool) -> Net {
     net.node("Floor", &["wide"], "whole", &[]);
     net.node("Add", &["whole", "half"], "border", &[]);
     net.node("Mul", &["border", "step"], "fine", &[]);
-    match reciprocal {
-        false => net.node("Div", &["fine", "step"], "back", &[]),
-        true => net.node("Mul", &["fine", "inverse"], "back", &[]),
-    }
+    let (op, by) = if reciprocal { ("Mul", "inverse") } else { ("Div", "step") };
+    net.node(op, &["fine", by], "back", &[]);
     net
 }
 
