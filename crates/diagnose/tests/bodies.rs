@@ -251,3 +251,12 @@ fn a_choice_and_its_branch_are_the_same() {
     b.redirect("chosen", "picked", "picked");
     assert_eq!(compare(a, b).verdict, Verdict::Identical);
 }
+
+/// More trips than faults are looked for: the first that parts is named all the same.
+#[test]
+fn long_loops_are_looked_into() {
+    let long = |step| network(&Shape { step, trips: 40, ..RIGHT });
+    let report = compare(long(STEP), long(CASES[0].b.step));
+    let (cause, nodes, proven) = first(&report).expect("a culprit");
+    assert_eq!((cause, nodes, proven), ("activation", &["node_looped".to_owned()][..], true));
+}

@@ -132,7 +132,7 @@ pub fn grouped(w: &mut Writer<'_>) -> Option<()> {
         (usize::try_from(w.int("num_heads", 0)).ok()?, usize::try_from(w.int("kv_num_heads", 0)).ok()?);
     let [batch, queries, _] = *w.shape(0)? else { return None };
     let lengths = w.tensor(w.read(5)?)?.to_i64().ok()?;
-    if lengths.iter().any(|&l| l + 1 != queries as i64) {
+    if lengths.iter().any(|&l| l.saturating_add(1) != queries as i64) {
         return None;
     }
     let (mut q, [_, _, _, size]) = by_heads(w, 0, heads)?;

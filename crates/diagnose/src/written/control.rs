@@ -10,7 +10,7 @@ use super::sheet::remapped;
 use super::writer::Writer;
 
 /// Most iterations that are written out: each is searched for faults of its own.
-const MOST_TRIPS: usize = 16;
+const MOST_TRIPS: usize = 512;
 
 /// Places from here on are those of a body's nodes, the same in each iteration.
 const IN_BODY: u32 = 1 << 16;

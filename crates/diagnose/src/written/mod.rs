@@ -112,6 +112,9 @@ impl Sheets {
 
 /// The first proven fault between two regions that end at the site's point, written out.
 fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Fault> {
+    if in_a.nodes.len().max(in_b.nodes.len()) > MOST_NODES {
+        return None;
+    }
     let Sheets { mut a, mut b, bound } = Sheets::of(site, in_a, in_b)?;
     let (out_a, out_b) = (a.write_out()?, b.write_out()?);
     if !out_a && !out_b {
@@ -129,7 +132,9 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Fault
         return None;
     }
     let index = Index::new(&side_a);
-    let judge = Judge::new(&side_a, &side_b, &index, site.judge.allowed);
+    let mut judge = Judge::new(&side_a, &side_b, &index, site.judge.allowed);
+    // Asked here too whether to go on.
+    judge.progress = site.judge.progress;
     let (found, _, left) = faults::find(&judge, &bound, &[(end_b, end_a)]);
     let settled = left.is_empty() && found.iter().all(|f| f.proof.is_some());
     let written = (a.graph.nodes.len(), b.graph.nodes.len());
@@ -181,6 +186,9 @@ fn origins(sheet: &Sheet, nodes: &[NodeId]) -> Vec<Origin> {
     }
     origins
 }
+
+/// Nodes of a region that is written out: a larger one is no place, but what is left of a network that is not aligned.
+const MOST_NODES: usize = 2000;
 
 /// Further faults that two regions may have; with more they are not what belongs together.
 const MOST_BESIDES: usize = 4;

@@ -58,7 +58,9 @@ fn write(w: &mut Writer<'_>, cosines: ValueId, sines: ValueId, ids: Option<Value
                 t if t.rank() == 2 => ids,
                 t => {
                     let first = *t.to_i64().ok()?.first()?;
-                    let all = (0..shape[0] * positions).map(|i| first + (i % positions) as i64).collect();
+                    let all = (0..shape[0] * positions)
+                        .map(|i| first.saturating_add((i % positions) as i64))
+                        .collect();
                     w.constant(Tensor::from_vec(&[shape[0], positions], all).ok()?)
                 }
             };

@@ -12,7 +12,7 @@ use super::{is_written, write};
 /// Bodies inside bodies that are written out.
 const DEEPEST: usize = 4;
 /// Nodes of a network that is written out; what is longer is not held against the other side node by node.
-const MOST_NODES: usize = 1200;
+const MOST_NODES: usize = 6000;
 
 /// What a node of a sheet stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
