@@ -140,6 +140,14 @@ def test_arrays_by_name_are_a_side_of_diff():
     assert isotrace.diff(A, outputs, INPUTS).verdict in ("identical", "equivalent")
 
 
+def test_a_diff_names_shapes_that_do_not_fit():
+    h, y = np.zeros((4, 8), np.float32), np.ones((3, 5), np.float32)
+    report = isotrace.diff({"h": h, "y": y}, {"h": h, "y": np.ones((3, 6), np.float32)})
+    assert report.verdict == "divergent" and "y has shape [3, 5] in A and [3, 6] in B" in report.reason, str(report)
+    report = isotrace.diff({"y": y}, {"y": y.astype(np.int64)})
+    assert report.verdict == "divergent" and "y is f32 in A and i64 in B" in report.reason, str(report)
+
+
 def test_traces_are_sides_of_diff(tmp_path):
     folder = isotrace._written({"x": np.eye(3)}, str(tmp_path / "t"))
     assert isotrace.diff(isotrace.Trace(folder), isotrace.Trace(folder)).verdict == "identical"

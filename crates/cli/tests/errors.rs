@@ -65,6 +65,11 @@ fn every_broken_file_and_wrong_name_has_its_message() {
         ),
         case("cut short", &["diff", "cut.onnx", "good.onnx"], &["cut.onnx", "ONNX"]),
         case("empty", &["run", "empty.onnx"], &["empty.onnx", "expected an ONNX model"]),
+        case(
+            "tensors where models are expected",
+            &["diff", "x.npz", "wide.npz"],
+            &["x.npz", "expected an ONNX model", "isotrace compare"],
+        ),
         case("text", &["run", "text.onnx"], &["text.onnx", "expected an ONNX model"]),
         case("a cycle", &["run", "cycle.onnx"], &["cycle.onnx", "cycle"]),
         case(

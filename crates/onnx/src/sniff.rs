@@ -17,9 +17,12 @@ fn kind(bytes: &[u8]) -> Option<(String, &'static str)> {
     } else if starts(b"version https://git-lfs") {
         ("a Git LFS pointer", "fetch the real file with `git lfs pull`")
     } else if starts(b"PK\x03\x04") || starts(b"PK\x05\x06") {
-        ("a zip archive (as PyTorch checkpoints and .npz files are)", "export the model to ONNX first")
+        (
+            "a zip archive (as PyTorch checkpoints and .npz files are)",
+            "export the model to ONNX first, or hold the tensors of two such files against each other with `isotrace compare`",
+        )
     } else if starts(b"\x93NUMPY") {
-        ("a NumPy array", "give it where tensors are expected")
+        ("a NumPy array", "give it where tensors are expected (two files of them: `isotrace compare`)")
     } else if starts(b"\x1f\x8b") {
         ("a gzip archive", "unpack it first")
     } else if bytes.get(4..8) == Some(b"ORTM") {
@@ -27,7 +30,7 @@ fn kind(bytes: &[u8]) -> Option<(String, &'static str)> {
     } else if bytes.get(4..8) == Some(b"TFL3") {
         ("a TensorFlow Lite model", "convert it to ONNX first")
     } else if bytes.get(8) == Some(&b'{') && bytes.get(..8).is_some_and(|n| n[5..] == [0; 3]) {
-        ("a safetensors file", "give it where tensors are expected")
+        ("a safetensors file", "give it where tensors are expected (two files of them: `isotrace compare`)")
     } else if starts(b"\x80\x02") || starts(b"\x80\x04") {
         ("a Python pickle", "export the model to ONNX; a pickle is never opened")
     } else if starts(b"<!") || starts(b"<html") || starts(b"<?xml") {

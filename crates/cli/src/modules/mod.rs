@@ -92,9 +92,38 @@ enum Found {
 /// What was found of values by their places on one side.
 type Findings = FxHashMap<usize, Found>;
 
+/// Whether two values could be held against each other.
+fn fits(x: &Seen, y: &Seen) -> bool {
+    x.len() == y.len() && x.dtype.is_float() == y.dtype.is_float()
+}
+
+/// Values that both sides call the same and that cannot be held against each other: their roles, and why.
+fn unlike(a: &View, b: &View) -> Vec<(Option<Role>, String)> {
+    let names = b.names();
+    let mut found: Vec<_> = a
+        .names()
+        .into_iter()
+        .filter_map(|(name, i)| Some((i, name.0, &b.values[*names.get(&name)?])))
+        .filter(|(i, _, y)| {
+            let x = &a.values[*i];
+            (x.role.is_some() || a.modules && b.modules) && !fits(x, y)
+        })
+        .collect();
+    found.sort_unstable_by_key(|(i, ..)| *i);
+    let told = |(i, name, y): (usize, &str, &Seen)| {
+        let x = &a.values[i];
+        let text = if x.len() == y.len() {
+            format!("{name} is {} in A and {} in B", x.dtype, y.dtype)
+        } else {
+            format!("{name} has shape {:?} in A and {:?} in B", x.shape, y.shape)
+        };
+        (x.role.or(y.role), text)
+    };
+    found.into_iter().map(told).collect()
+}
+
 /// Pairs as places in A and in B.
 fn pairs(a: &View, b: &View) -> Vec<(usize, usize)> {
-    let fits = |x: &Seen, y: &Seen| x.len() == y.len() && x.dtype.is_float() == y.dtype.is_float();
     let mut found: Vec<(usize, usize)> = Vec::new();
     let (mut taken_a, mut taken_b) = (FxHashSet::default(), FxHashSet::default());
     let mut take = |i: usize, j: usize, found: &mut Vec<_>| {
@@ -314,7 +343,18 @@ pub fn diff((path_a, a): (&str, &View), (path_b, b): (&str, &View)) -> Report {
     let lost = outputs.clone().any(|(i, _)| !of.contains_key(&i)) || outputs.count() == 0;
     let place = parted.map(|c| format!("{} ({})", c.module, c.class));
     let beside = place.as_ref().map_or(String::new(), |p| format!("; {p} is the first whose outputs part"));
-    let (verdict, reason) = if compared == 0 {
+    let unlike = unlike(a, b);
+    // Where the inputs are no match, outputs say nothing.
+    let fed = unlike.iter().all(|(role, _)| *role != Some(Role::Input));
+    let shapes = unlike.iter().any(|(role, _)| *role == Some(Role::Output)) && fed;
+    let seen = match unlike.as_slice() {
+        [] => seen,
+        [(_, one)] => format!("{one}; {seen}"),
+        [(_, one), more @ ..] => format!("{one}, and {} more do not fit; {seen}", more.len()),
+    };
+    let (verdict, reason) = if shapes {
+        (Verdict::Divergent, format!("a final output cannot be held against its partner: {seen}"))
+    } else if compared == 0 {
         (Verdict::Invalid, format!("nothing could be compared; {seen}"))
     } else if finals(Found::Beyond) || lost && count(Found::Beyond) > 0 {
         (
