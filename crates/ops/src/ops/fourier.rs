@@ -147,9 +147,9 @@ impl Dft {
         for_float!(x.dtype(), "input", T => self.transform::<T>(call, magnitude))
     }
 
-    fn transform<T: Float>(&self, call: &Call<'_>, magnitude: bool) -> Result<Tensor, OpError> {
+    /// The axis along which a call transforms, and how.
+    fn what(&self, call: &Call<'_>) -> Result<(usize, Transform), OpError> {
         let x = call.need(0, "input")?;
-        let width = parts(x.shape())?;
         let axis = match (self.axis, call.get(2)) {
             (Some(axis), _) => axis,
             (None, Some(axis)) => scalar(axis, "axis")?,
@@ -167,7 +167,14 @@ impl Dft {
             }
             None => length_of(given as i64, "the signal's length")?,
         };
-        let what = Transform { length, inverse: self.inverse, one_sided: self.one_sided };
+        Ok((axis, Transform { length, inverse: self.inverse, one_sided: self.one_sided }))
+    }
+
+    fn transform<T: Float>(&self, call: &Call<'_>, magnitude: bool) -> Result<Tensor, OpError> {
+        let x = call.need(0, "input")?;
+        let width = parts(x.shape())?;
+        let (axis, what) = self.what(call)?;
+        let given = x.shape()[axis];
         let (count, out_width) = what.size();
         let mut shape = x.shape().to_vec();
         shape[axis] = count;
@@ -260,8 +267,8 @@ impl Operator for Dft {
     }
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
-        let length = output.shape().iter().copied().max().unwrap_or(1);
-        bound(output, &self.evaluate(call, true)?, length, unit)
+        let (_, what) = self.what(call)?;
+        bound(output, &self.evaluate(call, true)?, what.length, unit)
     }
 }
 

@@ -95,10 +95,10 @@ fn conclude(pairs: &[Pair], found: &[Found]) -> (Verdict, String) {
             .copied()
             .max_by(|&a, &b| found[a].badness().total_cmp(&found[b].badness()).then(b.cmp(&a)));
         let worst = worst.unwrap_or(first);
-        let told = format!("{} of {} differ", differ.len(), crate::page::of(found.len(), "tensor"));
-        let most = if differ.len() == 1 { "" } else { ", most of all " };
-        let most = if most.is_empty() { ": " } else { most };
-        return (Verdict::Divergent, format!("{told}{most}{:?}, {}", pairs[worst].x, found[worst].told()));
+        let told = if differ.len() == 1 { "differs: " } else { "differ, most of all " };
+        let (n, of) = (differ.len(), crate::page::of(found.len(), "tensor"));
+        let worst = format!("{:?}, {}", pairs[worst].x, found[worst].told());
+        return (Verdict::Divergent, format!("{n} of {of} {told}{worst}"));
     }
     if found.is_empty() {
         return (
