@@ -8,7 +8,7 @@ use isotrace_ops::parallel;
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::{FxHashMap, FxHasher};
 
-use crate::judge::{Evidence, Judge, Kinship, near, rank, samples};
+use crate::judge::{Evidence, Judge, near, rank, samples};
 use crate::state::{Match, State};
 use crate::{Relation, signature};
 
@@ -115,7 +115,6 @@ impl Judge<'_, '_> {
         };
         // As in `find`: structure settles ties. What structure names and is nearly the same has to be looked at there.
         let hints = self.hints(state, v);
-        let kin = |candidate: ValueId| self.kinship(state, v, &hints, candidate);
         let mut best: Option<Match> = None;
         for &hint in hints.iter().filter(|&&c| !self.a.is_constant(c)) {
             if !holds(hint) {
@@ -128,14 +127,14 @@ impl Judge<'_, '_> {
             if m.relation == Relation::Same {
                 return Some(m);
             }
-            if best.as_ref().is_none_or(|b| rank(&m, Kinship::Hinted) < rank(b, Kinship::Hinted)) {
+            if best.as_ref().is_none_or(|b| rank(&m, true) < rank(b, true)) {
                 best = Some(m);
             }
         }
         for &c in candidates.iter().filter(|&&c| !hints.contains(&c) && holds(c)) {
             let m = found(c);
             let settled = m.relation == Relation::Same && self.same_op(v, c);
-            if best.as_ref().is_none_or(|b| rank(&m, kin(c)) < rank(b, kin(b.a))) {
+            if best.as_ref().is_none_or(|b| rank(&m, false) < rank(b, hints.contains(&b.a))) {
                 best = Some(m);
             }
             if settled {

@@ -145,7 +145,6 @@ impl<'s, 'g> Judge<'s, 'g> {
         // Where structure names a candidate, try it first: it settles ties between equal values the right way, and
         // mostly nothing else need be looked at.
         let hints = self.hints(state, v);
-        let kin = |candidate: ValueId| self.kinship(state, v, &hints, candidate);
         let mut best: Option<Match> = None;
         let mut consider = |hinted: bool, candidate: ValueId, degenerate: bool| {
             let Some((relation, evidence)) = self.compare(state, v, value, candidate, degenerate) else {
@@ -153,8 +152,17 @@ impl<'s, 'g> Judge<'s, 'g> {
             };
             let found = Match { a: candidate, relation, evidence, degenerate };
             let settled = found.relation == Relation::Same && (hinted || self.same_op(v, candidate));
-            // An equal value in the same layout beats one in another, an earlier find a later one.
-            if best.as_ref().is_none_or(|b| rank(&found, kin(candidate)) < rank(b, kin(b.a))) {
+            // An equal value in the same layout beats one in another, an earlier find a later one, unless the two differ
+            // in declared precision and the later one is made of what this value is made of.
+            let nearer = |b: &Match| {
+                let (later, earlier) = (rank(&found, hinted), rank(b, hints.contains(&b.a)));
+                later < earlier
+                    || later == earlier
+                        && self.index.class(candidate) != self.index.class(b.a)
+                        && self.shares_input(state, v, candidate)
+                        && !self.shares_input(state, v, b.a)
+            };
+            if best.as_ref().is_none_or(nearer) {
                 best = Some(found);
             }
             settled
@@ -215,26 +223,16 @@ impl<'s, 'g> Judge<'s, 'g> {
         hints
     }
 
-    /// How near the structure around `candidate` is to that around B's value.
-    pub(crate) fn kinship(
-        &self,
-        state: &State,
-        v: ValueId,
-        hints: &[ValueId],
-        candidate: ValueId,
-    ) -> Kinship {
-        if hints.contains(&candidate) {
-            return Kinship::Hinted;
-        }
+    /// Whether A makes `candidate` of a value of which B makes its own.
+    fn shares_input(&self, state: &State, v: ValueId, candidate: ValueId) -> bool {
         let (Some(own), Some(theirs)) = (self.b.producer(v), self.a.producer(candidate)) else {
-            return Kinship::Stranger;
+            return false;
         };
         let theirs = self.a.graph().node(theirs);
-        let shares = |read: ValueId| {
+        self.b.graph().node(own).reads().filter(|&read| !self.b.is_constant(read)).any(|read| {
             let partner = state.matched[read.index()].as_ref().map(|m| m.a);
-            !self.b.is_constant(read) && partner.is_some_and(|a| theirs.reads().any(|r| r == a))
-        };
-        if self.b.graph().node(own).reads().any(shares) { Kinship::Kin } else { Kinship::Stranger }
+            partner.is_some_and(|a| theirs.reads().any(|r| r == a))
+        })
     }
 
     /// Values that A makes of `hints` in a few steps, nearest first, with as many elements: one node of B may do what
@@ -376,17 +374,7 @@ impl<'s, 'g> Judge<'s, 'g> {
     }
 }
 
-/// How near the structure around a candidate is to that around the value for which it is one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kinship {
-    /// The same operator on the same input, or the same name.
-    Hinted,
-    /// Made of the same input.
-    Kin,
-    Stranger,
-}
-
-pub(crate) fn rank(m: &Match, kinship: Kinship) -> (bool, u8, Kinship, u8) {
+pub(crate) fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {
     let layout = match m.relation {
         Relation::Same => 0,
         Relation::Reshaped => 1,
@@ -397,7 +385,7 @@ pub(crate) fn rank(m: &Match, kinship: Kinship) -> (bool, u8, Kinship, u8) {
         Evidence::Noise => 1,
         _ => 2,
     };
-    (layout == 2, ground, kinship, layout)
+    (layout == 2, ground, !hinted, layout)
 }
 
 /// Root mean square of the elements that are no masks.

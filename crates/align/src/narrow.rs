@@ -8,7 +8,7 @@ use isotrace_ops::budget::Unit;
 use isotrace_tensor::{DType, Tensor};
 
 use crate::Relation;
-use crate::judge::{Evidence, Judge, Kinship, SMALL, alike, moderate_rms, rank, samples};
+use crate::judge::{Evidence, Judge, SMALL, alike, moderate_rms, rank, samples};
 use crate::relation::{Probe, candidates, cut};
 use crate::signature::Kind;
 use crate::state::Match;
@@ -95,8 +95,7 @@ impl Judge<'_, '_> {
         for &a in self.index.alike(own.len(), kind, true) {
             let Some(found) = self.rounding(own, a, candidates) else { continue };
             let namesake = self.a.graph().value(a).name == *name;
-            let kinship = if namesake { Kinship::Hinted } else { Kinship::Stranger };
-            if best.as_ref().is_none_or(|b| rank(&found, kinship) < rank(b, Kinship::Stranger)) {
+            if best.as_ref().is_none_or(|b| rank(&found, namesake) < rank(b, false)) {
                 best = Some(found);
             }
             if namesake {
