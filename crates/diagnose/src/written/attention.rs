@@ -6,20 +6,14 @@ use isotrace_tensor::{DType, Tensor};
 use super::rotary::{self, Turn};
 use super::writer::Writer;
 
-/// Queries, keys and values by heads, (batch, heads, positions, size) each, and what is done with their products.
+/// A value by heads, with its shape: batch, heads, positions, size of a head.
+type ByHeads = (ValueId, [usize; 4]);
+
+/// Queries, keys and values, and what is done with their products.
 struct Apart {
-    q: ValueId,
-    k: ValueId,
-    v: ValueId,
-    /// Batch, heads of queries, positions of queries.
-    batch: usize,
-    heads: usize,
-    queries: usize,
-    /// Heads and positions of keys, size of a key, size of a value.
-    key_heads: usize,
-    keys: usize,
-    size: usize,
-    value_size: usize,
+    q: ByHeads,
+    k: ByHeads,
+    v: ByHeads,
     scale: Option<f64>,
     softcap: f64,
     /// How many keys lie before the first query, where no query sees what comes after it; and how many it sees at most.
@@ -37,39 +31,24 @@ pub fn onnx(w: &mut Writer<'_>) -> Option<()> {
     let count = |w: &Writer<'_>, name| usize::try_from(w.int(name, 0)).ok();
     let (heads, key_heads) = (count(w, "q_num_heads")?, count(w, "kv_num_heads")?);
     let flat = w.shape(0)?.len() == 3;
-    let (q, [batch, heads, queries, size]) = by_heads(w, 0, heads)?;
-    let (mut k, [_, key_heads, new, _]) = by_heads(w, 1, key_heads)?;
-    let (mut v, [_, _, _, value_size]) = by_heads(w, 2, key_heads)?;
-    let mut keys = new;
+    let q = by_heads(w, 0, heads)?;
+    let (mut k, mut v) = (by_heads(w, 1, key_heads)?, by_heads(w, 2, key_heads)?);
+    let mut before = 0;
     if let (Some(past_k), Some(past_v)) = (w.read(4), w.read(5)) {
         let along = [("axis", Attribute::Int(2))];
-        keys += *w.tensor(past_k)?.shape().get(2)?;
-        k = w.part("Concat", &[past_k, k], &along, "keys");
-        v = w.part("Concat", &[past_v, v], &along, "values");
+        before = *w.tensor(past_k)?.shape().get(2)?;
+        k.0 = w.part("Concat", &[past_k, k.0], &along, "keys");
+        v.0 = w.part("Concat", &[past_v, v.0], &along, "values");
+        k.1[2] += before;
+        v.1[2] += before;
     }
-    w.hand_on(1, k);
-    w.hand_on(2, v);
-    let causal = (w.int("is_causal", 0) != 0).then_some((keys - new, None));
-    let y = attended(
-        w,
-        &Apart {
-            q,
-            k,
-            v,
-            batch,
-            heads,
-            queries,
-            key_heads,
-            keys,
-            size,
-            value_size,
-            scale: w.float("scale"),
-            softcap: w.float("softcap").unwrap_or(0.0),
-            causal,
-            bias: w.read(3),
-        },
-    )?;
-    let y = if flat { joined(w, y, [batch, queries, heads * value_size]) } else { y };
+    w.hand_on(1, k.0);
+    w.hand_on(2, v.0);
+    let causal = (w.int("is_causal", 0) != 0).then_some((before, None));
+    let (scale, softcap) = (w.float("scale"), w.float("softcap").unwrap_or(0.0));
+    let apart = Apart { q, k, v, scale, softcap, causal, bias: w.read(3) };
+    let y = attended(w, &apart)?;
+    let y = if flat { joined(w, y) } else { y.0 };
     w.hand_on(0, y);
     Some(())
 }
@@ -135,9 +114,8 @@ pub fn grouped(w: &mut Writer<'_>) -> Option<()> {
     if lengths.iter().any(|&l| l.saturating_add(1) != queries as i64) {
         return None;
     }
-    let (mut q, [_, _, _, size]) = by_heads(w, 0, heads)?;
-    let (mut k, [_, _, keys, _]) = by_heads(w, 1, key_heads)?;
-    let (v, [_, _, _, value_size]) = by_heads(w, 2, key_heads)?;
+    let (mut q, mut k) = (by_heads(w, 0, heads)?, by_heads(w, 1, key_heads)?);
+    let v = by_heads(w, 2, key_heads)?;
     if w.int("do_rotary", 0) != 0 {
         let (cosines, sines) = (w.read(7)?, w.read(8)?);
         let half = *w.tensor(cosines)?.shape().last()?;
@@ -149,34 +127,18 @@ pub fn grouped(w: &mut Writer<'_>) -> Option<()> {
             w.part("Gather", &[sines, ids], &rows, "sines"),
         );
         let interleaved = w.int("rotary_interleaved", 0) != 0;
-        for (x, count) in [(&mut q, heads), (&mut k, key_heads)] {
-            let shape = [batch, count, queries, size];
-            *x = rotary::turned(w, &Turn { x: *x, shape, heads: 1, tables, half, interleaved })?;
+        for (x, shape) in [&mut q, &mut k] {
+            let turn = Turn { x: *x, shape: *shape, heads: 1, tables, half, interleaved };
+            *x = rotary::turned(w, &turn)?;
         }
     }
-    w.hand_on(1, k);
-    w.hand_on(2, v);
+    w.hand_on(1, k.0);
+    w.hand_on(2, v.0);
     let window = usize::try_from(w.int("local_window_size", -1)).ok();
-    let y = attended(
-        w,
-        &Apart {
-            q,
-            k,
-            v,
-            batch,
-            heads,
-            queries,
-            key_heads,
-            keys,
-            size,
-            value_size,
-            scale: w.float("scale").filter(|&s| s != 0.0),
-            softcap: w.float("softcap").unwrap_or(0.0),
-            causal: (w.int("causal", 1) != 0).then_some((0, window)),
-            bias: None,
-        },
-    )?;
-    let y = joined(w, y, [batch, queries, heads * value_size]);
+    let (scale, softcap) = (w.float("scale").filter(|&s| s != 0.0), w.float("softcap").unwrap_or(0.0));
+    let causal = (w.int("causal", 1) != 0).then_some((0, window));
+    let y = attended(w, &Apart { q, k, v, scale, softcap, causal, bias: None })?;
+    let y = joined(w, y);
     w.hand_on(0, y);
     Some(())
 }
@@ -196,9 +158,7 @@ fn plain(
     for (&part, shape) in parts.iter().zip(shapes) {
         apart.push(taken_apart(w, part, shape, heads)?);
     }
-    let [(q, [batch, _, queries, size]), (k, [_, _, keys, _]), (v, [_, _, _, value_size])] = apart[..] else {
-        return None;
-    };
+    let [q, k, v] = apart[..] else { return None };
     let mut added = w.read(bias);
     if let Some(padding) = w.read(padding) {
         let [_, _] = *w.tensor(padding)?.shape() else { return None };
@@ -213,26 +173,9 @@ fn plain(
             None => mask,
         });
     }
-    let y = attended(
-        w,
-        &Apart {
-            q,
-            k,
-            v,
-            batch,
-            heads,
-            queries,
-            key_heads: heads,
-            keys,
-            size,
-            value_size,
-            scale: w.float("scale").filter(|&s| s != 0.0),
-            softcap: 0.0,
-            causal: causal.map(|past| (past, None)),
-            bias: added,
-        },
-    )?;
-    let y = joined(w, y, [batch, queries, heads * value_size]);
+    let (scale, causal) = (w.float("scale").filter(|&s| s != 0.0), causal.map(|past| (past, None)));
+    let y = attended(w, &Apart { q, k, v, scale, softcap: 0.0, causal, bias: added })?;
+    let y = joined(w, y);
     w.hand_on(0, y);
     Some(())
 }
@@ -241,7 +184,7 @@ fn plain(
 const BOOL: i64 = 9;
 
 /// What the node reads at `slot` by heads, with its shape.
-fn by_heads(w: &mut Writer<'_>, slot: usize, heads: usize) -> Option<(ValueId, [usize; 4])> {
+fn by_heads(w: &mut Writer<'_>, slot: usize, heads: usize) -> Option<ByHeads> {
     let v = w.read(slot)?;
     match *w.shape(slot)? {
         [b, h, s, d] => Some((v, [b, h, s, d])),
@@ -249,21 +192,17 @@ fn by_heads(w: &mut Writer<'_>, slot: usize, heads: usize) -> Option<(ValueId, [
     }
 }
 
-fn taken_apart(
-    w: &mut Writer<'_>,
-    v: ValueId,
-    shape: &[usize],
-    heads: usize,
-) -> Option<(ValueId, [usize; 4])> {
+fn taken_apart(w: &mut Writer<'_>, v: ValueId, shape: &[usize], heads: usize) -> Option<ByHeads> {
     let [batch, positions, hidden] = *shape else { return None };
     let size = hidden.checked_div(heads)?;
     let split = w.reshaped(v, &[batch, positions, heads, size]);
     Some((w.turned(split, &[0, 2, 1, 3]), [batch, heads, positions, size]))
 }
 
-fn joined(w: &mut Writer<'_>, y: ValueId, shape: [usize; 3]) -> ValueId {
+/// Heads beside each other again: (batch, positions, hidden).
+fn joined(w: &mut Writer<'_>, (y, [batch, heads, positions, size]): ByHeads) -> ValueId {
     let y = w.turned(y, &[0, 2, 1, 3]);
-    w.reshaped(y, &shape)
+    w.reshaped(y, &[batch, positions, heads * size])
 }
 
 fn split(w: &mut Writer<'_>, v: ValueId, axis: i64, sizes: &[usize]) -> Vec<ValueId> {
@@ -278,24 +217,25 @@ fn split(w: &mut Writer<'_>, v: ValueId, axis: i64, sizes: &[usize]) -> Vec<Valu
     parts
 }
 
-/// `softmax(cap(scale q k^T) + mask) v`, (batch, heads, queries, size of a value).
-fn attended(w: &mut Writer<'_>, h: &Apart) -> Option<ValueId> {
-    let (mut k, mut v) = (h.k, h.v);
-    if h.key_heads != h.heads {
-        let shared = h.heads.checked_div(h.key_heads)?;
+/// `softmax(cap(scale q k^T) + mask) v`, with as many heads and positions as the queries.
+fn attended(w: &mut Writer<'_>, h: &Apart) -> Option<ByHeads> {
+    let (q, [batch, heads, queries, size]) = h.q;
+    let ((mut k, [_, key_heads, keys, _]), (mut v, [.., value_size])) = (h.k, h.v);
+    if key_heads != heads {
+        let shared = heads.checked_div(key_heads)?;
         let repeat = |w: &mut Writer<'_>, x: ValueId, size: usize| {
             let axis = w.ints(&[2]);
             let x = w.part("Unsqueeze", &[x, axis], &[], "heads");
-            let to = [h.batch, h.key_heads, shared, h.keys, size].map(|d| d as i64);
+            let to = [batch, key_heads, shared, keys, size].map(|d| d as i64);
             let to = w.ints(&to);
             let x = w.part("Expand", &[x, to], &[], "heads");
-            w.reshaped(x, &[h.batch, h.heads, h.keys, size])
+            w.reshaped(x, &[batch, heads, keys, size])
         };
-        (k, v) = (repeat(w, k, h.size), repeat(w, v, h.value_size));
+        (k, v) = (repeat(w, k, size), repeat(w, v, value_size));
     }
     let kt = w.turned(k, &[0, 1, 3, 2]);
-    let scores = w.part("MatMul", &[h.q, kt], &[], "scores");
-    let scale = w.number(h.scale.unwrap_or(1.0 / (h.size as f64).sqrt()))?;
+    let scores = w.part("MatMul", &[q, kt], &[], "scores");
+    let scale = w.number(h.scale.unwrap_or(1.0 / (size as f64).sqrt()))?;
     let mut scores = w.part("Mul", &[scores, scale], &[], "scale");
     if h.softcap != 0.0 {
         let cap = w.number(h.softcap)?;
@@ -305,7 +245,8 @@ fn attended(w: &mut Writer<'_>, h: &Apart) -> Option<ValueId> {
     }
     let scores = masked(w, h, scores)?;
     let shares = w.part("Softmax", &[scores], &[("axis", Attribute::Int(-1))], "softmax");
-    Some(w.part("MatMul", &[shares, v], &[], "sum of values"))
+    let y = w.part("MatMul", &[shares, v], &[], "sum of values");
+    Some((y, [batch, heads, queries, value_size]))
 }
 
 /// The scores with what is added to them, if anything is.
@@ -318,14 +259,15 @@ fn masked(w: &mut Writer<'_>, h: &Apart, scores: ValueId) -> Option<ValueId> {
         other => other,
     };
     if let Some((past, window)) = h.causal {
+        let (queries, keys) = (h.q.1[2], h.k.1[2]);
         let hidden = |i: usize| {
-            let (query, key) = (past + i / h.keys, i % h.keys);
+            let (query, key) = (past + i / keys, i % keys);
             let seen = key <= query && window.is_none_or(|most| query - key < most);
             if seen { 0.0 } else { f64::NEG_INFINITY }
         };
-        let all: Vec<f64> = (0..h.queries * h.keys).map(hidden).collect();
+        let all: Vec<f64> = (0..queries * keys).map(hidden).collect();
         let dtype = w.tensor(w.read(0)?)?.dtype();
-        let causal = w.constant(Tensor::from_vec(&[h.queries, h.keys], all).ok()?.cast(dtype).ok()?);
+        let causal = w.constant(Tensor::from_vec(&[queries, keys], all).ok()?.cast(dtype).ok()?);
         mask = Some(match mask {
             Some(given) => w.part("Add", &[given, causal], &[], "mask"),
             None => causal,
