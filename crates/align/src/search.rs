@@ -23,6 +23,10 @@ use crate::{Judge, Region, Relation, Side};
 
 /// Candidates of A tried at one point of B.
 const CANDIDATES: usize = 14;
+/// Points looked at behind one that is in doubt.
+const FURTHER: usize = 4;
+/// Open nodes that a candidate may lie deeper than its point.
+const FAR: usize = 3;
 /// Nodes executed in one trial.
 const STEPS: usize = 30;
 /// Confirmations after which a trial needs no more.
@@ -158,7 +162,7 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
             candidates.truncate(CANDIDATES);
             for candidate in candidates {
                 let relation = self.layout(&value, candidate)?;
-                let (confirmed, site) = self.trial(&[(point, candidate, relation.clone())]);
+                let Trial { confirmed, site, .. } = self.trial(&[(point, candidate, relation.clone())]);
                 if confirmed > 0 {
                     return Some(Hypothesis { point, candidate, relation, confirmed, site });
                 }
@@ -176,31 +180,61 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
             .unwrap_or(NodeId(u32::MAX))
     }
 
-    /// Open values of B in topological order, each with its likeliest candidates.
+    /// Open values of B in topological order, each with its likeliest candidates. Where little confirms a candidate
+    /// that lies much deeper behind matched values than the point does (it went through what comes later in B), one of
+    /// the next points that much more confirms is the place.
     fn values(&mut self) -> Option<Hypothesis> {
         let mut points: Vec<ValueId> = Vec::new();
         for &n in &self.open_b.nodes {
             points.extend(self.judge.b.graph().node(n).writes().filter(|v| self.is_open(*v)));
         }
         points.truncate(POINTS);
+        let mut doubtful: Option<Hypothesis> = None;
+        let mut further = 0;
         for point in points {
-            let mut best: Option<Hypothesis> = None;
-            for (_, candidate) in self.candidates(point) {
-                let Some(value) = self.state.shadow[point.index()].clone() else { break };
-                let Some(relation) = self.layout(&value, candidate) else { continue };
-                let (confirmed, _) = self.trial(&[(point, candidate, relation.clone())]);
-                if confirmed > best.as_ref().map_or(0, |b| b.confirmed) {
-                    best = Some(Hypothesis { point, candidate, relation, confirmed, site: None });
-                    if confirmed >= ENOUGH {
-                        break;
-                    }
+            let found = self.at(point);
+            if let Some(first) = &doubtful {
+                further += 1;
+                match found {
+                    Some(later) if later.confirmed >= ENOUGH && !self.is_far(&later) => return Some(later),
+                    _ if further == FURTHER => return Some(first.clone()),
+                    _ => {}
                 }
-            }
-            if best.is_some() {
-                return best;
+            } else if let Some(found) = found {
+                if found.confirmed >= ENOUGH || !self.is_far(&found) {
+                    return Some(found);
+                }
+                doubtful = Some(found);
             }
         }
-        None
+        doubtful
+    }
+
+    /// The candidate at one point that most confirms; of those that enough confirms, the first after which the fewest
+    /// values match nothing.
+    fn at(&mut self, point: ValueId) -> Option<Hypothesis> {
+        let value = self.state.shadow[point.index()].clone()?;
+        let mut best: Option<(Hypothesis, usize)> = None;
+        for (_, candidate) in self.candidates(point) {
+            let Some(relation) = self.layout(&value, candidate) else { continue };
+            let Trial { confirmed, open, .. } = self.trial(&[(point, candidate, relation.clone())]);
+            let better = best.as_ref().map_or(confirmed > 0, |(b, left)| {
+                (confirmed, Reverse(open)) > (b.confirmed, Reverse(*left))
+            });
+            if better {
+                best = Some((Hypothesis { point, candidate, relation, confirmed, site: None }, open));
+                if confirmed >= ENOUGH && open == 0 {
+                    break;
+                }
+            }
+        }
+        best.map(|(found, _)| found)
+    }
+
+    /// Whether a candidate has many more open nodes behind it than the point, or many fewer.
+    fn is_far(&mut self, found: &Hypothesis) -> bool {
+        let (_, depth) = entering_b(self.judge, self.state, found.point);
+        depth.abs_diff(self.entering_a(found.candidate).1) > FAR
     }
 
     /// Where several branches are wrong at once no single substitution brings the join back: all frontier nodes with
@@ -226,7 +260,7 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
         if guesses.len() < 2 {
             return None;
         }
-        let (confirmed, _) = self.trial(&guesses);
+        let Trial { confirmed, .. } = self.trial(&guesses);
         let found = guesses.into_iter().map(|(point, candidate, relation)| Hypothesis {
             point,
             candidate,
@@ -339,9 +373,8 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
         best.map(|(_, r)| r)
     }
 
-    /// Puts candidates in, executes on, counts the values that match again, and takes it all back. Also returns the
-    /// first value computed from them that matches again, with its partner.
-    fn trial(&mut self, guesses: &[(ValueId, ValueId, Relation)]) -> (usize, Option<(ValueId, ValueId)>) {
+    /// Puts candidates in, executes on, counts the values that match again, and takes it all back.
+    fn trial(&mut self, guesses: &[(ValueId, ValueId, Relation)]) -> Trial {
         let (judge, state) = (self.judge, &mut *self.state);
         let mut log = Log { a_matched: state.a_matched.clone(), ..Log::default() };
         let mut queue = BinaryHeap::new();
@@ -378,7 +411,7 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
                 }
             }
         }
-        let (mut confirmed, mut site) = (0, None);
+        let (mut confirmed, mut open, mut site) = (0, 0, None);
         let mut steps = 0;
         while let Some(Reverse(n)) = queue.pop() {
             if steps == STEPS || confirmed >= ENOUGH {
@@ -394,6 +427,7 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
             state.step(judge, n, self.changes);
             for (&v, before) in outputs.iter().zip(before) {
                 let now = state.matched[v.index()].clone();
+                open += usize::from(now.is_none());
                 if let Some(m) = &now {
                     let class = judge.index.class(m.a);
                     let later = !guessed.contains(&class) && !earlier.contains(&class);
@@ -413,8 +447,18 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
             }
         }
         log.restore(state);
-        (confirmed, site)
+        Trial { confirmed, open, site }
     }
+}
+
+/// What came of putting candidates in.
+struct Trial {
+    /// Values that match again, up to [`ENOUGH`].
+    confirmed: usize,
+    /// Values that still match nothing.
+    open: usize,
+    /// The first value computed from the candidates that matches again, with its partner.
+    site: Option<(ValueId, ValueId)>,
 }
 
 /// Values that enter a region, constants aside.

@@ -103,6 +103,21 @@ fn hidden(n: &mut Net, twice: bool) {
     n.node("Softmax", &["scores"], "z", &[("axis", Attribute::Int(-1))]);
 }
 
+/// Scores, to which every row adds a number of its own, that a softmax does not see.
+fn above_a_row(n: &mut Net, halved: bool) {
+    n.constant("last axis", Tensor::vector(vec![-1i64]));
+    n.constant("half", Tensor::scalar(0.5f32));
+    n.node("ReduceSum", &["g", "last axis"], "of_row", &[("keepdims", Attribute::Int(1))]);
+    if halved {
+        n.node("Mul", &["h", "half"], "halved", &[]);
+    }
+    n.node("Add", &[if halved { "halved" } else { "h" }, "of_row"], "above", &[]);
+    n.node("Add", &["above", "g"], "scores", &[]);
+    n.node("Softmax", &["scores"], "p", &[("axis", Attribute::Int(-1))]);
+    n.node("MatMul", &["p", "v"], "mixed", &[]);
+    n.node("Tanh", &["mixed"], "z", &[]);
+}
+
 /// Three parts of what g and h hold, of which one goes through a curve.
 fn parts(n: &mut Net, through: &str) {
     n.node("Concat", &["h", "g"], "both", &[("axis", Attribute::Int(2))]);
@@ -217,6 +232,12 @@ const CASES: &[Case] = &[
         cause: "scale",
         a: |n| hidden(n, false),
         b: |n| hidden(n, true),
+    },
+    Case {
+        what: "a factor before what a softmax does not see",
+        cause: "scale",
+        a: |n| above_a_row(n, false),
+        b: |n| above_a_row(n, true),
     },
     Case {
         what: "a sigmoid's argument with a factor, where it gates that very value",
