@@ -103,6 +103,26 @@ fn hidden(n: &mut Net, twice: bool) {
     n.node("Softmax", &["scores"], "z", &[("axis", Attribute::Int(-1))]);
 }
 
+/// A convolution, a gain and a shift: folded into its weights, or behind weights that are mirrored.
+fn convolved(n: &mut Net, folded: bool) {
+    let (w, gain) = (numbers(&[6, 6, 3], 51), numbers(&[6], 52));
+    let gains = gain.as_slice::<f32>().unwrap();
+    let all = w.as_slice::<f32>().unwrap();
+    let at = |i: usize| if folded { all[i] * gains[i / 18] } else { all[i / 3 * 3 + 2 - i % 3] };
+    n.constant("kernel", Tensor::from_vec(&[6, 6, 3], (0..108).map(at).collect()).unwrap());
+    let pads = [("pads", Attribute::Ints(vec![1, 1]))];
+    n.constant("shift", numbers(&[6], 53));
+    if folded {
+        n.node("Conv", &["h", "kernel", "shift"], "z", &pads);
+    } else {
+        n.node("Conv", &["h", "kernel"], "plain", &pads);
+        n.constant("gain", gain.reshape(&[6, 1]).unwrap());
+        n.constant("shifts", numbers(&[6, 1], 53));
+        n.node("Mul", &["plain", "gain"], "stretched", &[]);
+        n.node("Add", &["stretched", "shifts"], "z", &[]);
+    }
+}
+
 /// Scores, to which every row adds a number of its own, that a softmax does not see.
 fn above_a_row(n: &mut Net, halved: bool) {
     n.constant("last axis", Tensor::vector(vec![-1i64]));
@@ -232,6 +252,12 @@ const CASES: &[Case] = &[
         cause: "scale",
         a: |n| hidden(n, false),
         b: |n| hidden(n, true),
+    },
+    Case {
+        what: "a mirrored kernel, where A's has a gain folded in",
+        cause: "weight_layout",
+        a: |n| convolved(n, true),
+        b: |n| convolved(n, false),
     },
     Case {
         what: "a factor before what a softmax does not see",

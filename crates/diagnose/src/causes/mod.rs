@@ -15,6 +15,7 @@ mod missing;
 mod operator;
 mod order;
 mod ratio;
+mod turned;
 
 use isotrace_align::patch::Patch;
 use isotrace_align::{Region, Side};
@@ -61,6 +62,7 @@ pub static CAUSES: &[&dyn Cause] = &[
     &extra::Extra,
     &missing::Missing,
     &layout::Layout,
+    &turned::Turned,
     &ratio::Ratio,
     &function::Function,
 ];

@@ -1,13 +1,13 @@
 //! Operators that do at once what others do one by one, each with the function that writes it out.
 
 use isotrace_graph::{Node, ValueId};
-use isotrace_ops::{NoBodies, Precision};
+use isotrace_ops::{NoBodies, Precision, nchwc};
 use isotrace_run::{Evaluation, evaluate};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
 use super::writer::Writer;
-use super::{activation, attention, norm, rotary};
+use super::{activation, attention, norm, product, rotary};
 use crate::role;
 
 /// Writes one node out; `None` for forms of it that are not known.
@@ -33,6 +33,13 @@ const FORMS: &[(&str, &str, Form)] = &[
     (MICROSOFT, "QuickGelu", activation::quick_gelu),
     (MICROSOFT, "SkipLayerNormalization", norm::skip_layer),
     (MICROSOFT, "SkipSimplifiedLayerNormalization", norm::skip_root_mean_square),
+    ("", "Gemm", product::gemm),
+    (MICROSOFT, "FusedGemm", product::gemm),
+    (MICROSOFT, "FusedMatMul", product::fused_matmul),
+    (MICROSOFT, "FusedConv", product::fused_conv),
+    (nchwc::DOMAIN, "Conv", product::blocked_conv),
+    (nchwc::DOMAIN, "ReorderInput", product::reorder_input),
+    (nchwc::DOMAIN, "ReorderOutput", product::reorder_output),
 ];
 
 /// What writes a node out, if anything does.
@@ -121,10 +128,18 @@ mod tests {
         }
     }
 
-    /// Settings are whole numbers here; those that are not whole are given in thousandths.
+    const ACTIVATIONS: [&str; 3] = ["Relu", "HardSigmoid", "LeakyRelu"];
+
+    /// Settings are whole numbers here; those that are not whole are given in thousandths, an activation by its place
+    /// above, and of pads and of an activation's parameters all are the same.
     fn setting(name: &str, number: i64) -> Attribute {
         match name {
-            "scale" | "softcap" | "epsilon" => Attribute::Float(number as f32 / 1000.0),
+            "scale" | "softcap" | "epsilon" | "alpha" | "beta" | "activation_alpha" => {
+                Attribute::Float(number as f32 / 1000.0)
+            }
+            "activation" => Attribute::Bytes(ACTIVATIONS[number as usize].as_bytes().into()),
+            "activation_params" => Attribute::Floats(vec![number as f32 / 1000.0; 2]),
+            "pads" => Attribute::Ints(vec![number; 4]),
             _ => Attribute::Int(number),
         }
     }
@@ -153,6 +168,13 @@ mod tests {
             Tensor::from_vec(&[5, 2], all.collect()).unwrap()
         };
         [angles(f32::cos), angles(f32::sin)]
+    }
+
+    /// Filters in a block of 8, the innermost axis in memory, of which the last three are not there.
+    fn filled(shape: &[usize]) -> Tensor {
+        let all = numbers(shape);
+        let x = all.as_slice::<f32>().unwrap().iter().enumerate();
+        Tensor::from_vec(shape, x.map(|(i, x)| if i % 8 < 5 { *x } else { 0.0 }).collect()).unwrap()
     }
 
     fn ids() -> Tensor {
@@ -336,6 +358,81 @@ mod tests {
             outputs: 1,
             inputs: || some(vec![numbers(&[2, 5, 16]), numbers(&[2, 5, 16]), numbers(&[16])]),
         },
+        Case {
+            what: "both operands turned, both factors",
+            domain: "",
+            op: "Gemm",
+            version: 13,
+            settings: &[("transA", 1), ("transB", 1), ("alpha", 300), ("beta", 700)],
+            outputs: 1,
+            inputs: || some(vec![numbers(&[4, 2]), numbers(&[5, 4]), numbers(&[5])]),
+        },
+        Case {
+            what: "an activation with a parameter",
+            domain: MICROSOFT,
+            op: "FusedGemm",
+            version: 1,
+            settings: &[("activation", 2), ("activation_alpha", 300)],
+            outputs: 1,
+            inputs: || some(vec![numbers(&[2, 4]), numbers(&[4, 5]), numbers(&[5])]),
+        },
+        Case {
+            what: "the second operand turned, and a factor",
+            domain: MICROSOFT,
+            op: "FusedMatMul",
+            version: 1,
+            settings: &[("transB", 1), ("alpha", 300)],
+            outputs: 1,
+            inputs: || some(vec![numbers(&[2, 3, 4]), numbers(&[2, 5, 4])]),
+        },
+        Case {
+            what: "a sum before the activation",
+            domain: MICROSOFT,
+            op: "FusedConv",
+            version: 1,
+            settings: &[("activation", 0), ("pads", 1)],
+            outputs: 1,
+            inputs: || {
+                let y = numbers(&[1, 4, 5, 5]);
+                some(vec![numbers(&[1, 3, 5, 5]), numbers(&[4, 3, 3, 3]), numbers(&[4]), y])
+            },
+        },
+        Case {
+            what: "blocks filled up behind an activation that is not zero at zero",
+            domain: nchwc::DOMAIN,
+            op: "Conv",
+            version: 1,
+            settings: &[("activation", 1), ("activation_params", 300), (nchwc::BLOCK, 8)],
+            outputs: 1,
+            inputs: || some(vec![numbers(&[1, 3, 5, 5]), filled(&[8, 3, 3, 3]), filled(&[8])]),
+        },
+        Case {
+            what: "channel by channel",
+            domain: nchwc::DOMAIN,
+            op: "Conv",
+            version: 1,
+            settings: &[("group", 8), (nchwc::BLOCK, 8), ("pads", 1)],
+            outputs: 1,
+            inputs: || some(vec![numbers(&[1, 8, 5, 5]), filled(&[8, 1, 3, 3]), filled(&[8])]),
+        },
+        Case {
+            what: "channels last",
+            domain: nchwc::DOMAIN,
+            op: "ReorderInput",
+            version: 1,
+            settings: &[("channels_last", 1), (nchwc::BLOCK, 8)],
+            outputs: 1,
+            inputs: || some(vec![numbers(&[1, 5, 5, 4])]),
+        },
+        Case {
+            what: "channels last",
+            domain: nchwc::DOMAIN,
+            op: "ReorderOutput",
+            version: 1,
+            settings: &[("channels_last", 1), ("channels", 5)],
+            outputs: 1,
+            inputs: || some(vec![numbers(&[1, 8, 5, 5])]),
+        },
     ];
 
     #[test]
@@ -348,7 +445,7 @@ mod tests {
             let run = Plan::new(&graph).unwrap().run(&FxHashMap::default(), &Options::default());
             let run = run.unwrap_or_else(|e| panic!("{} {}: {e}", case.op, case.what));
             let mut writer = Writer::new(&mut graph, &node, &run);
-            if write(&mut writer).is_none() || writer.nodes.len() < 3 {
+            if write(&mut writer).is_none() || writer.nodes.len() < 2 {
                 wrong.push(format!("{} {}: {} nodes", case.op, case.what, writer.nodes.len()));
             }
         }

@@ -16,6 +16,7 @@ mod attention;
 mod control;
 mod fused;
 mod norm;
+mod product;
 mod rotary;
 mod sheet;
 mod writer;
@@ -95,6 +96,7 @@ impl Sheets {
                 Enters::LaidOut(read, m.relation.clone(), own.shape().to_vec())
             })
         };
+        sheet_a.hold_weights(a);
         let sheet_b = Sheet::of(b, in_b, site.point, &of_b)?;
         let mut bound = Vec::new();
         let entering = in_b.boundary.iter().copied().filter(|&v| !b.is_constant(v));

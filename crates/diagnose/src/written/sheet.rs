@@ -14,6 +14,9 @@ const DEEPEST: usize = 4;
 /// Nodes of a network that is written out; what is longer is not held against the other side node by node.
 const MOST_NODES: usize = 6000;
 
+/// Elements of a constant that may be taken for another's.
+const LEAST_WEIGHT: usize = 8;
+
 /// What a node of a sheet stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -100,6 +103,19 @@ impl Sheet {
         }
         sheet.graph.outputs = vec![*sheet.values.get(&end)?];
         Some(sheet)
+    }
+
+    /// The weights of a side's other places too: one of them may be what the other side reads here.
+    pub fn hold_weights(&mut self, side: &Side<'_>) {
+        let graph = side.graph();
+        let read = |v: &ValueId| !side.consumers[v.index()].is_empty();
+        for v in graph.value_ids().filter(|&v| graph.value(v).constant.is_some()).filter(read) {
+            let weight = side.declared.get(v).filter(|t| t.dtype().is_float() && t.len() >= LEAST_WEIGHT);
+            if let (Some(tensor), false) = (weight, self.values.contains_key(&v)) {
+                let here = constant(&mut self.graph, &graph.value(v).name, tensor.clone());
+                self.values.insert(v, here);
+            }
+        }
     }
 
     /// One more input.
