@@ -5,7 +5,7 @@ use std::ops::Index;
 
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::Precision;
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
 use crate::judge::{Evidence, Judge};
@@ -33,8 +33,14 @@ enum Slot {
     Own(Option<Tensor>),
     /// A constant of B's file.
     Stored,
-    /// What A holds, in B's layout; evaluated where somebody asks for it.
-    Theirs { a: ValueId, relation: Relation, shape: Vec<usize>, value: OnceCell<Option<Tensor>> },
+    /// What A holds, in B's layout and type; evaluated where somebody asks for it.
+    Theirs {
+        a: ValueId,
+        relation: Relation,
+        shape: Vec<usize>,
+        dtype: Option<DType>,
+        value: OnceCell<Option<Tensor>>,
+    },
 }
 
 /// float64 values by value of B.
@@ -52,8 +58,8 @@ impl Index<usize> for Values<'_, '_> {
         match &self.slots[i] {
             Slot::Own(value) => value,
             Slot::Stored => self.b.shadow.slot(ValueId(i as u32)),
-            Slot::Theirs { a, relation, shape, value } => {
-                value.get_or_init(|| relation.carry(self.a.shadow.get(*a)?, shape))
+            Slot::Theirs { a, relation, shape, dtype, value } => {
+                value.get_or_init(|| in_type(relation.carry(self.a.shadow.get(*a)?, shape)?, *dtype))
             }
         }
     }
@@ -64,9 +70,18 @@ impl Values<'_, '_> {
         self.slots[v.index()] = Slot::Own(value);
     }
 
-    fn put_theirs(&mut self, v: ValueId, m: &Match, shape: &[usize]) {
+    fn put_theirs(&mut self, v: ValueId, m: &Match, shape: &[usize], dtype: Option<DType>) {
         let (a, relation, shape) = (m.a, m.relation.clone(), shape.to_vec());
-        self.slots[v.index()] = Slot::Theirs { a, relation, shape, value: OnceCell::new() };
+        self.slots[v.index()] = Slot::Theirs { a, relation, shape, dtype, value: OnceCell::new() };
+    }
+}
+
+/// A value of A's shadow in the type that B's has: equal numbers may be counted in 32 bits on one side and in 64 on the
+/// other, and an operator of B takes its own alone.
+fn in_type(theirs: Tensor, dtype: Option<DType>) -> Option<Tensor> {
+    match dtype {
+        Some(dtype) if dtype != theirs.dtype() => theirs.cast(dtype).ok(),
+        _ => Some(theirs),
     }
 }
 
@@ -157,15 +172,16 @@ impl<'s, 'g> State<'s, 'g> {
     ) {
         let i = v.index();
         let shape = shadow.as_ref().or(declared.as_ref()).map(|t| t.shape().to_vec()).unwrap_or_default();
+        let dtype = shadow.as_ref().or(declared.as_ref()).map(|t| Precision::Float64.resolve(t.dtype()));
         let fits = judge.a.declared.get(m.a).is_some_and(|t| m.relation.fits(t.shape(), &shape));
         match &shadow {
-            _ if fits => self.shadow.put_theirs(v, &m, &shape),
+            _ if fits => self.shadow.put_theirs(v, &m, &shape, dtype),
             Some(own) => self.shadow.put(v, Some(own.clone())),
             None => {}
         }
         match shadow {
             Some(own) => self.own_shadow.put(v, Some(own)),
-            None => self.own_shadow.put_theirs(v, &m, &shape),
+            None => self.own_shadow.put_theirs(v, &m, &shape, dtype),
         }
         self.own_declared[i].clone_from(&declared);
         self.declared[i] = declared;
@@ -270,8 +286,11 @@ impl<'s, 'g> State<'s, 'g> {
     pub fn operand(&self, v: ValueId) -> Option<Tensor> {
         match &self.shadow.slots[v.index()] {
             Slot::Stored => self.shadow.b.shadow.operand(v),
-            Slot::Theirs { a, relation, shape, .. } if self.shadow.a.producer(*a).is_none() => {
-                relation.carry(&self.shadow.a.shadow.operand(*a)?, shape)
+            Slot::Theirs { a, relation, shape, dtype, .. } if self.shadow.a.producer(*a).is_none() => {
+                let theirs = relation.carry(&self.shadow.a.shadow.operand(*a)?, shape)?;
+                // Floats as they were given.
+                let float = theirs.dtype().is_float() && dtype.is_some_and(DType::is_float);
+                if float { Some(theirs) } else { in_type(theirs, *dtype) }
             }
             _ => self.shadow[v.index()].clone(),
         }

@@ -507,3 +507,38 @@ fn an_input_that_only_b_has_is_fed_too() {
         assert_eq!(report.verdict, verdict, "{}", report.reason);
     }
 }
+
+/// Positions counted over what is positive, in a number type, and looked up in a table.
+fn counted(dtype: i64) -> Net {
+    let mut n = Net::default();
+    n.constant("zero", Tensor::scalar(0f32));
+    n.constant("axis", Tensor::scalar(1i64));
+    n.constant("table", numbers(&[7, 8], 5));
+    n.constant("w", numbers(&[8, 8], 6));
+    n.node("ReduceMax", &["x", "last"], "top", &[("keepdims", Attribute::Int(0))]);
+    n.constant("last", Tensor::vector(vec![-1i64]));
+    n.node("Greater", &["top", "zero"], "there", &[]);
+    n.node("Cast", &["there"], "ones", &[("to", Attribute::Int(dtype))]);
+    n.node("CumSum", &["ones", "axis"], "count", &[]);
+    n.node("Mul", &["count", "ones"], "place", &[]);
+    n.node("Cast", &["place"], "index", &[("to", Attribute::Int(7))]);
+    n.node("Gather", &["table", "index"], "row", &[("axis", Attribute::Int(0))]);
+    n.node("Add", &["x", "row"], "sum", &[]);
+    n.node("MatMul", &["sum", "w"], "y", &[]);
+    n
+}
+
+#[test]
+fn equal_numbers_may_be_counted_in_another_type() {
+    // float, int32, int64
+    for (a, b) in [(6, 7), (7, 6), (1, 7), (7, 1), (6, 1), (1, 6)] {
+        let report = compare(counted(a), counted(b));
+        assert!(
+            matches!(report.verdict, Verdict::Equivalent | Verdict::Identical),
+            "types {a} and {b}: {}",
+            report.reason
+        );
+        let last = report.pairs.iter().rev().find(|p| p.a.as_deref() == Some("row"));
+        assert!(last.is_some_and(|p| p.b.is_some()), "types {a} and {b}: what is looked up has no partner");
+    }
+}

@@ -96,6 +96,7 @@ table! {
     ONNX "Softplus" 1 => ops::unary::softplus;
     ONNX "Softsign" 1 => ops::unary::softsign;
     ONNX "Sqrt" 1 => ops::unary::sqrt;
+    ONNX "SwiGLU" 28 => ops::swiglu::build;
     ONNX "Swish" 24 => ops::activation::swish;
     ONNX "Tan" 7 => ops::unary::tan;
     ONNX "Tanh" 1 => ops::unary::tanh;
@@ -107,9 +108,12 @@ table! {
 
     // Products, convolutions, pooling
     ONNX "AveragePool" 1 => ops::pool::average;
+    ONNX "CausalConvWithState" 27 => ops::causal_conv::build;
     ONNX "Conv" 1 => ops::conv::build;
     ONNX "ConvInteger" 10 => ops::integer::conv_integer;
     ONNX "ConvTranspose" 1 => ops::conv_transpose::build;
+    ONNX "DeformConv" 19 => ops::deform_conv::build;
+    ONNX "Det" 11 => ops::det::build;
     ONNX "Einsum" 12 => ops::einsum::build;
     ONNX "Gemm" 1 => ops::gemm::build;
     ONNX "GlobalAveragePool" 1 => ops::global_pool::average;
@@ -119,13 +123,17 @@ table! {
     ONNX "MatMul" 1 => ops::matmul::build;
     ONNX "MatMulInteger" 10 => ops::integer::matmul_integer;
     ONNX "MaxPool" 1 => ops::pool::max;
+    ONNX "MaxRoiPool" 1 => ops::max_roi_pool::build;
+    ONNX "MaxUnpool" 9 => ops::max_unpool::build;
     ONNX "QLinearConv" 10 => ops::integer::qlinear_conv;
     ONNX "QLinearMatMul" 10 => ops::integer::qlinear_matmul;
+    ONNX "AffineGrid" 20 => ops::affine_grid::build;
     ONNX "BlackmanWindow" 17 => ops::fourier::blackman;
     ONNX "DFT" 17 => ops::fourier::dft;
     ONNX "GridSample" 16 => ops::grid_sample::build;
     ONNX "HammingWindow" 17 => ops::fourier::hamming;
     ONNX "HannWindow" 17 => ops::fourier::hann;
+    ONNX "MelWeightMatrix" 17 => ops::mel::build;
     ONNX "Resize" 10 => ops::resize::build;
     ONNX "RoiAlign" 10 => ops::roi_align::build;
     ONNX "STFT" 17 => ops::fourier::stft;
@@ -142,9 +150,11 @@ table! {
     ONNX "InstanceNormalization" 1 => ops::group_norm::instance;
     ONNX "LRN" 1 => ops::row_norm::lrn;
     ONNX "LayerNormalization" 1 => ops::layer_norm::layer;
+    ONNX "LinearAttention" 27 => ops::linear_attention::build;
     ONNX "LogSoftmax" 1 => ops::softmax::log_softmax;
     ONNX "LpNormalization" 1 => ops::row_norm::lp;
     ONNX "MeanVarianceNormalization" 9 => ops::row_norm::mean_variance;
+    ONNX "NegativeLogLikelihoodLoss" 12 => ops::loss::negative_log_likelihood;
     ONNX "RMSNormalization" 23 => ops::layer_norm::rms;
     ONNX "ReduceL1" 1 => ops::reduce::l1;
     ONNX "ReduceL2" 1 => ops::reduce::l2;
@@ -159,6 +169,7 @@ table! {
     ONNX "RotaryEmbedding" 23 => ops::rotary::build;
     ONNX "SimplifiedLayerNormalization" 1 => ops::layer_norm::simplified;
     ONNX "Softmax" 1 => ops::softmax::softmax;
+    ONNX "SoftmaxCrossEntropyLoss" 12 => ops::loss::softmax_cross_entropy;
     MICROSOFT "BiasAdd" 1 => ops::biased::add;
     MICROSOFT "BiasSoftmax" 1 => ops::biased::softmax;
     MICROSOFT "GroupNorm" 1 => ops::group_norm::microsoft;

@@ -25,9 +25,15 @@ pub trait Number: Copy + Send + Sync {
     /// Product.
     #[must_use]
     fn times(self, other: Self) -> Self;
+    /// Quotient.
+    #[must_use]
+    fn over(self, other: Self) -> Self;
     /// 1 minus this.
     #[must_use]
     fn complement(self) -> Self;
+    /// e to this power.
+    #[must_use]
+    fn exponential(self) -> Self;
     /// An activation's value here.
     #[must_use]
     fn activate(self, activation: Activation) -> Self;
@@ -58,8 +64,16 @@ impl<T: Float> Number for T {
         self * other
     }
     #[inline(always)]
+    fn over(self, other: T) -> T {
+        self / other
+    }
+    #[inline(always)]
     fn complement(self) -> T {
         T::ONE - self
+    }
+    #[inline(always)]
+    fn exponential(self) -> T {
+        self.exp()
     }
     #[inline(always)]
     fn activate(self, activation: Activation) -> T {
@@ -138,8 +152,17 @@ impl Number for Spread {
         let variance = self.x * self.x * other.variance + other.x * other.x * self.variance;
         Self::rounded(self.x * other.x, variance)
     }
+    fn over(self, other: Self) -> Self {
+        let (y, scale) = (self.x / other.x, 1.0 / (other.x * other.x));
+        Self::rounded(y, (self.variance + y * y * other.variance) * scale)
+    }
     fn complement(self) -> Self {
         Self::rounded(1.0 - self.x, self.variance)
+    }
+    fn exponential(self) -> Self {
+        let y = self.x.exp();
+        // Twice the rounding of the result: the class of library functions.
+        Self { x: y, variance: y * y * (self.variance + 4.0) }
     }
     fn activate(self, activation: Activation) -> Self {
         let y = activation.at(self.x);
@@ -227,6 +250,7 @@ mod tests {
         let b = Spread { x: -3.0, variance: 4.0 };
         assert_eq!(a.plus(b).variance, 1.0 + 4.0 + 1.0);
         assert_eq!(a.times(b).variance, 4.0 * 4.0 + 9.0 * 1.0 + 36.0);
+        assert_eq!(a.over(b).variance, (1.0 + 4.0 / 9.0 * 4.0) / 9.0 + 4.0 / 9.0);
         assert_eq!(a.complement().variance, 1.0 + 1.0);
         assert_eq!(a.activate(Activation::Relu).variance.round(), 1.0);
         assert_eq!(b.activate(Activation::Relu).variance, 0.0);

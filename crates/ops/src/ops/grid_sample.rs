@@ -52,7 +52,7 @@ pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
 }
 
 /// One input place with its weight; `None` lies outside and counts as zero.
-type Tap<T> = (Option<usize>, T);
+pub(crate) type Tap<T> = (Option<usize>, T);
 
 /// Coefficient of the cubic kernel, as in the standard.
 const CUBIC: f64 = -0.75;
@@ -175,7 +175,7 @@ impl GridSample {
 }
 
 /// Every product of one tap along each axis: where it lies in a plane, and its weight.
-fn products<T: Float>(taps: &[Vec<Tap<T>>], steps: &[usize]) -> Vec<Tap<T>> {
+pub(crate) fn products<T: Float>(taps: &[Vec<Tap<T>>], steps: &[usize]) -> Vec<Tap<T>> {
     let mut all = vec![(Some(0), T::ONE)];
     for (taps, step) in taps.iter().zip(steps) {
         all = all

@@ -73,7 +73,7 @@ pub(crate) fn softmax_row<T: Float>(x: &[T], y: &mut [T]) {
 
 /// One row of log-softmax.
 #[inline(always)]
-fn log_softmax_row<T: Float>(x: &[T], y: &mut [T]) {
+pub(crate) fn log_softmax_row<T: Float>(x: &[T], y: &mut [T]) {
     let max = row::max(x);
     let sum = row::sum(
         x,
