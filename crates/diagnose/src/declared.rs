@@ -168,7 +168,11 @@ pub fn faults(
     let mut compared = FxHashMap::default();
     for n in judge.b.graph().node_ids() {
         for v in judge.b.graph().node(n).writes() {
-            if judge.b.is_constant(v) || state.narrowed[v.index()] && !judge.b.is_output(v) {
+            if state.narrowed[v.index()] && !judge.b.is_output(v) {
+                continue;
+            }
+            // What depends on no input is computed once, in whatever precision; unless it was narrowed on the way.
+            if judge.b.is_constant(v) && !is_narrowed(judge, state, v) {
                 continue;
             }
             // A value that was put in is accounted for where it was put in.
@@ -185,19 +189,35 @@ pub fn faults(
     (out, compared)
 }
 
+/// Whether one of the two regions behind a value narrows floats on the way.
+fn is_narrowed(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> bool {
+    let Some(m) = &state.matched[v.index()] else { return false };
+    let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 64);
+    narrow_in(judge.b, &behind_b.nodes)
+        .or_else(|| narrow_in(judge.a, &behind_a(judge, state, m.a).nodes))
+        .is_some()
+}
+
+/// The coarsest type narrower than the side's own that these nodes write.
+fn narrow_in(side: &Side<'_>, nodes: &[NodeId]) -> Option<DType> {
+    let written = nodes.iter().flat_map(|&n| side.graph().node(n).writes());
+    let types = written.filter_map(|w| side.declared.get(w)).map(Tensor::dtype).filter(|d| d.is_float());
+    types
+        .filter(|d| d.unit_roundoff() > side.main.unit_roundoff())
+        .max_by(|x, y| x.unit_roundoff().unwrap_or(0.0).total_cmp(&y.unit_roundoff().unwrap_or(0.0)))
+}
+
+/// The nodes of a region to be named: those that no input reaches only where there are no others.
+fn working(side: &Side<'_>, region: &Region) -> Vec<NodeId> {
+    let dynamic: Vec<NodeId> = region.dynamic_nodes(side).collect();
+    if dynamic.is_empty() { region.nodes.clone() } else { dynamic }
+}
+
 fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> Fault {
     let m = state.matched[v.index()].as_ref().expect("only matched values are compared");
     let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 64);
     let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 64);
-    let nodes_b: Vec<NodeId> = behind_b.dynamic_nodes(judge.b).collect();
-    let nodes_a: Vec<NodeId> = behind_a.dynamic_nodes(judge.a).collect();
-    let narrow_in = |side: &Side<'_>, nodes: &[NodeId]| {
-        let written = nodes.iter().flat_map(|&n| side.graph().node(n).writes());
-        let types = written.filter_map(|w| side.declared.get(w)).map(Tensor::dtype).filter(|d| d.is_float());
-        types
-            .filter(|d| d.unit_roundoff() > side.main.unit_roundoff())
-            .max_by(|x, y| x.unit_roundoff().unwrap_or(0.0).total_cmp(&y.unit_roundoff().unwrap_or(0.0)))
-    };
+    let (nodes_b, nodes_a) = (working(judge.b, &behind_b), working(judge.a, &behind_a));
     let (narrow_b, narrow_a) = (narrow_in(judge.b, &nodes_b), narrow_in(judge.a, &nodes_a));
     let lost = |t: Option<&Tensor>| {
         t.and_then(|t| t.to_f64().ok()).is_some_and(|x| x.iter().any(|x| !x.is_finite()))
@@ -256,7 +276,7 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
         outputs_b: nodes_b
             .iter()
             .flat_map(|&n| judge.b.graph().node(n).writes())
-            .filter(|w| !judge.b.is_constant(*w))
+            .filter(|w| !judge.b.is_constant(*w) || judge.b.is_constant(v))
             .collect(),
         nodes_a,
         nodes_b,
