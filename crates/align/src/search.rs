@@ -210,25 +210,31 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
         doubtful
     }
 
-    /// The candidate at one point that most confirms; of those that enough confirms, the first after which the fewest
-    /// values match nothing.
+    /// The candidate at one point that most confirms; of those that enough confirms, one that lies about as deep as the
+    /// point, and the first after which the fewest values match nothing. A norm of ones, or anything else that comes
+    /// back layer by layer, confirms what another layer reads as well.
     fn at(&mut self, point: ValueId) -> Option<Hypothesis> {
         let value = self.state.shadow[point.index()].clone()?;
-        let mut best: Option<(Hypothesis, usize)> = None;
+        let mut best: Option<(Hypothesis, bool, usize)> = None;
         for (_, candidate) in self.candidates(point) {
             let Some(relation) = self.layout(&value, candidate) else { continue };
             let Trial { confirmed, open, .. } = self.trial(&[(point, candidate, relation.clone())]);
-            let better = best.as_ref().map_or(confirmed > 0, |(b, left)| {
-                (confirmed, Reverse(open)) > (b.confirmed, Reverse(*left))
+            if confirmed == 0 {
+                continue;
+            }
+            let found = Hypothesis { point, candidate, relation, confirmed, site: None };
+            let far = self.is_far(&found);
+            let better = best.as_ref().is_none_or(|(b, b_far, b_open)| {
+                (confirmed, !far, Reverse(open)) > (b.confirmed, !b_far, Reverse(*b_open))
             });
             if better {
-                best = Some((Hypothesis { point, candidate, relation, confirmed, site: None }, open));
-                if confirmed >= ENOUGH && open == 0 {
+                best = Some((found, far, open));
+                if confirmed >= ENOUGH && !far && open == 0 {
                     break;
                 }
             }
         }
-        best.map(|(found, _)| found)
+        best.map(|(found, ..)| found)
     }
 
     /// Whether a candidate has many more open nodes behind it than the point, or many fewer.
