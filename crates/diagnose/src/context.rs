@@ -95,7 +95,7 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
                 && own.shape().last().is_some_and(|&d| d > 1)
                 && own.rank() >= 2
                 && own.to_f64().is_ok_and(|x| x.iter().any(|y| *y != x[0]));
-            if among_scores && by_place {
+            if among_scores && (by_place || !side.is_constant(v) && says_places(side, v)) {
                 End::Is("rope")
             } else if among_scores && !side.is_constant(v) && !hides {
                 End::Data
@@ -143,6 +143,37 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
         }
         _ => End::Data,
     }
+}
+
+/// Whether a value is more than a choice and is computed from whole numbers and truth values alone, without weights: how
+/// far apart two positions are.
+fn says_places(side: &Side<'_>, v: ValueId) -> bool {
+    let varied = side.declared.get(v).and_then(|t| t.to_f64().ok()).is_some_and(|x| {
+        let mut numbers = x.into_owned();
+        numbers.sort_unstable_by(f64::total_cmp);
+        numbers.dedup();
+        numbers.len() > 2 && numbers[0] > -1e3
+    });
+    let mut seen = vec![v];
+    let mut next = 0;
+    while varied && next < seen.len() {
+        let v = seen[next];
+        next += 1;
+        match side.producer(v) {
+            None if side.declared.get(v).is_some_and(|t| !t.dtype().is_float()) => {}
+            Some(n) if seen.len() <= FOLLOWED => {
+                let op = side.graph().node(n).op.as_str();
+                let reads = side.dynamic_inputs(n);
+                // Rows of a table are chosen by places too, but are learned.
+                if role::is_product(op) || role::is_normalisation(op) || op.starts_with("Gather") {
+                    return false;
+                }
+                seen.extend(reads.into_iter().filter(|r| !seen.contains(r)).collect::<Vec<_>>());
+            }
+            _ => return false,
+        }
+    }
+    varied
 }
 
 /// Whether a tensor holds nothing but 0 and 1, and both.

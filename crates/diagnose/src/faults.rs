@@ -90,7 +90,7 @@ fn explain<'s, 'g>(
         let site = Site::new(judge, &snapshot, own.0, own.1, own.2.clone());
         if let Ok(Proven { fault, undone, whole }) = prove(state, &site, hypothesis, changes) {
             *changes = undone;
-            return if whole { inside(&site, hypothesis).unwrap_or(fault) } else { fault };
+            return if whole { narrower(&site, hypothesis, fault) } else { fault };
         }
     }
     let settled = before_settled(judge, hypothesis);
@@ -106,14 +106,15 @@ fn explain<'s, 'g>(
     match prove(state, &site, hypothesis, changes) {
         Ok(Proven { fault, undone, whole }) if hypothesis.site.is_none() => {
             *changes = undone;
-            if whole { inside(&site, hypothesis).unwrap_or(fault) } else { fault }
+            if whole { narrower(&site, hypothesis, fault) } else { fault }
         }
         found => {
             changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
             match found {
                 Ok(Proven { fault, whole: false, .. }) => fault,
-                Ok(Proven { fault, .. }) => inside(&site, hypothesis).unwrap_or(fault),
+                Ok(Proven { fault, .. }) => narrower(&site, hypothesis, fault),
                 Err(nearest) => inside(&site, hypothesis)
+                    .map(|(fault, _)| fault)
                     .unwrap_or_else(|| Fault { nearest, ..unexplained(&site, hypothesis, site.before()) }),
             }
         }
@@ -137,11 +138,20 @@ fn before_settled(judge: &Judge<'_, '_>, hypothesis: &Hypothesis) -> Option<Valu
     data.next().is_none().then_some(first)
 }
 
-/// The fault inside of the nodes of a site, where they can be written out.
-fn inside(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis) -> Option<Fault> {
-    let mut fault = written::fault(site)?;
+/// The fault inside of the nodes of a site, where they can be written out, and whether it is the only one in there.
+fn inside(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis) -> Option<(Fault, bool)> {
+    let (mut fault, alone) = written::fault(site)?;
     fault.evidence.splice(0..0, confirmation(hypothesis));
-    Some(fault)
+    Some((fault, alone))
+}
+
+/// What is wrong inside of a site whose nodes as a whole are `whole`. Where several things are, that is what they come
+/// to together, if it has a name of its own: any two functions of one value are different activations.
+fn narrower(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, whole: Fault) -> Fault {
+    match inside(site, hypothesis) {
+        Some((fault, alone)) if alone || whole.class == "activation" => fault,
+        _ => whole,
+    }
 }
 
 /// A fault whose undoing makes the site right.
@@ -225,7 +235,7 @@ fn proven(
 
 /// The class of a proven change once it is known what the changed values are for.
 fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
-    let own = ["nan", "precision", "quantisation", "mode", "mask", "rope", "epsilon"];
+    let own = ["nan", "precision", "quantisation", "mode", "mask", "rope", "epsilon", "input_binding"];
     if own.contains(&proposal.class) {
         return proposal.class;
     }

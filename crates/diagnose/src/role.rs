@@ -118,7 +118,10 @@ pub fn is_rotary(side: &Side<'_>, v: ValueId) -> bool {
         match node.op.as_str() {
             "Cos" | "Sin" => return is_of_angles(side, n),
             // Tables are cast, reshaped and scaled between the function and its use.
-            op if is_layout(op) || matches!(op, "Cast" | "Mul" | "Gather" | "Slice" | "Concat") => {
+            op if is_layout(op)
+                || matches!(op, "Cast" | "Mul" | "Slice" | "Split" | "Concat" | "Identity")
+                || op.starts_with("Gather") =>
+            {
                 let Some(next) = node.inputs.first().copied().flatten() else { break };
                 scaled |= op == "Mul";
                 at = next;
@@ -213,6 +216,28 @@ pub fn is_turned(side: &Side<'_>, v: ValueId) -> bool {
             is_layout(op) || matches!(op, "Neg" | "Concat" | "Identity")
         };
         at = readers.filter(joins).flat_map(|n| side.graph().node(n).writes().collect::<Vec<_>>()).collect();
+    }
+    false
+}
+
+/// Whether a value has just been rotated by position: put together of products with cosines or sines.
+pub fn was_turned(side: &Side<'_>, v: ValueId) -> bool {
+    let mut at = vec![v];
+    for _ in 0..TURNING_STEPS {
+        let before: Vec<NodeId> = at.iter().filter_map(|&v| side.producer(v)).collect();
+        let turns = |n: &NodeId| {
+            let node = side.graph().node(*n);
+            node.op == "RotaryEmbedding"
+                || node.op == "Mul" && node.inputs.iter().flatten().any(|&r| is_rotary(side, r))
+        };
+        if before.iter().any(turns) {
+            return true;
+        }
+        let joins = |n: &NodeId| {
+            let op = side.graph().node(*n).op.as_str();
+            is_layout(op) || matches!(op, "Add" | "Sub" | "Concat" | "Cast" | "Identity")
+        };
+        at = before.into_iter().filter(joins).flat_map(|n| side.dynamic_inputs(n)).collect();
     }
     false
 }
@@ -316,6 +341,11 @@ fn centres(side: &Side<'_>, n: NodeId) -> bool {
     let [Some(all), Some(mean)] = side.graph().node(n).inputs[..] else { return false };
     let len = |v: ValueId| side.declared.get(v).map(Tensor::len);
     is_statistic(side, mean) && len(mean) < len(all)
+}
+
+/// Whether a sum adds something to a statistic by which values are divided: the denominator of a softmax, a variance.
+fn adds_to_statistic(side: &Side<'_>, n: NodeId) -> bool {
+    side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v)) && normalises(side, n)
 }
 
 /// Whether a sum of two computed values is no meeting of branches: one of the two is the same for many places of the

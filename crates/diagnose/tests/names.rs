@@ -3,10 +3,11 @@
 mod common;
 mod net;
 
+use isotrace_diagnose::{Detail, Options, Source};
 use isotrace_graph::{Attribute, Node};
 use isotrace_report::Verdict;
 use isotrace_tensor::Tensor;
-use net::{Net, compare, numbers};
+use net::{Net, compare, diff, numbers};
 
 struct Case {
     what: &'static str,
@@ -121,6 +122,44 @@ fn convolved(n: &mut Net, folded: bool) {
         n.node("Mul", &["plain", "gain"], "stretched", &[]);
         n.node("Add", &["stretched", "shifts"], "z", &[]);
     }
+}
+
+/// Exponentials divided by their sum, to which something may be added.
+fn quotient(n: &mut Net, above: bool) {
+    n.constant("last axis", Tensor::vector(vec![-1i64]));
+    n.node("Exp", &["h"], "e", &[]);
+    n.node("ReduceSum", &["e", "last axis"], "sum", &[("keepdims", Attribute::Int(1))]);
+    if above {
+        n.node("ReduceMax", &["g", "last axis"], "top", &[("keepdims", Attribute::Int(1))]);
+        n.node("Exp", &["top"], "one more", &[]);
+        n.node("Add", &["sum", "one more"], "more", &[]);
+    }
+    n.node("Div", &["e", if above { "more" } else { "sum" }], "z", &[]);
+}
+
+/// A branch of twelve nodes, added to h and g or not.
+fn branched(n: &mut Net, added: bool) {
+    let mut at = "h".to_owned();
+    for i in 0..6 {
+        let (product, curve) = (format!("product {i}"), format!("curve {i}"));
+        n.constant(&format!("w {i}"), numbers(&[8, 8], 60 + i));
+        n.node("MatMul", &[&at, &format!("w {i}")], &product, &[]);
+        n.node("Tanh", &[&product], &curve, &[]);
+        at = curve;
+    }
+    if added {
+        n.node("Add", &[&at, "g"], "both", &[]);
+    }
+    n.node("Add", &[if added { "both" } else { "g" }, "h"], "z", &[]);
+}
+
+fn table(n: &mut Net, narrow: bool) {
+    n.constant("table", numbers(&[6, 8], 71));
+    if narrow {
+        n.node("Cast", &["table"], "low", &[("to", Attribute::Int(16))]);
+        n.node("Cast", &["low"], "high", &[("to", Attribute::Int(1))]);
+    }
+    n.node("Mul", &["h", if narrow { "high" } else { "table" }], "z", &[]);
 }
 
 /// Scores, to which every row adds a number of its own, that a softmax does not see.
@@ -260,6 +299,34 @@ const CASES: &[Case] = &[
         b: |n| convolved(n, false),
     },
     Case {
+        what: "more in the denominator of a softmax",
+        cause: "normalisation",
+        a: |n| quotient(n, false),
+        b: |n| quotient(n, true),
+    },
+    Case {
+        what: "the larger of two values for their mean",
+        cause: "reduction",
+        a: |n| {
+            n.constant("half", Tensor::scalar(0.5f32));
+            n.node("Add", &["h", "g"], "sum", &[]);
+            n.node("Mul", &["sum", "half"], "z", &[]);
+        },
+        b: |n| n.node("Max", &["h", "g"], "z", &[]),
+    },
+    Case {
+        what: "a long branch that is not added",
+        cause: "residual",
+        a: |n| branched(n, true),
+        b: |n| branched(n, false),
+    },
+    Case {
+        what: "a constant rounded on its way",
+        cause: "precision",
+        a: |n| table(n, false),
+        b: |n| table(n, true),
+    },
+    Case {
         what: "a factor before what a softmax does not see",
         cause: "scale",
         a: |n| above_a_row(n, false),
@@ -335,6 +402,29 @@ fn chosen(n: &mut Net, count: i64, but_first: bool) {
     n.node("GatherElements", &["g", taken], "taken", &[("axis", Attribute::Int(2))]);
     n.constant("repeats", Tensor::vector(vec![1i64, 1, 4]));
     n.node("Tile", &["taken", "repeats"], "z", &[]);
+}
+
+#[test]
+fn exchanged_inputs_are_a_binding() {
+    let net = |first: &str, second: &str| {
+        let mut n = Net::default();
+        n.value("x");
+        n.value("c");
+        n.constant("w", numbers(&[8, 8], 1));
+        n.node("Tanh", &[first], "t", &[]);
+        n.node("MatMul", &["t", "w"], "m", &[]);
+        n.node("Sigmoid", &[second], "s", &[]);
+        n.node("Mul", &["m", "s"], "p", &[]);
+        n.node("MatMul", &["p", "w"], "y", &[]);
+        n.finish(&["x", "c"])
+    };
+    let (a, b) = (net("x", "c"), net("c", "x"));
+    let inputs = [("x", 98), ("c", 99)].map(|(name, seed)| (name.to_owned(), numbers(&[2, 6, 8], seed)));
+    let source = |path, graph| Source { path, graph, recorded: None };
+    let options = Options { allowed: &[], progress: None, detail: Detail::FULL };
+    let report = diff(source("a", &a), source("b", &b), &inputs.into_iter().collect(), options);
+    let classes: Vec<&str> = report.culprits.iter().map(|c| c.cause.class.as_str()).collect();
+    assert!(!classes.is_empty() && classes.iter().all(|c| *c == "input_binding"), "{classes:?}");
 }
 
 #[test]

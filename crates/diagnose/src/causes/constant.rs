@@ -74,7 +74,7 @@ fn propose_tensor(
         let relations = candidates(shadow.shape(), own.shape());
         let few = relations.into_iter().take(if own.rank() == 2 { 3 } else { 1 });
         few.filter_map(|r| Some((r.carry(shadow, own.shape())?, r.carry(declared, own.shape())?))).collect()
-    } else if kin && shadow.rank() == own.rank() {
+    } else if kin && shadow.rank() == own.rank() || spreads(site, n, other, shadow) {
         vec![(shadow.clone(), declared.clone())]
     } else {
         return;
@@ -100,9 +100,29 @@ fn propose_tensor(
             class,
             summary: format!("{} reads {value:?}, {how}", label(site.judge.b, n)),
             change: format!("{value:?} as A's {:?}", site.judge.a.graph().value(a).name),
-            cost: if kin { 11 } else { 15 } + turned as u32,
+            cost: if shadow.len() != own.len() && own.dtype().is_float() {
+                23
+            } else if kin {
+                11
+            } else {
+                15
+            } + turned as u32,
         });
     }
+}
+
+/// Whether a constant that the same operator of A reads is spread over what a node of B writes, as its own is over
+/// other axes: a gain for each channel of each head, or for each channel alone.
+fn spreads(site: &Site<'_, '_, '_>, n: NodeId, other: &isotrace_graph::Node, theirs: &Tensor) -> bool {
+    let node = site.node_b(n);
+    let written = node.writes().next().and_then(|v| site.judge.b.declared.get(v));
+    matches!(node.op.as_str(), "Add" | "Sub" | "Mul" | "Div" | "PRelu" | "Pow")
+        && node.op == other.op
+        && written.is_some_and(|t| {
+            let own = t.shape();
+            theirs.rank() <= own.len()
+                && theirs.shape().iter().rev().zip(own.iter().rev()).all(|(x, y)| *x == 1 || x == y)
+        })
 }
 
 /// A constant of B as far as the side that rounds more can hold it, and the type of that side. Two networks of
@@ -151,7 +171,17 @@ fn name(
             ),
         );
     }
-    if general != "weight_value" && general != "bias" && general != "normalisation" {
+    if general == "weight_value"
+        && let Some(said) = super::turned::of_channels(own, right)
+    {
+        return (
+            "weight_layout",
+            format!("which is A's {theirs:?} with {said}, but for a factor for each channel"),
+        );
+    }
+    if general != "weight_value" && general != "bias" && general != "normalisation"
+        || own.len() != right.len()
+    {
         return (general, format!("which differs from A's {theirs:?}"));
     }
     if let Some(swapped) = elsewhere(site, own, a) {

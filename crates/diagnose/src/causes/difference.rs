@@ -37,6 +37,9 @@ pub fn kind(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
     if only_a.is_empty() && only_b.is_empty() {
         return settings(site, in_a, in_b);
     }
+    if let Some(class) = reduced(a, &only_a, b, &only_b) {
+        return Some(class);
+    }
     let roots = |side: &Side<'_>, parts: &[Part]| {
         let statistic = |n: NodeId| side.graph().node(n).writes().any(|v| role::is_statistic(side, v));
         parts.iter().any(|(_, _, n)| statistic(*n) && role::normalises(side, *n))
@@ -46,6 +49,44 @@ pub fn kind(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
     }
     let classes: Vec<&'static str> = only_a.iter().chain(&only_b).map(|p| p.1).collect();
     role::most_telling(&classes)
+}
+
+/// `reduction` where one region takes sums or means and the other maxima, minima or products, over an axis or of several
+/// values; `axis` where a softmax on one side is written out over groups of elements on the other. What takes roots or
+/// exponentials of what it reduces has another name.
+fn reduced(a: &Side<'_>, only_a: &[Part], b: &Side<'_>, only_b: &[Part]) -> Option<&'static str> {
+    let families = |side: &Side<'_>, parts: &[Part]| {
+        let mut found: Vec<&str> = parts.iter().filter_map(|(op, _, n)| takes(side, op, *n)).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    };
+    let has = |parts: &[Part], ops: &[&str]| parts.iter().any(|p| ops.contains(&p.0.as_str()));
+    let groups = ["ScatterElements", "ScatterND"];
+    for (one, other) in [(only_a, only_b), (only_b, only_a)] {
+        if has(one, &["Softmax"]) && has(other, &["Exp"]) && has(other, &groups) {
+            return Some("axis");
+        }
+    }
+    let curved = ["Exp", "Log", "Sqrt", "Pow", "Softmax"];
+    let (x, y) = (families(a, only_a), families(b, only_b));
+    let apart = !x.is_empty() && !y.is_empty() && x.iter().all(|f| !y.contains(f));
+    (apart && !has(only_a, &curved) && !has(only_b, &curved)).then_some("reduction")
+}
+
+/// What an operator brings several elements or values down to one by, if it does.
+fn takes(side: &Side<'_>, op: &str, n: NodeId) -> Option<&'static str> {
+    let several = side.dynamic_inputs(n).len() > 1;
+    match op {
+        "ReduceSum" | "ReduceMean" | "AveragePool" | "GlobalAveragePool" => Some("sum"),
+        "ReduceMax" | "MaxPool" | "GlobalMaxPool" => Some("maximum"),
+        "ReduceMin" => Some("minimum"),
+        "ReduceProd" => Some("product"),
+        "Add" | "Sum" | "Mean" if several => Some("sum"),
+        "Max" if several => Some("maximum"),
+        "Min" if several => Some("minimum"),
+        _ => None,
+    }
 }
 
 /// Where neither region does more than shift and stretch one value: `bias` where they shift otherwise, `scale` where

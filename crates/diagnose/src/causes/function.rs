@@ -104,10 +104,13 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     let ops_b: Vec<&str> = site.open_b.nodes.iter().map(|&n| site.node_b(n).op.as_str()).collect();
     let any = |f: &dyn Fn(&str) -> bool| ops_a.iter().chain(&ops_b).any(|op| f(op));
     let grid = |ops: &[&str]| ops.iter().any(|op| role::is_rounding(op));
-    let rotary = role::is_rotated(b, site.point)
-        || role::is_rotated(a, site.candidate)
-        || role::is_turned(b, site.point)
-        || role::is_turned(a, site.candidate)
+    // What is turned afterwards may be wrong before it is.
+    let moved = !prepares(a, &site.open_a) && !prepares(b, &site.open_b);
+    let rotary = moved
+        && (role::is_rotated(b, site.point)
+            || role::is_rotated(a, site.candidate)
+            || role::is_turned(b, site.point)
+            || role::is_turned(a, site.candidate))
         || site.open_b.nodes.iter().any(|&n| turns(b, n))
         || site.open_a.nodes.iter().any(|&n| turns(a, n));
     let purpose = context::purpose(b, site.point).or_else(|| context::purpose(a, site.candidate));
@@ -210,6 +213,25 @@ fn turns(side: &Side<'_>, n: NodeId) -> bool {
     node.op == "Mul" && node.inputs.iter().flatten().any(|&v| role::is_rotary(side, v))
 }
 
+/// Whether a region computes anything besides the moves and signs of a rotation: products, statistics, curves, gains.
+fn prepares(side: &Side<'_>, region: &Region) -> bool {
+    region.dynamic_nodes(side).any(|n| {
+        let node = side.graph().node(n);
+        let op = node.op.as_str();
+        let gain = || {
+            let constants = node.inputs.iter().flatten().filter(|&&v| side.is_constant(v));
+            let mut wide = constants.filter(|&&v| side.declared.get(v).is_some_and(|t| t.len() > 2));
+            matches!(op, "Add" | "Sub" | "Mul" | "Div") && wide.any(|&v| !role::is_rotary(side, v))
+        };
+        role::is_product(op)
+            || role::is_normalisation(op)
+            || role::is_reduction(op)
+            || matches!(op, "Sqrt" | "Pow" | "Softmax")
+            || role::is_activation(op) && !matches!(op, "Cos" | "Sin")
+            || gain()
+    })
+}
+
 /// Whether a region turns by angles.
 fn angles(side: &Side<'_>, region: &Region) -> bool {
     region.nodes.iter().any(|&n| match side.graph().node(n).op.as_str() {
@@ -228,7 +250,14 @@ fn pointwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> bool {
     let (Some(x), Some(y)) = (one(entering(a, in_a)), one(entering(b, in_b))) else {
         return false;
     };
-    let gathers = |op: &str| role::is_product(op) || role::is_reduction(op) || role::is_normalisation(op);
+    let gathers = |op: &str| {
+        role::is_product(op)
+            || role::is_reduction(op)
+            || role::is_normalisation(op)
+            || matches!(op, "Softmax" | "LogSoftmax" | "TopK")
+            || op.starts_with("Scatter")
+            || op.starts_with("Gather")
+    };
     if in_a.dynamic_nodes(a).any(|n| gathers(&site.node_a(n).op))
         || in_b.dynamic_nodes(b).any(|n| gathers(&site.node_b(n).op))
     {

@@ -48,6 +48,23 @@ impl Cause for Layout {
                     let mut sources = Patch::sources_of(node);
                     sources[slot] = Source::Tensor { declared, shadow };
                     let Some(patch) = Patch::new(node, sources) else { continue };
+                    let change = format!("{:?} in A's layout", site.judge.b.graph().value(v).name);
+                    if let Some((product, theirs)) = other_way(site, v, a) {
+                        out.push(Proposal {
+                            patches: vec![(n, patch)],
+                            nodes_b: vec![product],
+                            nodes_a: vec![theirs],
+                            edge: None,
+                            class: "operand_order",
+                            summary: format!(
+                                "{} multiplies the other way round: what it writes is A's transposed",
+                                label(site.judge.b, product)
+                            ),
+                            change,
+                            cost: 19,
+                        });
+                        continue;
+                    }
                     let culprit = layout_node(site, v).unwrap_or(n);
                     let twin = site
                         .nodes_a()
@@ -64,13 +81,27 @@ impl Cause for Layout {
                             "{} hands on the right numbers in another order than A reads them",
                             label(site.judge.b, culprit)
                         ),
-                        change: format!("{:?} in A's layout", site.judge.b.graph().value(v).name),
+                        change,
                         cost: 19,
                     });
                 }
             }
         }
     }
+}
+
+/// Where a value of B and the one of A that it should be are products of two computed values, and of one shape: the
+/// products. The numbers of the one are the other's in another order then because its operands were exchanged.
+fn other_way(site: &Site<'_, '_, '_>, v: ValueId, a: ValueId) -> Option<(NodeId, NodeId)> {
+    let (own, theirs) = (site.judge.b.producer(v)?, site.judge.a.producer(a)?);
+    let of_two = |side: &isotrace_align::Side<'_>, n: NodeId| {
+        role::is_product(&side.graph().node(n).op) && side.dynamic_inputs(n).len() > 1
+    };
+    let shape = |side: &isotrace_align::Side<'_>, v| side.declared.get(v).map(|t| t.shape().to_vec());
+    (of_two(site.judge.b, own)
+        && of_two(site.judge.a, theirs)
+        && shape(site.judge.b, v) == shape(site.judge.a, a))
+    .then_some((own, theirs))
 }
 
 /// The layout operator that gave a value its order.

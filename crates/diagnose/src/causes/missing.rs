@@ -6,7 +6,7 @@
 //! nothing is left of it in B: the edge is named by what it reads and by its readers.
 
 use isotrace_align::patch::{Patch, Source};
-use isotrace_align::{Region, Relation};
+use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{NodeId, ValueId};
 
 use super::extra::identity;
@@ -17,8 +17,10 @@ use crate::site::Site;
 /// See the module's text.
 pub struct Missing;
 
-/// Nodes of A that may be missing at one place.
+/// Nodes of A that may be missing at one place; more only where they are a branch of which B has both ends.
 const MOST_MISSING: usize = 9;
+/// Nodes of a branch that are looked at.
+const LONGEST_BRANCH: usize = 400;
 
 impl Cause for Missing {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
@@ -32,7 +34,9 @@ impl Cause for Missing {
             {
                 for (a, missing) in &theirs {
                     // A node of the same operator is not what is missing; what it reads is.
-                    if missing.last().is_some_and(|&m| site.node_a(m).op == node.op) && missing.len() > 1 {
+                    if missing.len() > MOST_MISSING
+                        || missing.last().is_some_and(|&m| site.node_a(m).op == node.op) && missing.len() > 1
+                    {
                         continue;
                     }
                     let Some(source) = as_source(site, *a, *output) else { continue };
@@ -53,6 +57,9 @@ impl Cause for Missing {
                     .copied()
                     .filter(|&n| site.node_b(n).inputs.contains(&Some(v)))
                     .collect();
+                if missing.len() > MOST_MISSING && !is_branch(site, v, &readers, *a, missing) {
+                    continue;
+                }
                 let mut all = Vec::new();
                 for &n in &readers {
                     let node = site.node_b(n);
@@ -98,11 +105,36 @@ fn values_beside(site: &Site<'_, '_, '_>) -> Vec<(ValueId, Vec<NodeId>)> {
         if site.state.a_matched[v.index()] {
             return (v, Vec::new());
         }
-        let behind = Region::behind(a, &[v], |x| site.state.a_matched[x.index()], MOST_MISSING + 8);
+        let behind = Region::behind(a, &[v], |x| site.state.a_matched[x.index()], LONGEST_BRANCH);
         let nodes: Vec<NodeId> = behind.dynamic_nodes(a).filter(|&n| !site.is_void_a(n)).collect();
         (v, nodes)
     });
-    with_nodes.filter(|(_, nodes)| nodes.len() <= MOST_MISSING).collect()
+    with_nodes.filter(|(_, nodes)| nodes.len() < LONGEST_BRANCH).collect()
+}
+
+/// Whether a long branch of A is what B lacks where it reads `v`: it starts from there, or is read with all else that
+/// B's reader reads.
+fn is_branch(site: &Site<'_, '_, '_>, v: ValueId, readers: &[NodeId], a: ValueId, nodes: &[NodeId]) -> bool {
+    let (of_a, of_b) = (site.judge.a, site.judge.b);
+    let class = |v: ValueId| site.judge.index.class(v);
+    let own = site.partner(v).map(class);
+    if nodes.iter().any(|&m| of_a.dynamic_inputs(m).iter().any(|&r| Some(class(r)) == own)) {
+        return true;
+    }
+    let others = |side: &Side<'_>, n: NodeId, but: ValueId| -> Vec<ValueId> {
+        side.dynamic_inputs(n).into_iter().filter(|&r| r != but).collect()
+    };
+    readers.iter().any(|&n| {
+        let mine: Option<Vec<ValueId>> =
+            others(of_b, n, v).into_iter().map(|r| site.partner(r).map(class)).collect();
+        mine.is_some_and(|mine| {
+            !mine.is_empty()
+                && of_a.consumers[a.index()].iter().any(|&m| {
+                    let theirs: Vec<ValueId> = others(of_a, m, a).into_iter().map(class).collect();
+                    site.node_a(m).op == site.node_b(n).op && theirs == mine
+                })
+        })
+    })
 }
 
 fn as_source(site: &Site<'_, '_, '_>, a: ValueId, like: ValueId) -> Option<Source> {
@@ -146,34 +178,79 @@ fn push(
             let classes: Vec<&str> = named.iter().map(|&m| role::of_presence(site.judge.a, m)).collect();
             let whole = role::of_presence(site.judge.a, *last);
             // A branch that is added as a whole keeps the name of the sum, whatever it is made of.
-            let branch = whole == "residual" && named.iter().any(|&m| role::is_product(&site.node_a(m).op));
+            let branch = named.iter().any(|&m| role::is_product(&site.node_a(m).op));
             let telling = ["mask", "rope", "activation"].into_iter().find(|c| classes.contains(c));
-            let class = telling.filter(|_| !branch).unwrap_or(whole);
+            let class = if branch && (whole == "residual" || joined(site, &named, read)) {
+                "residual"
+            } else if branch && (named.len() > MOST_MISSING || whole == "unknown") {
+                of_edge(site, nodes_b[0], read, a)
+            } else {
+                telling.unwrap_or(whole)
+            };
             let what: Vec<String> = named.iter().map(|&m| label(site.judge.a, m)).collect();
-            (class, format!("{reader} reads {own:?}: A's {} is missing in B", what.join(", ")))
+            let what = match &what[..] {
+                [.., last] if what.len() > MOST_MISSING => format!("{} nodes up to {last}", what.len()),
+                _ => what.join(", "),
+            };
+            (class, format!("{reader} reads {own:?}: A's {what} is missing in B"))
         }
     };
+    // Of a long branch the end is what is read.
+    let nodes_a = if named.len() > MOST_MISSING { named[named.len() - 1..].to_vec() } else { named };
     out.push(Proposal {
         patches,
         nodes_b,
-        nodes_a: named.clone(),
+        nodes_a,
         edge: Some(read),
         class,
         summary,
         change: format!("read A's {theirs:?} in place of {own:?}"),
-        cost: cost + 2 * missing.len() as u32,
+        cost: cost + 2 * missing.len().min(MOST_MISSING + 1) as u32,
     });
+}
+
+/// Whether what B reads is, in A, added to a branch.
+fn joined(site: &Site<'_, '_, '_>, missing: &[NodeId], read: ValueId) -> bool {
+    let a = site.judge.a;
+    let class = |v: ValueId| site.judge.index.class(v);
+    let Some(own) = site.partner(read).map(class) else { return false };
+    missing.iter().any(|&m| {
+        let reads = a.dynamic_inputs(m);
+        site.node_a(m).op == "Add" && reads.len() > 1 && reads.iter().any(|&v| class(v) == own)
+    })
+}
+
+/// The input of a network that a value is, but for its type and layout. What enters a region that became a network of
+/// its own is none: no file declares its type.
+fn entered(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
+    while let Some(n) = side.producer(v) {
+        let node = side.graph().node(n);
+        if !role::is_layout(&node.op) && !matches!(node.op.as_str(), "Cast" | "Identity") {
+            return None;
+        }
+        v = node.inputs.first().copied().flatten()?;
+    }
+    let graph = side.graph();
+    (graph.inputs.contains(&v) && graph.value(v).declared.is_some()).then_some(v)
 }
 
 /// The cause when a node reads another value than in A, with nothing missing between the two.
 fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -> &'static str {
     let producer = site.judge.a.producer(a).map(|n| site.node_a(n));
     let own = site.judge.b.producer(read).map(|n| site.node_b(n));
-    // The same numbers, read in another order.
     let class = |v: ValueId| site.judge.index.class(v);
+    if let (Some(x), Some(y)) = (entered(site.judge.b, read), entered(site.judge.a, a))
+        && site.partner(x).is_some_and(|p| p != y)
+    {
+        return "input_binding";
+    }
+    // The same numbers, read in another order.
     let same = site.partner(read).is_some_and(|p| class(p) == class(a));
     if same || producer.is_some_and(|n| role::is_layout(&n.op)) {
         return "layout";
+    }
+    if role::was_turned(site.judge.a, a) != role::was_turned(site.judge.b, read) {
+        return "rope";
     }
     let part = |op: &str| matches!(op, "Split" | "Slice" | "Gather");
     if let (Some(x), Some(y)) = (own, producer)

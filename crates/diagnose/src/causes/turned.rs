@@ -8,6 +8,7 @@ use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::NodeId;
 use isotrace_tensor::Tensor;
 
+use super::constant::by_channel;
 use super::{Cause, Proposal, label};
 use crate::pool;
 use crate::role;
@@ -69,6 +70,15 @@ fn propose_turns(site: &Site<'_, '_, '_>, n: NodeId, twins: &[NodeId], out: &mut
             cost: 25,
         });
     }
+}
+
+/// How `own` lies against `right`, where it holds the numbers of it turned, but for a factor for each channel: what a
+/// norm that was folded into both leaves.
+pub(super) fn of_channels(own: &Tensor, right: &Tensor) -> Option<String> {
+    let mut all = turns(right.shape());
+    let outer = (0..right.rank().min(2)).filter(|&axis| right.shape()[axis] > 1);
+    all.extend(outer.map(|axis| Turn { exchanged: None, reversed: vec![axis] }));
+    all.iter().find(|turn| turn.applied(right).is_some_and(|t| by_channel(own, &t))).map(Turn::said)
 }
 
 /// Another way for a weight to lie.

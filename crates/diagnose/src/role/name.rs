@@ -6,10 +6,10 @@ use isotrace_graph::NodeId;
 use isotrace_tensor::Tensor;
 
 use super::{
-    becomes_whole, bends, by_distance, centres, crops, drops, feeds_mask, gates_itself, is_activation,
-    is_attention, is_layout, is_normalisation, is_product, is_recurrent, is_reduced, is_reduction, is_rotary,
-    is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth, is_turned, leaves_itself_out, masks,
-    normalises,
+    adds_to_statistic, becomes_whole, bends, by_distance, centres, crops, drops, feeds_mask, gates_itself,
+    is_activation, is_attention, is_layout, is_normalisation, is_product, is_recurrent, is_reduced,
+    is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth, is_turned,
+    leaves_itself_out, masks, normalises,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -74,6 +74,11 @@ pub fn of_operator(b: &str, a: &str) -> &'static str {
     if is_activation(b) && is_activation(a) {
         "activation"
     } else if is_reduction(b) && is_reduction(a) {
+        "reduction"
+    } else if matches!(
+        (b, a),
+        ("Max" | "Min", "Add" | "Sum" | "Mean") | ("Add" | "Sum" | "Mean", "Max" | "Min")
+    ) {
         "reduction"
     } else if is_normalisation(b) && is_normalisation(a) {
         "normalisation"
@@ -209,6 +214,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "Mul" | "Div" if bends(side, n) => "activation",
         "Add" | "Sub" | "Mul" | "Div" => match constant {
             Some((slot, tensor)) => of_constant(side, n, slot, tensor),
+            None if node.op == "Add" && adds_to_statistic(side, n) => "normalisation",
             None if node.op == "Add" && is_shift(side, n) => "bias",
             None if node.op == "Add" => "residual",
             None if node.op == "Sub" && leaves_itself_out(side, n) => "index",
@@ -217,6 +223,8 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
             None if node.op == "Mul" && gates_itself(side, n) => "activation",
             None if node.op == "Div" && centres(side, n) => "normalisation",
             None if node.op == "Div" && gates_itself(side, n) => "activation",
+            // A gate: which values meet, not by what number.
+            None if node.op == "Mul" => "operand_order",
             None => "scale",
         },
         "And" | "Or" | "Not" | "Where" | "Trilu" => "mask",

@@ -41,8 +41,9 @@ fn write(writer: &mut Writer<'_>) -> Option<()> {
     if control::is_written(&writer.node.op) { control::write(writer) } else { fused::write(writer) }
 }
 
-/// The first proven fault inside of a site's nodes; none where nothing in them can be written out.
-pub fn fault(site: &Site<'_, '_, '_>) -> Option<Fault> {
+/// The first proven fault inside of a site's nodes, and whether nothing else is wrong in there; none where nothing in
+/// them can be written out.
+pub fn fault(site: &Site<'_, '_, '_>) -> Option<(Fault, bool)> {
     let (a, b) = (site.judge.a, site.judge.b);
     let held = |side: &Side<'_>, region: &Region| -> Vec<String> {
         let nodes = region.nodes.iter().map(|&n| side.graph().node(n));
@@ -112,8 +113,8 @@ impl Sheets {
     }
 }
 
-/// The first proven fault between two regions that end at the site's point, written out.
-fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Fault> {
+/// The first proven fault between two regions that end at the site's point, written out, and whether it is the only one.
+fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<(Fault, bool)> {
     if in_a.nodes.len().max(in_b.nodes.len()) > MOST_NODES {
         return None;
     }
@@ -149,14 +150,14 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Fault
          here{agree}",
         written.0, written.1,
     )];
-    let (mut again, mut besides) = (0, 0);
+    let (mut again, mut besides, mut elsewhere) = (0, 0, 0);
     for other in proven {
         // An iteration further on, the other of two tables, or seen from what reads it.
         let theirs = origins(&a, &other.nodes_a);
-        let same =
-            !theirs.is_empty() && theirs.iter().all(|o| of_a.contains(o)) || fault.class == other.class;
-        if same {
+        let same = !theirs.is_empty() && theirs.iter().all(|o| of_a.contains(o));
+        if same || fault.class == other.class {
             again += 1;
+            elsewhere += usize::from(!same);
         } else {
             besides += 1;
             fault.evidence.push(format!("undone in there besides: {}", other.summary));
@@ -174,7 +175,7 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<Fault
     fault.outputs_b = outer_values(site.judge.b, &b, &fault.outputs_b, &side_b);
     fault.nodes_a = outer_nodes(&a, &fault.nodes_a);
     fault.nodes_b = outer_nodes(&b, &fault.nodes_b);
-    Some(fault)
+    Some((fault, besides + elsewhere == 0))
 }
 
 /// What nodes of a sheet stand for, each once.
