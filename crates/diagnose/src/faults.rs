@@ -113,9 +113,10 @@ fn explain<'s, 'g>(
             match found {
                 Ok(Proven { fault, whole: false, .. }) => fault,
                 Ok(Proven { fault, .. }) => narrower(&site, hypothesis, fault),
-                Err(nearest) => inside(&site, hypothesis)
-                    .map(|(fault, _)| fault)
-                    .unwrap_or_else(|| Fault { nearest, ..unexplained(&site, hypothesis, site.before()) }),
+                Err(nearest) => match inside(&site, hypothesis) {
+                    Some((fault, _)) => fault,
+                    None => Fault { nearest, ..unexplained(&site, hypothesis, site.before()) },
+                },
             }
         }
     }

@@ -73,12 +73,9 @@ pub fn of_attribute(op: &str, name: &str) -> &'static str {
 pub fn of_operator(b: &str, a: &str) -> &'static str {
     if is_activation(b) && is_activation(a) {
         "activation"
-    } else if is_reduction(b) && is_reduction(a) {
-        "reduction"
-    } else if matches!(
-        (b, a),
-        ("Max" | "Min", "Add" | "Sum" | "Mean") | ("Add" | "Sum" | "Mean", "Max" | "Min")
-    ) {
+    } else if is_reduction(b) && is_reduction(a)
+        || combines(b).is_some() && combines(a).is_some_and(|c| Some(c) != combines(b))
+    {
         "reduction"
     } else if is_normalisation(b) && is_normalisation(a) {
         "normalisation"
@@ -99,6 +96,16 @@ pub fn of_operator(b: &str, a: &str) -> &'static str {
         "mask"
     } else {
         "operand_order"
+    }
+}
+
+/// What several values are brought down to one by, where it is a sum or a largest or least one.
+fn combines(op: &str) -> Option<&'static str> {
+    match op {
+        "Add" | "Sum" | "Mean" => Some("sum"),
+        "Max" => Some("maximum"),
+        "Min" => Some("minimum"),
+        _ => None,
     }
 }
 
