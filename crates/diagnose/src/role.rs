@@ -1,6 +1,7 @@
 //! What part a node, a constant or a setting plays in a network, and ([`name`]) the cause that goes by its being wrong.
 
 mod name;
+pub mod quantised;
 
 use isotrace_align::Side;
 use isotrace_graph::{NodeId, ValueId};

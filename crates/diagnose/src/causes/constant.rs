@@ -13,7 +13,7 @@ use isotrace_tensor::{DType, Tensor};
 
 use super::{Cause, Proposal, label};
 use crate::pool;
-use crate::role;
+use crate::role::{self, quantised::Quantised};
 use crate::site::Site;
 
 /// See the module's text.
@@ -217,7 +217,9 @@ fn name(
         };
         return (class, format!("which holds the numbers of A's {theirs:?} in another order"));
     }
-    (general, format!("which differs from A's {theirs:?} {}", where_differs(own, right)))
+    let quantised = role::quantised::read(site.judge.b, n, slot) == Some(Quantised::Weight);
+    let class = if quantised { "quantisation" } else { general };
+    (class, format!("which differs from A's {theirs:?} {}", where_differs(own, right)))
 }
 
 /// A function of one number.

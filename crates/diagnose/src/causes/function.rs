@@ -114,7 +114,12 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         || site.open_b.nodes.iter().any(|&n| turns(b, n))
         || site.open_a.nodes.iter().any(|&n| turns(a, n));
     let purpose = context::purpose(b, site.point).or_else(|| context::purpose(a, site.candidate));
-    if grid(&ops_a) != grid(&ops_b) {
+    let on_grid = |side: &Side<'_>, region: &Region| {
+        let op = |n: NodeId| side.graph().node(n).op.as_str();
+        let mut nodes = region.dynamic_nodes(side).map(op).filter(|op| !role::is_layout(op)).peekable();
+        nodes.peek().is_some() && nodes.all(|op| role::is_rounding(op))
+    };
+    if grid(&ops_a) != grid(&ops_b) || on_grid(a, &site.open_a) && on_grid(b, &site.open_b) {
         Some("quantisation")
     } else if purpose.is_some() {
         purpose
@@ -188,6 +193,9 @@ fn weights(site: &Site<'_, '_, '_>) -> Option<&'static str> {
             || site.open_b.nodes.iter().any(|&n| curve(site.node_b(n)));
         return Some(if curved { "activation" } else { "weight_layout" });
     };
+    let quantised = |side: &Side<'_>, region: &Region| {
+        region.dynamic_nodes(side).any(|n| role::quantised::works_on(&side.graph().node(n).op))
+    };
     let a = site.judge.a;
     let swapped = a.graph().node_ids().filter(|&n| role::is_product(&a.graph().node(n).op)).any(|n| {
         let fits = a.graph().node(n).inputs.get(1).copied().flatten().is_some_and(|v| {
@@ -195,7 +203,13 @@ fn weights(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         });
         fits && weight(a, n).is_some_and(|(_, other)| other == *held)
     });
-    Some(if swapped { "weight_swap" } else { "weight_value" })
+    Some(if swapped {
+        "weight_swap"
+    } else if quantised(a, &site.open_a) || quantised(site.judge.b, &site.open_b) {
+        "quantisation"
+    } else {
+        "weight_value"
+    })
 }
 
 /// The weight of a product: its constant, and its numbers in ascending order without the zeros that fill blocks up.

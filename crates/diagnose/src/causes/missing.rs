@@ -236,6 +236,11 @@ fn entered(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
 
 /// The cause when a node reads another value than in A, with nothing missing between the two.
 fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -> &'static str {
+    // Two of a network's own inputs, each in the place of the other.
+    let given = |side: &Side<'_>, v: ValueId| side.graph().inputs.contains(&v);
+    if given(site.judge.b, read) && given(site.judge.a, a) {
+        return "input_binding";
+    }
     let producer = site.judge.a.producer(a).map(|n| site.node_a(n));
     let own = site.judge.b.producer(read).map(|n| site.node_b(n));
     let class = |v: ValueId| site.judge.index.class(v);
@@ -271,22 +276,35 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     }
 }
 
-/// The cause when one of the two values is computed from the other by a single node, which is there on both sides for
-/// other readers: what that node does is passed by, or done where it should not be. Skips and what mixes values keep
-/// the name of the edge.
+/// The cause when one of the two values is computed from the other by a single node, or by a step onto a grid and off
+/// it, which is there on both sides for other readers: what that node does is passed by, or done where it should not be.
+/// Skips and what mixes values keep the name of the edge.
 fn of_passed_by(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
     let (of_a, of_b) = (site.judge.a, site.judge.b);
     let class = |v: ValueId| site.judge.index.class(v);
-    let telling = |class| matches!(class, "activation" | "normalisation" | "mask" | "rope").then_some(class);
+    let telling = |class| {
+        matches!(class, "activation" | "normalisation" | "mask" | "rope" | "quantisation").then_some(class)
+    };
     let theirs = || {
-        let n = of_a.producer(a)?;
         let own = class(site.partner(read)?);
-        of_a.dynamic_inputs(n).iter().any(|&v| class(v) == own).then(|| role::of_presence(of_a, n))
+        last_step(of_a, a, &|v| class(v) == own).map(|n| role::of_presence(of_a, n))
     };
     let own = || {
-        let n = of_b.producer(read)?;
         let from = |v: ValueId| site.partner(v).is_some_and(|p| class(p) == class(a));
-        of_b.dynamic_inputs(n).into_iter().any(from).then(|| role::of_presence(of_b, n))
+        last_step(of_b, read, &from).map(|n| role::of_presence(of_b, n))
     };
     theirs().or_else(own).and_then(telling)
+}
+
+/// The node that makes `v` of a value for which `from` holds, by itself or with the node that puts what it takes off a
+/// grid onto it.
+fn last_step(side: &Side<'_>, v: ValueId, from: &dyn Fn(ValueId) -> bool) -> Option<NodeId> {
+    let last = side.producer(v)?;
+    let reads = side.dynamic_inputs(last);
+    if reads.iter().any(|&v| from(v)) {
+        return Some(last);
+    }
+    let rounds = |n: NodeId| role::is_rounding(&side.graph().node(n).op);
+    let before = side.producer(*reads.first()?).filter(|&n| rounds(n) && rounds(last))?;
+    side.dynamic_inputs(before).into_iter().any(from).then_some(last)
 }

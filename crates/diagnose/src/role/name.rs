@@ -5,6 +5,7 @@ use isotrace_align::Side;
 use isotrace_graph::NodeId;
 use isotrace_tensor::Tensor;
 
+use super::quantised::{self, Quantised};
 use super::{
     adds_to_statistic, becomes_whole, bends, by_distance, centres, crops, drops, feeds_mask, gates_itself,
     is_activation, is_attention, is_layout, is_normalisation, is_product, is_recurrent, is_reduced,
@@ -127,6 +128,12 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
         && node.writes().any(|v| is_turned(side, v))
     {
         return "rope";
+    }
+    match quantised::read(side, n, slot) {
+        Some(Quantised::Grid) => return "quantisation",
+        Some(Quantised::Weight) => return "weight_value",
+        Some(Quantised::Bias) => return "bias",
+        None => {}
     }
     match op {
         _ if is_attention(op) && slot >= 3 && masks(tensor) => "mask",

@@ -1,0 +1,102 @@
+//! What the slots of operators on quantised numbers hold: the operators of ONNX and of com.microsoft alike.
+
+use isotrace_align::Side;
+use isotrace_graph::NodeId;
+
+use super::is_product;
+
+/// What a slot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantised {
+    /// The numbers themselves, stored as small integers.
+    Weight,
+    /// A scale, a zero point, or which block a row belongs to.
+    Grid,
+    /// A bias.
+    Bias,
+}
+
+/// A letter a slot: w, g and b as in [`Quantised`], a point for what is none of them. The last letter stands for all
+/// slots behind it too.
+const SLOTS: [(&str, &str); 20] = [
+    ("ConvInteger", ".wgg."),
+    ("DequantizeLinear", "wgg."),
+    ("DynamicQuantizeMatMul", ".wggb."),
+    ("GatherBlockQuantized", "w.gg."),
+    ("MatMulInteger", ".wgg."),
+    ("MatMulIntegerToFloat", ".wggggb."),
+    ("MatMulNBits", ".wgggb."),
+    ("QAttention", ".wbgg.gg."),
+    ("QGemm", ".ggwggbgg."),
+    ("QLinearAdd", ".ggwgggg."),
+    ("QLinearAveragePool", ".gggg."),
+    ("QLinearConv", ".ggwggggb."),
+    ("QLinearGlobalAveragePool", ".gggg."),
+    ("QLinearLeakyRelu", ".gggg."),
+    ("QLinearMatMul", ".ggwgggg."),
+    ("QLinearMul", ".ggwgggg."),
+    ("QLinearSigmoid", ".gggg."),
+    ("QLinearSoftmax", ".gggg."),
+    ("QLinearWhere", "..gg.gggg."),
+    ("QuantizeLinear", ".gg."),
+];
+
+/// What `slot` of an operator holds, where the operator works on quantised numbers.
+pub fn slot(op: &str, slot: usize) -> Option<Quantised> {
+    if op == "QLinearConcat" {
+        // Scale and zero point of the result, then each input with its own.
+        return (slot < 2 || slot % 3 != 2).then_some(Quantised::Grid);
+    }
+    let letters = SLOTS.iter().find(|(name, _)| *name == op)?.1.as_bytes();
+    match letters.get(slot).or(letters.last())? {
+        b'w' => Some(Quantised::Weight),
+        b'g' => Some(Quantised::Grid),
+        b'b' => Some(Quantised::Bias),
+        _ => None,
+    }
+}
+
+/// Whether an operator works on quantised numbers.
+pub fn works_on(op: &str) -> bool {
+    op == "QLinearConcat" || SLOTS.iter().any(|(name, _)| *name == op)
+}
+
+/// What a node reads at `slot`; numbers that are brought off their grid to be a product's bias are a bias.
+pub fn read(side: &Side<'_>, n: NodeId, at: usize) -> Option<Quantised> {
+    let node = side.graph().node(n);
+    let found = slot(&node.op, at)?;
+    let added = || {
+        node.writes().any(|v| {
+            side.consumers[v.index()].iter().map(|&c| side.graph().node(c)).any(|reader| {
+                is_product(&reader.op) && reader.inputs.iter().skip(2).any(|read| *read == Some(v))
+            })
+        })
+    };
+    Some(if node.op == "DequantizeLinear" && found == Quantised::Weight && added() {
+        Quantised::Bias
+    } else {
+        found
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_as_the_standard_has_them() {
+        use Quantised::{Bias, Grid, Weight};
+        let table: [(&str, &[Option<Quantised>]); 5] = [
+            ("QuantizeLinear", &[None, Some(Grid), Some(Grid), None]),
+            ("DequantizeLinear", &[Some(Weight), Some(Grid), Some(Grid), None]),
+            ("MatMulNBits", &[None, Some(Weight), Some(Grid), Some(Grid), Some(Grid), Some(Bias), None]),
+            ("QLinearConcat", &[Some(Grid), Some(Grid), None, Some(Grid), Some(Grid), None, Some(Grid)]),
+            ("MatMul", &[None, None, None]),
+        ];
+        for (op, slots) in table {
+            for (i, expected) in slots.iter().enumerate() {
+                assert_eq!(slot(op, i), *expected, "{op} {i}");
+            }
+        }
+    }
+}
