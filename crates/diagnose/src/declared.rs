@@ -180,8 +180,11 @@ pub fn faults(
                 continue;
             }
             let Some(found) = compare(judge, state, v) else { continue };
+            // What was folded with one library's functions and is computed with another's may be an ulp off; only a
+            // narrower type on the way is a fault there.
+            let told = |fault: &Fault| !judge.b.is_constant(v) || fault.narrow.is_some();
             if found.share > 1.0 {
-                out.push((fault(judge, state, v, &found), v));
+                out.extend(Some((fault(judge, state, v, &found), v)).filter(|(fault, _)| told(fault)));
             }
             compared.insert(v, found);
         }

@@ -40,14 +40,14 @@ pub struct Fault {
     pub nearest: Nearest,
 }
 
-/// Every fault, in the order in which B meets them, with B's state once all are undone.
+/// Every fault, in the order in which B meets them, with B's state once all are undone. `state` is B's as it is.
 pub fn find<'s, 'g>(
     judge: &Judge<'s, 'g>,
     inputs: &[(ValueId, ValueId)],
     outputs: &[(ValueId, ValueId)],
+    mut state: State<'s, 'g>,
 ) -> (Vec<Fault>, State<'s, 'g>, Vec<(ValueId, ValueId)>) {
     let mut changes = Changes::default();
-    let mut state = State::execute(judge, inputs, &changes);
     let mut faults: Vec<Fault> = Vec::new();
     let mut rounds = 0;
     loop {

@@ -1,6 +1,7 @@
 //! From two graphs and their inputs to a report: budgets, culprits, causes.
 
 mod assemble;
+mod binding;
 mod causes;
 mod context;
 mod declared;
@@ -120,10 +121,14 @@ pub fn diff(
     judge.progress = Some(&told);
     let (outputs, unpaired) = outputs::pair(a.graph, b.graph);
     // Against a reference that is not a number nothing can be found: the search would blame B for it.
+    let state = State::execute(&judge, &bound, &Changes::default());
     let (mut found, state, left) = if assemble::not_a_number(&side_a, &outputs).is_some() {
-        (Vec::new(), State::execute(&judge, &bound, &Changes::default()), Vec::new())
+        (Vec::new(), state, Vec::new())
     } else {
-        faults::find(&judge, &bound, &outputs)
+        let (bound, state, exchanged) = binding::settle(&judge, bound.clone(), &outputs, state);
+        let (mut found, state, left) = faults::find(&judge, &bound, &outputs, state);
+        found.splice(0..0, exchanged);
+        (found, state, left)
     };
     if judge.interrupted() {
         return Err(failed(&a)(RunError::Interrupted));

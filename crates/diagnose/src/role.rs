@@ -7,7 +7,7 @@ use isotrace_align::Side;
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_tensor::{DType, Tensor};
 
-pub use name::{most_telling, of_attribute, of_constant, of_operator, of_presence};
+pub use name::{EPSILON, most_telling, of_attribute, of_constant, of_operator, of_presence};
 
 /// An additive number this far below zero hides what it is added to.
 const MASKING: f64 = -1e3;
@@ -241,6 +241,42 @@ pub fn was_turned(side: &Side<'_>, v: ValueId) -> bool {
         at = before.into_iter().filter(joins).flat_map(|n| side.dynamic_inputs(n)).collect();
     }
     false
+}
+
+/// Whether a node turns the sign of a half that is turned for a rotation, or of its product with the sines.
+pub fn negates_for_rotation(side: &Side<'_>, n: NodeId) -> bool {
+    let node = side.graph().node(n);
+    let by_sines = |v: ValueId| {
+        side.producer(v).is_some_and(|p| {
+            let before = side.graph().node(p);
+            before.op == "Mul" && before.inputs.iter().flatten().any(|&r| is_rotary(side, r))
+        })
+    };
+    node.writes().any(|v| is_turned(side, v)) || side.dynamic_inputs(n).into_iter().any(by_sines)
+}
+
+/// Whether a node cuts one gate of a recurrent cell out of the stack of all: three or more parts of one value, some of
+/// which go into a sigmoid and some into a hyperbolic tangent.
+pub fn is_gate(side: &Side<'_>, n: NodeId) -> bool {
+    let Some(stack) = side.graph().node(n).inputs.first().copied().flatten() else { return false };
+    let parts = side.consumers[stack.index()].iter().filter(|&&m| side.graph().node(m).op == "Slice");
+    let written: Vec<ValueId> = parts.flat_map(|&m| side.graph().node(m).writes()).collect();
+    let into = |op: &str| {
+        let readers = written.iter().flat_map(|v| &side.consumers[v.index()]);
+        readers.filter(|&&m| side.graph().node(m).op == op).count()
+    };
+    written.len() >= 3 && into("Sigmoid") > 0 && into("Tanh") > 0
+}
+
+/// Whether what a node writes keeps a division, a root or a logarithm away from zero.
+pub fn guards(side: &Side<'_>, n: NodeId) -> bool {
+    let written: Vec<ValueId> = side.graph().node(n).writes().collect();
+    written.iter().flat_map(|v| &side.consumers[v.index()]).any(|&m| {
+        let node = side.graph().node(m);
+        let divides =
+            node.op == "Div" && node.inputs.get(1).is_some_and(|v| v.is_some_and(|v| written.contains(&v)));
+        divides || matches!(node.op.as_str(), "Sqrt" | "Reciprocal" | "Log" | "Pow")
+    })
 }
 
 /// How far a table's rows may be from those of a rotation.

@@ -153,8 +153,10 @@ fn name(
         return (general, format!("{what}{x}, where A's {theirs:?} is {y}"));
     }
     if let Some((x, y)) = single(own).zip(single(right)) {
+        // A number that is right where it is 0 is an epsilon only if it is as small, or stands where one does.
+        let shift = general == "epsilon" && x.abs() > role::EPSILON && !role::guards(site.judge.b, n);
         return (
-            of_factor(site, n, general, x / y),
+            if shift { "bias" } else { of_factor(site, n, general, x / y) },
             format!("{}, where A's {theirs:?} is {}{}", pool::shown(x), pool::shown(y), ratio(x, y)),
         );
     }

@@ -45,32 +45,30 @@ impl Cause for Function {
         let nodes_a = telling(site.judge.a, &site.open_a, site.candidate);
         let of_a = names(nodes_a.iter().map(|&m| label(site.judge.a, m)).collect());
         let of_b = names(nodes_b.iter().map(|&m| label(site.judge.b, m)).collect());
-        if class == "normalisation"
-            && let Some((m, own, theirs)) = epsilon(site)
-        {
-            out.push(Proposal {
-                patches: vec![(n, patch)],
-                nodes_b,
-                nodes_a,
-                edge: None,
-                class: "epsilon",
-                summary: format!(
-                    "{of_b} computes what A would with an epsilon of {theirs:e} in {}, which has {own:e}",
-                    label(site.judge.a, m)
+        let set = if class == "normalisation" { another_setting(site) } else { None };
+        let (class, summary, change) = match set {
+            Some(Reset { node, class, what, own, theirs }) => (
+                class,
+                format!(
+                    "{of_b} computes what A would with {what} {theirs} in {}, which has {own}",
+                    label(site.judge.a, node)
                 ),
-                change: format!("A's {of_a}, epsilon {own:e}, on the same inputs"),
-                cost: WHOLE,
-            });
-            return;
-        }
+                format!("A's {of_a}, {what} {own}, on the same inputs"),
+            ),
+            None => (
+                class,
+                format!("{of_b} in B and {of_a} in A are {}", article(class)),
+                format!("A's {of_a} on the same inputs"),
+            ),
+        };
         out.push(Proposal {
             patches: vec![(n, patch)],
             nodes_b,
             nodes_a,
             edge: None,
             class,
-            summary: format!("{of_b} in B and {of_a} in A are {}", article(class)),
-            change: format!("A's {of_a} on the same inputs"),
+            summary,
+            change,
             cost: WHOLE,
         });
     }
@@ -141,31 +139,74 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
 /// Epsilons that frameworks and their users give to normalisations.
 const EPSILONS: [f32; 9] = [0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2];
 
-/// What A's region computes with another epsilon in all its normalisations is what B computes, where folding left
-/// nothing of B's own: the node, its epsilon, and the one that B's numbers tell.
-fn epsilon(site: &Site<'_, '_, '_>) -> Option<(NodeId, f32, f32)> {
-    let a = site.judge.a;
+/// A setting of a node of A, with what it would have to be for B's numbers.
+struct Reset {
+    node: NodeId,
+    class: &'static str,
+    what: &'static str,
+    own: String,
+    theirs: String,
+}
+
+/// What A's region computes with another epsilon in all its normalisations, or over another axis, is what B computes,
+/// where folding or writing out left nothing of B's own: the node, its setting, and the one that B's numbers tell.
+fn another_setting(site: &Site<'_, '_, '_>) -> Option<Reset> {
+    epsilon(site).or_else(|| axis(site))
+}
+
+fn epsilon(site: &Site<'_, '_, '_>) -> Option<Reset> {
     let set = |n: NodeId| match site.node_a(n).attributes.get("epsilon") {
-        Some(Attribute::Float(e)) => Some(*e),
+        Some(Attribute::Float(e)) => Some((n, *e)),
         _ => None,
     };
-    let m = site.open_a.dynamic_nodes(a).find(|&n| set(n).is_some())?;
-    let own = set(m)?;
+    let (node, own) = site.open_a.dynamic_nodes(site.judge.a).find_map(set)?;
+    let others = EPSILONS.iter().filter(|&&e| e != own).map(|&e| Attribute::Float(e));
+    let Attribute::Float(theirs) = told_by_numbers(site, "epsilon", &Attribute::Float(own), others)? else {
+        return None;
+    };
+    let [own, theirs] = [own, theirs].map(|e| format!("{e:e}"));
+    Some(Reset { node, class: "epsilon", what: "an epsilon of", own, theirs })
+}
+
+fn axis(site: &Site<'_, '_, '_>) -> Option<Reset> {
+    let a = site.judge.a;
+    let set = |n: NodeId| match site.node_a(n).attributes.get("axis") {
+        Some(Attribute::Int(axis)) => Some((n, *axis)),
+        _ => None,
+    };
+    let (node, own) = site.open_a.dynamic_nodes(a).find_map(set)?;
+    let rank = a.shadow.get(*a.dynamic_inputs(node).first()?)?.rank() as i64;
+    let others = (0..rank).filter(|&x| x != own.rem_euclid(rank)).map(Attribute::Int);
+    let Attribute::Int(theirs) = told_by_numbers(site, "axis", &Attribute::Int(own), others)? else {
+        return None;
+    };
+    let [own, theirs] = [own, theirs].map(|axis| axis.to_string());
+    Some(Reset { node, class: "axis", what: "axis", own, theirs })
+}
+
+/// Of other values for a setting of A's region the one with which it computes what B computes.
+fn told_by_numbers(
+    site: &Site<'_, '_, '_>,
+    name: &'static str,
+    own: &Attribute,
+    others: impl Iterator<Item = Attribute>,
+) -> Option<Attribute> {
     let lookup = |v: ValueId| site.state.shadow[v.index()].clone();
     let point = site.state.own_shadow[site.point.index()].as_ref()?;
     let y = point.to_f64().ok()?;
-    let distance = |e: f32| {
-        let patch = transplant(site, &site.open_a, &site.open_b, Some(e))
-            .or_else(|| transplant(site, &site.wide_a, &site.wide_b, Some(e)))?;
+    let distance = |value: &Attribute| {
+        let set = Some((name, value));
+        let patch = transplant(site, &site.open_a, &site.open_b, set)
+            .or_else(|| transplant(site, &site.wide_a, &site.wide_b, set))?;
         let made = patch.evaluate(Precision::Float64, &lookup, None)?.into_iter().next()?;
         let x = made.to_f64().ok().filter(|x| x.len() == y.len())?;
         Some(x.iter().zip(y.iter()).fold(0.0, |m: f64, (x, y)| m.max((x - y).abs())))
     };
     let before = distance(own)?;
-    let tried = EPSILONS.iter().filter(|&&e| e != own).filter_map(|&e| Some((distance(e)?, e)));
+    let tried = others.filter_map(|value| Some((distance(&value)?, value)));
     let (left, theirs) = tried.min_by(|x, y| x.0.total_cmp(&y.0))?;
     // Folding rounds the weights once more, which leaves a thousandth of what an epsilon changes or less.
-    (left < before * 1e-2).then_some((m, own, theirs))
+    (left < before * 1e-2).then_some(theirs)
 }
 
 /// What two products whose weights are stored in other layouts (blocked, padded) have in common.
@@ -291,8 +332,11 @@ fn pointwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> bool {
     elementwise_a && elementwise_b && same_input
 }
 
-/// A's region as one call on what B's region reads, laid out as B's point; with another epsilon, if one is given.
-fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region, epsilon: Option<f32>) -> Option<Patch> {
+/// A setting of A's nodes, by name, and what it is to be.
+type Set<'x> = Option<(&'static str, &'x Attribute)>;
+
+/// A's region as one call on what B's region reads, laid out as B's point; with another setting, if one is given.
+fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region, set: Set<'_>) -> Option<Patch> {
     let mut partners: FxHashMap<ValueId, ValueId> = FxHashMap::default();
     for &v in &in_b.boundary {
         if let Some(m) = &site.state.matched[v.index()] {
@@ -304,7 +348,7 @@ fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region, epsilon: Op
         }
     }
     let mut calls = 0;
-    let patch = graft(site, in_a, site.candidate, &partners, &mut (&mut calls, epsilon))?;
+    let patch = graft(site, in_a, site.candidate, &partners, &mut (&mut calls, set))?;
     let theirs = site.judge.a.shadow.get(site.candidate)?.shape();
     let own = site.state.shadow[site.point.index()].as_ref()?.shape();
     laid_out(patch, theirs, own, &site.relation)
@@ -360,7 +404,7 @@ fn graft(
     in_a: &Region,
     v: ValueId,
     partners: &FxHashMap<ValueId, ValueId>,
-    how: &mut (&mut usize, Option<f32>),
+    how: &mut (&mut usize, Set<'_>),
 ) -> Option<Patch> {
     let a = site.judge.a;
     let n = a.producer(v)?;
@@ -386,13 +430,13 @@ fn graft(
             }
         });
     }
-    match (how.1, site.node_a(n).attributes.contains_key("epsilon")) {
-        (Some(epsilon), true) => {
+    match how.1.filter(|(name, _)| site.node_a(n).attributes.contains_key(*name)) {
+        Some((name, value)) => {
             let mut changed = site.node_a(n).clone();
-            changed.attributes.insert("epsilon".into(), Attribute::Float(epsilon));
+            changed.attributes.insert(name.into(), value.clone());
             Patch::new(&changed, sources)
         }
-        _ => Patch::new(site.node_a(n), sources),
+        None => Patch::new(site.node_a(n), sources),
     }
     .map(|patch| patch.taking(slot))
 }

@@ -236,11 +236,6 @@ fn entered(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
 
 /// The cause when a node reads another value than in A, with nothing missing between the two.
 fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -> &'static str {
-    // Two of a network's own inputs, each in the place of the other.
-    let given = |side: &Side<'_>, v: ValueId| side.graph().inputs.contains(&v);
-    if given(site.judge.b, read) && given(site.judge.a, a) {
-        return "input_binding";
-    }
     let producer = site.judge.a.producer(a).map(|n| site.node_a(n));
     let own = site.judge.b.producer(read).map(|n| site.node_b(n));
     let class = |v: ValueId| site.judge.index.class(v);

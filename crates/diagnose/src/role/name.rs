@@ -8,13 +8,13 @@ use isotrace_tensor::Tensor;
 use super::quantised::{self, Quantised};
 use super::{
     adds_to_statistic, becomes_whole, bends, by_distance, centres, crops, drops, feeds_mask, gates_itself,
-    is_activation, is_attention, is_layout, is_normalisation, is_product, is_recurrent, is_reduced,
+    is_activation, is_attention, is_gate, is_layout, is_normalisation, is_product, is_recurrent, is_reduced,
     is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth, is_turned,
-    leaves_itself_out, masks, normalises,
+    leaves_itself_out, masks, negates_for_rotation, normalises,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
-const EPSILON: f64 = 2e-2;
+pub const EPSILON: f64 = 2e-2;
 
 /// Of several parts that are missing or too many, what the fault as a whole is called: what only one kind of fault
 /// brings about comes before what every computation is made of.
@@ -110,6 +110,15 @@ fn combines(op: &str) -> Option<&'static str> {
     }
 }
 
+fn is_arithmetic(op: &str) -> bool {
+    matches!(op, "Add" | "Sub" | "Mul" | "Div")
+}
+
+/// A number for each channel: one axis is longer than 1.
+fn is_vector(t: &Tensor) -> bool {
+    t.shape().iter().filter(|&&d| d > 1).count() <= 1
+}
+
 /// Where `Slice` reads its steps.
 const SLICE_STEPS: usize = 4;
 
@@ -186,12 +195,18 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                 && normalises(side, n)
             {
                 "normalisation"
+            } else if scalar && number.abs() == 1.0 && negates_for_rotation(side, n) {
+                "rope"
             } else if scalar {
                 "scale"
-            } else {
+            } else if is_vector(tensor) {
                 "normalisation"
+            } else {
+                "weight_value"
             }
         }
+        // What goes into a gate of a cell is known by where in the stack it lies.
+        "Slice" if (1..=2).contains(&slot) && is_gate(side, n) => "gate_order",
         "Gather" if slot == 1 && whole && by_distance(tensor) => "rope",
         _ if whole && node.writes().any(|v| is_truth(side, v) || feeds_mask(side, v)) => "mask",
         "Where" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"
@@ -216,8 +231,10 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
     let whole = node.writes().next().and_then(|v| side.declared.get(v)).is_some_and(|t| t.dtype().is_int());
     let truth = node.writes().next().is_some_and(|v| is_truth(side, v));
     let reads_mask = node.inputs.iter().flatten().any(|&v| side.shadow.get(v).is_some_and(masks));
+    // A gain, a shift or a product on the way to a rotation is none itself.
+    let prepares = is_product(&node.op) || constant.is_some() && is_arithmetic(&node.op);
     let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v))
-        || node.writes().any(|v| is_rotated(side, v)) && !is_product(&node.op);
+        || node.writes().any(|v| is_rotated(side, v)) && !prepares;
     match node.op.as_str() {
         _ if rotary => "rope",
         _ if truth => "mask",
@@ -242,7 +259,8 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
             None => "scale",
         },
         "And" | "Or" | "Not" | "Where" | "Trilu" => "mask",
-        "Neg" => "rope",
+        "Neg" if negates_for_rotation(side, n) => "rope",
+        "Neg" => "scale",
         "Cast" | "CastLike" => "precision",
         "Round" | "Floor" | "Ceil" if becomes_whole(side, n) => "index",
         "Round" | "Floor" | "Ceil" => "quantisation",

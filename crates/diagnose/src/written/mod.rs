@@ -21,7 +21,7 @@ mod rotary;
 mod sheet;
 mod writer;
 
-use isotrace_align::{Index, Judge, Region, Side};
+use isotrace_align::{Changes, Index, Judge, Region, Side, State};
 use isotrace_graph::{Node, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
@@ -138,7 +138,8 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<(Faul
     let mut judge = Judge::new(&side_a, &side_b, &index, site.judge.allowed);
     // Asked here too whether to go on.
     judge.progress = site.judge.progress;
-    let (found, _, left) = faults::find(&judge, &bound, &[(end_b, end_a)]);
+    let state = State::execute(&judge, &bound, &Changes::default());
+    let (found, _, left) = faults::find(&judge, &bound, &[(end_b, end_a)], state);
     let settled = left.is_empty() && found.iter().all(|f| f.proof.is_some());
     let written = (a.graph.nodes.len(), b.graph.nodes.len());
     let mut proven = found.into_iter().filter(|f| f.proof.is_some());
