@@ -119,6 +119,25 @@ impl Agreement<'_, '_, '_> {
     /// On what ground the two are the same; `None` where they are not.
     pub fn ground(&self) -> Option<Evidence> {
         let look = self.elements.look();
+        match self.by_bounds(&look) {
+            // What changes no bit of what both sides hold is no more than these inputs can show.
+            None if look != Look::Apart && self.hold_the_same() => Some(Evidence::Constants),
+            found => found,
+        }
+    }
+
+    /// Whether both hold the same bits in the type that they declare.
+    fn hold_the_same(&self) -> bool {
+        let own = self.state.own_declared[self.b.index()].as_ref();
+        let theirs = self.judge.a.declared.get(self.a);
+        own.zip(theirs).is_some_and(|(own, theirs)| {
+            own.dtype().is_float()
+                && own.dtype() == theirs.dtype()
+                && self.relation.carry(theirs, own.shape()).is_some_and(|theirs| theirs.bit_eq(own))
+        })
+    }
+
+    fn by_bounds(&self, look: &Look) -> Option<Evidence> {
         match look {
             Look::Apart => return None,
             Look::Same => return Some(Evidence::Bits),
@@ -133,7 +152,7 @@ impl Agreement<'_, '_, '_> {
         // A rewrite that folds constants touches a few nodes.
         let most = if self.elements.narrow.is_some() { MOST_FOLDED_HALF } else { MOST_FOLDED };
         let folded = if nodes > most { None } else { Folded::between(self.judge, (&behind_a, &behind_b)) };
-        if look == Look::Far
+        if *look == Look::Far
             && let Some(folded) = folded.as_ref().filter(|f| f.constants)
             && self.elements.within(&self.constants(folded, false)?)
         {
