@@ -189,6 +189,37 @@ fn parts(n: &mut Net, through: &str) {
     n.node("Mul", &["wide", "third"], "z", &[]);
 }
 
+/// h onto a grid and off it: by one scale and zero point or, off it, by others.
+fn on_a_grid(n: &mut Net, onto: (f32, u8), off: (f32, u8)) {
+    for (name, (scale, zero)) in [("onto", onto), ("off", off)] {
+        n.constant(name, Tensor::scalar(scale));
+        n.constant(&format!("{name} zero"), Tensor::scalar(zero));
+    }
+    n.node("QuantizeLinear", &["h", "onto", "onto zero"], "q", &[]);
+    n.node("DequantizeLinear", &["q", "off", "off zero"], "z", &[]);
+}
+
+/// A product with weights that are stored as small integers, one of which may be another.
+fn stored(n: &mut Net, other: bool) {
+    let x = numbers(&[8, 8], 77);
+    let mut q: Vec<i8> = x.as_slice::<f32>().unwrap().iter().map(|x| (x * 50.0) as i8).collect();
+    if other {
+        q[5] = -q[5] - 9;
+    }
+    n.constant("stored", Tensor::from_vec(&[8, 8], q).unwrap());
+    n.constant("by", Tensor::scalar(0.02f32));
+    n.node("DequantizeLinear", &["stored", "by"], "weight", &[]);
+    n.node("MatMul", &["h", "weight"], "z", &[]);
+}
+
+/// A number added to h where nothing is divided by the sum.
+fn offset(n: &mut Net, by: f32) {
+    n.constant("by", Tensor::scalar(by));
+    n.node("Add", &["h", "by"], "above", &[]);
+    n.node("Sigmoid", &["above"], "gate", &[]);
+    n.node("Mul", &["gate", "g"], "z", &[]);
+}
+
 fn halves(n: &mut Net) {
     n.constant("sizes", Tensor::vector(vec![4i64, 4]));
     n.node("Split", &["h", "sizes"], "left", &[("axis", Attribute::Int(2))]);
@@ -197,6 +228,30 @@ fn halves(n: &mut Net) {
 }
 
 const CASES: &[Case] = &[
+    Case {
+        what: "another zero point off a grid than onto it",
+        cause: "quantisation",
+        a: |n| on_a_grid(n, (0.05, 128), (0.05, 128)),
+        b: |n| on_a_grid(n, (0.05, 128), (0.05, 123)),
+    },
+    Case {
+        what: "another grid altogether, which saturates",
+        cause: "quantisation",
+        a: |n| on_a_grid(n, (0.05, 128), (0.05, 128)),
+        b: |n| on_a_grid(n, (0.004, 100), (0.004, 100)),
+    },
+    Case {
+        what: "a weight of small integers, one of them another",
+        cause: "quantisation",
+        a: |n| stored(n, false),
+        b: |n| stored(n, true),
+    },
+    Case {
+        what: "a number added before a curve, where A adds 0",
+        cause: "bias",
+        a: |n| offset(n, 0.0),
+        b: |n| offset(n, 1.0),
+    },
     Case {
         what: "an input brought to other means, in other words",
         cause: "normalisation",
@@ -440,6 +495,30 @@ fn names_follow_from_what_the_parts_are_for() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is too small for f32 to show changes no bit of any value, and nothing that these inputs could tell.
+#[test]
+fn what_changes_no_bit_is_no_difference() {
+    let net = |epsilon: Option<f32>| {
+        let mut n = Net::default();
+        n.value("x");
+        n.constant("w", numbers(&[8, 8], 1));
+        n.constant("one", Tensor::scalar(1f32));
+        n.node("Mul", &["x", "x"], "square", &[]);
+        n.node("Add", &["square", "one"], "above", &[]);
+        if let Some(epsilon) = epsilon {
+            n.constant("epsilon", Tensor::scalar(epsilon));
+            n.node("Add", &["above", "epsilon"], "guarded", &[]);
+        }
+        n.node("Log", &[if epsilon.is_some() { "guarded" } else { "above" }], "log", &[]);
+        n.node("MatMul", &["log", "w"], "y", &[]);
+        n
+    };
+    assert_eq!(compare(net(Some(1e-12)), net(None)).verdict, Verdict::Identical);
+    let report = compare(net(Some(1e-3)), net(None));
+    let cause = report.culprits.first().map(|c| c.cause.class.as_str());
+    assert_eq!((report.verdict, cause), (Verdict::Divergent, Some("epsilon")));
 }
 
 /// A sum that a fused norm hands out beside its result rounds as any sum does, though the statistics between are left
