@@ -112,6 +112,7 @@ fn fault(
             apart(after),
         )),
         narrow: None,
+        whole: false,
         nearest: Vec::new(),
     }
 }

@@ -291,6 +291,7 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
         )],
         proof,
         narrow: narrow.map(|(b, _)| b),
+        whole: false,
         nearest: Vec::new(),
     }
 }

@@ -36,6 +36,8 @@ pub struct Fault {
     pub proof: Option<(String, f64, f64)>,
     /// Whether one side computes too narrowly: B (true), A (false), or neither.
     pub narrow: Option<bool>,
+    /// Whether nothing less undoes it than all that A computes there.
+    pub whole: bool,
     /// Where nothing undoes the difference: the causes that came nearest, what was changed, and what each leaves.
     pub nearest: Nearest,
 }
@@ -88,15 +90,17 @@ fn explain<'s, 'g>(
     let reader = hypothesis.site.map(|(b, a)| (b, a, Relation::Reshaped));
     if within {
         let site = Site::new(judge, &snapshot, own.0, own.1, own.2.clone());
-        if let Ok(Proven { fault, undone, whole }) = prove(state, &site, hypothesis, changes) {
+        if let Ok(Proven { fault, undone }) = prove(state, &site, hypothesis, changes) {
             *changes = undone;
-            return if whole { narrower(&site, hypothesis, fault) } else { fault };
+            return if fault.whole { narrower(&site, hypothesis, fault) } else { fault };
         }
     }
     let settled = before_settled(judge, hypothesis);
     if let Some(candidate) = settled {
         let site = Site::new(judge, &snapshot, own.0, candidate, own.2.clone());
-        if let Ok(Proven { fault, undone, whole: false }) = prove(state, &site, hypothesis, changes) {
+        if let Ok(Proven { fault: fault @ Fault { whole: false, .. }, undone }) =
+            prove(state, &site, hypothesis, changes)
+        {
             *changes = undone;
             return fault;
         }
@@ -104,14 +108,14 @@ fn explain<'s, 'g>(
     let (point, candidate, relation) = reader.unwrap_or(own);
     let site = Site::new(judge, &snapshot, point, candidate, relation);
     match prove(state, &site, hypothesis, changes) {
-        Ok(Proven { fault, undone, whole }) if hypothesis.site.is_none() => {
+        Ok(Proven { fault, undone }) if hypothesis.site.is_none() => {
             *changes = undone;
-            if whole { narrower(&site, hypothesis, fault) } else { fault }
+            if fault.whole { narrower(&site, hypothesis, fault) } else { fault }
         }
         found => {
             changes.substitutions.insert(hypothesis.point, hypothesis.as_match());
             match found {
-                Ok(Proven { fault, whole: false, .. }) => fault,
+                Ok(Proven { fault, .. }) if !fault.whole => fault,
                 Ok(Proven { fault, .. }) => narrower(&site, hypothesis, fault),
                 Err(nearest) => match inside(&site, hypothesis) {
                     Some((fault, _)) => fault,
@@ -147,10 +151,11 @@ fn inside(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis) -> Option<(Fault, bo
 }
 
 /// What is wrong inside of a site whose nodes as a whole are `whole`. Where several things are, that is what they come
-/// to together, if it has a name of its own: any two functions of one value are different activations.
+/// to together, if it has a name of its own: any two functions of one value are different activations, any two cells
+/// have different gates.
 fn narrower(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, whole: Fault) -> Fault {
     match inside(site, hypothesis) {
-        Some((fault, alone)) if alone || whole.class == "activation" => fault,
+        Some((fault, alone)) if alone || matches!(whole.class.as_str(), "activation" | "gate_order") => fault,
         _ => whole,
     }
 }
@@ -160,8 +165,6 @@ struct Proven {
     fault: Fault,
     /// The changes with what undoes it.
     undone: Changes,
-    /// Whether nothing less undoes it than all that A computes there.
-    whole: bool,
 }
 
 /// What each cause that undoes no more than a part of a difference would change, and what it leaves.
@@ -190,13 +193,8 @@ fn prove<'s, 'g>(
         // Beside infinities anything holds that is infinite elsewhere too; only a mask may hide by another number.
         let hides = proposal.class == "mask" || left.is_finite() || before.is_finite();
         if holds && hides {
-            let whole = proposal.cost >= WHOLE;
             let left = left.min(site.nearest(value.as_ref()));
-            return Ok(Proven {
-                fault: proven(site, hypothesis, proposal, before, left),
-                undone: tried,
-                whole,
-            });
+            return Ok(Proven { fault: proven(site, hypothesis, proposal, before, left), undone: tried });
         }
         if left < before {
             nearest.push((proposal.class, proposal.change, left));
@@ -228,6 +226,7 @@ fn proven(
         evidence: confirmation(hypothesis),
         proof: Some((proposal.change, before, after)),
         narrow: None,
+        whole: proposal.cost >= WHOLE,
         nearest: Vec::new(),
     };
     not_finite(site, &mut fault);
@@ -268,6 +267,7 @@ fn unexplained(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, before: f64) ->
         evidence: confirmation(hypothesis),
         proof: None,
         narrow: None,
+        whole: false,
         nearest: Vec::new(),
     };
     not_finite(site, &mut fault);

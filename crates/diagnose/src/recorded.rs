@@ -278,6 +278,7 @@ impl Call<'_, '_> {
             evidence,
             proof,
             narrow: Some(!is_reference),
+            whole: false,
             nearest: Vec::new(),
         }
     }

@@ -367,6 +367,29 @@ pub fn normalises(side: &Side<'_>, n: NodeId) -> bool {
     false
 }
 
+/// Whether a node cuts the gates of a cell out of one sum: what is cut out of it goes through sigmoids and tangents,
+/// several of them.
+fn cuts_gates(side: &Side<'_>, n: NodeId) -> bool {
+    let Some(&whole) = side.dynamic_inputs(n).first() else { return false };
+    let cuts =
+        |n: &NodeId| matches!(side.graph().node(*n).op.as_str(), "Split" | "Slice" | "Gather" | "Squeeze");
+    let mut curves: Vec<NodeId> = Vec::new();
+    for &cut in side.consumers[whole.index()].iter().filter(|n| cuts(n)) {
+        for v in side.graph().node(cut).writes() {
+            let readers = side.consumers[v.index()].iter().copied();
+            curves.extend(
+                readers.filter(|&r| {
+                    matches!(side.graph().node(r).op.as_str(), "Sigmoid" | "Tanh" | "HardSigmoid")
+                }),
+            );
+        }
+    }
+    curves.sort_unstable();
+    curves.dedup();
+    let sigmoids = curves.iter().filter(|&&c| side.graph().node(c).op != "Tanh").count();
+    sigmoids >= 2 && curves.len() >= 3
+}
+
 /// Whether what a node writes is summed up or averaged.
 fn is_reduced(side: &Side<'_>, n: NodeId) -> bool {
     let mut readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());

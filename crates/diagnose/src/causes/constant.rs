@@ -305,7 +305,7 @@ fn ratio(x: f64, y: f64) -> String {
 /// Another constant of A that holds exactly these numbers.
 fn elsewhere(site: &Site<'_, '_, '_>, own: &Tensor, right: ValueId) -> Option<String> {
     let graph = site.judge.a.graph();
-    graph.value_ids().filter(|&v| v != right && graph.value(v).constant.is_some()).find_map(|v| {
+    graph.value_ids().filter(|&v| v != right && site.judge.a.is_constant(v)).find_map(|v| {
         let declared = site.judge.a.declared.get(v).filter(|t| t.len() == own.len())?;
         let narrow = site.judge.rounds_to(site.judge.b.main, declared.dtype());
         let shadow = site.judge.a.shadow.get(v)?;

@@ -303,7 +303,7 @@ fn settings(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
                 && a.is_constant(theirs)
                 && !role::is_layout(&node.op)
                 && let (Some(x), Some(y)) = (b.shadow.get(own), a.shadow.get(theirs))
-                && (x.len() == y.len() || !role::is_product(&node.op))
+                && (x.len() == y.len() || !role::is_product(&node.op) && node.op != "Add")
                 && !crate::pool::same_numbers(x, y)
             {
                 let class = role::of_constant(b, n, slot, y);

@@ -265,6 +265,17 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
             false => "operand_order",
         };
     }
+    let curve = |op: &str| matches!(op, "Sigmoid" | "Tanh" | "HardSigmoid");
+    let read_by_curve = |side: &Side<'_>, v: ValueId| {
+        side.consumers[v.index()].iter().any(|&n| curve(&side.graph().node(n).op))
+    };
+    // The sum of one gate for that of another.
+    if curve(&site.node_b(reader).op)
+        && read_by_curve(site.judge.a, a)
+        && site.partner(read).is_some_and(|p| read_by_curve(site.judge.a, p))
+    {
+        return "gate_order";
+    }
     match site.node_b(reader).op.as_str() {
         "Add" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => "residual",
         _ => of_passed_by(site, read, a).unwrap_or("operand_order"),

@@ -7,10 +7,10 @@ use isotrace_tensor::Tensor;
 
 use super::quantised::{self, Quantised};
 use super::{
-    adds_to_statistic, becomes_whole, bends, by_distance, centres, crops, drops, feeds_mask, gates_itself,
-    is_activation, is_attention, is_gate, is_layout, is_normalisation, is_product, is_recurrent, is_reduced,
-    is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth, is_turned,
-    leaves_itself_out, masks, negates_for_rotation, normalises,
+    adds_to_statistic, becomes_whole, bends, by_distance, centres, crops, cuts_gates, drops, feeds_mask,
+    gates_itself, is_activation, is_attention, is_gate, is_layout, is_normalisation, is_product,
+    is_recurrent, is_reduced, is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift,
+    is_statistic, is_truth, is_turned, leaves_itself_out, masks, negates_for_rotation, normalises,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -143,6 +143,9 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
         Some(Quantised::Weight) => return "weight_value",
         Some(Quantised::Bias) => return "bias",
         None => {}
+    }
+    if matches!(op, "Split" | "Slice" | "Gather") && cuts_gates(side, n) {
+        return "gate_order";
     }
     match op {
         _ if is_attention(op) && slot >= 3 && masks(tensor) => "mask",

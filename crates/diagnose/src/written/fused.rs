@@ -7,7 +7,7 @@ use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
 use super::writer::Writer;
-use super::{activation, attention, norm, product, rotary};
+use super::{activation, attention, norm, product, recurrent, rotary};
 use crate::role;
 
 /// Writes one node out; `None` for forms of it that are not known.
@@ -33,6 +33,9 @@ const FORMS: &[(&str, &str, Form)] = &[
     (MICROSOFT, "QuickGelu", activation::quick_gelu),
     (MICROSOFT, "SkipLayerNormalization", norm::skip_layer),
     (MICROSOFT, "SkipSimplifiedLayerNormalization", norm::skip_root_mean_square),
+    ("", "RNN", recurrent::rnn),
+    ("", "GRU", recurrent::gru),
+    ("", "LSTM", recurrent::lstm),
     ("", "Gemm", product::gemm),
     (MICROSOFT, "FusedGemm", product::gemm),
     (MICROSOFT, "FusedMatMul", product::fused_matmul),
@@ -130,6 +133,22 @@ mod tests {
 
     const ACTIVATIONS: [&str; 3] = ["Relu", "HardSigmoid", "LeakyRelu"];
 
+    const DIRECTIONS: [&str; 3] = ["forward", "reverse", "bidirectional"];
+
+    /// What a recurrent operator of so many gates and directions reads, five steps of two sequences, with the optional
+    /// inputs at some slots.
+    fn recurrent(gates: usize, directions: usize, slots: &[usize]) -> Vec<Option<Tensor>> {
+        let (d, rows) = (directions, gates * 3);
+        let optional = |slot: usize| match slot {
+            3 => numbers(&[d, 2 * rows]),
+            7 => numbers(&[d, 9]),
+            _ => numbers(&[d, 2, 3]),
+        };
+        let mut inputs = some(vec![numbers(&[5, 2, 4]), numbers(&[d, rows, 4]), numbers(&[d, rows, 3])]);
+        inputs.extend((3..8).map(|slot| slots.contains(&slot).then(|| optional(slot))));
+        inputs
+    }
+
     /// Settings are whole numbers here; those that are not whole are given in thousandths, an activation by its place
     /// above, and of pads and of an activation's parameters all are the same.
     fn setting(name: &str, number: i64) -> Attribute {
@@ -140,6 +159,7 @@ mod tests {
             "activation" => Attribute::Bytes(ACTIVATIONS[number as usize].as_bytes().into()),
             "activation_params" => Attribute::Floats(vec![number as f32 / 1000.0; 2]),
             "pads" => Attribute::Ints(vec![number; 4]),
+            "direction" => Attribute::Bytes(DIRECTIONS[number as usize].as_bytes().into()),
             _ => Attribute::Int(number),
         }
     }
@@ -357,6 +377,51 @@ mod tests {
             settings: &[],
             outputs: 1,
             inputs: || some(vec![numbers(&[2, 5, 16]), numbers(&[2, 5, 16]), numbers(&[16])]),
+        },
+        Case {
+            what: "backwards, without bias",
+            domain: "",
+            op: "RNN",
+            version: 14,
+            settings: &[("direction", 1)],
+            outputs: 2,
+            inputs: || recurrent(1, 1, &[]),
+        },
+        Case {
+            what: "reset before the product, both ways",
+            domain: "",
+            op: "GRU",
+            version: 14,
+            settings: &[("direction", 2)],
+            outputs: 2,
+            inputs: || recurrent(3, 2, &[3]),
+        },
+        Case {
+            what: "reset after the product",
+            domain: "",
+            op: "GRU",
+            version: 14,
+            settings: &[("linear_before_reset", 1)],
+            outputs: 2,
+            inputs: || recurrent(3, 1, &[3, 5]),
+        },
+        Case {
+            what: "both ways with first states and peepholes",
+            domain: "",
+            op: "LSTM",
+            version: 14,
+            settings: &[("direction", 2)],
+            outputs: 3,
+            inputs: || recurrent(4, 2, &[3, 5, 6, 7]),
+        },
+        Case {
+            what: "gates coupled, sequences first",
+            domain: "",
+            op: "LSTM",
+            version: 14,
+            settings: &[("input_forget", 1), ("layout", 1)],
+            outputs: 3,
+            inputs: || recurrent(4, 1, &[3]),
         },
         Case {
             what: "both operands turned, both factors",

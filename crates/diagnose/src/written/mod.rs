@@ -17,6 +17,7 @@ mod control;
 mod fused;
 mod norm;
 mod product;
+mod recurrent;
 mod rotary;
 mod sheet;
 mod writer;
@@ -54,10 +55,13 @@ pub fn fault(site: &Site<'_, '_, '_>) -> Option<(Fault, bool)> {
     let runs_bodies = |side: &Side<'_>, region: &Region| {
         region.nodes.iter().any(|&n| control::is_written(&side.graph().node(n).op))
     };
-    // Of a fused operator that both sides have, settings, inputs and constants have been looked at already.
+    // Of a fused operator that both sides have, settings, inputs and constants have been looked at already; of several
+    // one after the other.
+    let of_b = held(b, &site.open_b);
     if !runs_bodies(a, &site.open_a)
         && !runs_bodies(b, &site.open_b)
-        && held(a, &site.open_a) == held(b, &site.open_b)
+        && of_b.len() < 2
+        && held(a, &site.open_a) == of_b
     {
         return None;
     }
@@ -152,10 +156,15 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<(Faul
         written.0, written.1,
     )];
     let (mut again, mut besides, mut elsewhere) = (0, 0, 0);
+    let mut told = vec![of_a.clone(), origins(&b, &fault.nodes_b)];
     for other in proven {
         // An iteration further on, the other of two tables, or seen from what reads it.
         let theirs = origins(&a, &other.nodes_a);
-        let same = !theirs.is_empty() && theirs.iter().all(|o| of_a.contains(o));
+        let own = origins(&b, &other.nodes_b);
+        let known = |of: &Vec<Origin>| !of.is_empty() && told.contains(of);
+        let same =
+            known(&own) || known(&theirs) || !theirs.is_empty() && theirs.iter().all(|o| of_a.contains(o));
+        told.extend([own, theirs]);
         if same || fault.class == other.class {
             again += 1;
             elsewhere += usize::from(!same);
@@ -166,6 +175,16 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<(Faul
     }
     if besides > MOST_BESIDES {
         return None;
+    }
+    // What of a cell has no name of its own goes by that of its gates.
+    let cells = |side: &Side<'_>, sheet: &Sheet, nodes: &[NodeId]| {
+        let mut nodes = origins(sheet, nodes).into_iter().filter_map(|o| o.node);
+        nodes.any(|n| recurrent::is_cell(&side.graph().node(n).op))
+    };
+    let unnamed = matches!(fault.class.as_str(), "operand_order" | "layout" | "normalisation")
+        || fault.whole && !matches!(fault.class.as_str(), "bias" | "index");
+    if unnamed && (cells(site.judge.a, &a, &fault.nodes_a) || cells(site.judge.b, &b, &fault.nodes_b)) {
+        "gate_order".clone_into(&mut fault.class);
     }
     if again > 0 {
         let places =
