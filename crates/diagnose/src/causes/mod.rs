@@ -21,6 +21,7 @@ use isotrace_align::patch::Patch;
 use isotrace_align::{Region, Side};
 use isotrace_graph::{NodeId, ValueId};
 
+use crate::role;
 use crate::site::Site;
 
 /// A change to B that might undo the fault, and what the fault would be called.
@@ -125,6 +126,20 @@ pub(crate) fn telling(side: &Side<'_>, region: &Region, end: ValueId) -> Vec<Nod
     }
     let dynamic: Vec<NodeId> = region.dynamic_nodes(side).collect();
     if dynamic.is_empty() { region.nodes.clone() } else { dynamic }
+}
+
+/// The node of A's region that stands where a node of B does: of the same operator, or else of its kind.
+pub(crate) fn twin(site: &Site<'_, '_, '_>, n: NodeId) -> Option<NodeId> {
+    const KINDS: [fn(&str) -> bool; 4] =
+        [role::is_product, role::is_activation, role::is_normalisation, role::is_reduction];
+    let own = site.node_b(n).op.as_str();
+    let find = |fits: &dyn Fn(&str) -> bool| {
+        site.nodes_a().iter().copied().find(|&m| fits(site.node_a(m).op.as_str()))
+    };
+    find(&|op| op == own).or_else(|| {
+        let kind = KINDS.into_iter().find(|kind| kind(own))?;
+        find(&|op| kind(op))
+    })
 }
 
 /// A node's name as people read it.

@@ -7,7 +7,7 @@
 use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::{NodeId, ValueId};
 
-use super::{Cause, Proposal, label};
+use super::{Cause, Proposal, label, twin};
 use crate::role;
 use crate::site::Site;
 
@@ -49,7 +49,6 @@ impl Cause for Order {
                 let mut sources = Patch::sources_of(node);
                 sources.swap(i, j);
                 let Some(patch) = Patch::new(node, sources) else { continue };
-                let twin = site.nodes_a().iter().copied().find(|&m| site.node_a(m).op == node.op);
                 let rotary = node.op == "Concat" && node.writes().any(|v| role::is_rotated(site.judge.b, v));
                 let class = match node.op.as_str() {
                     "Where" => "mask",
@@ -59,7 +58,7 @@ impl Cause for Order {
                 out.push(Proposal {
                     patches: vec![(n, patch)],
                     nodes_b: vec![n],
-                    nodes_a: twin.into_iter().collect(),
+                    nodes_a: twin(site, n).into_iter().collect(),
                     edge: None,
                     class,
                     summary: format!("inputs {i} and {j} of {} are exchanged", label(site.judge.b, n)),
@@ -80,11 +79,10 @@ fn branches(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
     changed.attributes.insert(BRANCHES[0].to_owned(), other);
     changed.attributes.insert(BRANCHES[1].to_owned(), then);
     let Some(patch) = Patch::new(&changed, Patch::sources_of(node)) else { return };
-    let twin = site.nodes_a().iter().copied().find(|&m| site.node_a(m).op == node.op);
     out.push(Proposal {
         patches: vec![(n, patch)],
         nodes_b: vec![n],
-        nodes_a: twin.into_iter().collect(),
+        nodes_a: twin(site, n).into_iter().collect(),
         edge: None,
         class: "operand_order",
         summary: format!("{} takes the one branch where A takes the other", label(site.judge.b, n)),
