@@ -33,6 +33,7 @@ const FORMS: &[(&str, &str, Form)] = &[
     (MICROSOFT, "QuickGelu", activation::quick_gelu),
     (MICROSOFT, "SkipLayerNormalization", norm::skip_layer),
     (MICROSOFT, "SkipSimplifiedLayerNormalization", norm::skip_root_mean_square),
+    (MICROSOFT, "EmbedLayerNormalization", norm::embedded),
     ("", "RNN", recurrent::rnn),
     ("", "GRU", recurrent::gru),
     ("", "LSTM", recurrent::lstm),
@@ -51,9 +52,10 @@ pub fn form(node: &Node) -> Option<Form> {
 }
 
 /// Whether a node, on one side alone, is a reason to write a region out. A norm beside its parts is told apart without
-/// (its epsilon, its statistics); where it stands alone the other side's region is likely another place.
+/// (its epsilon, its statistics); where it stands alone the other side's region is likely another place. One that looks
+/// tables up besides is more than a norm.
 pub fn asks(node: &Node) -> bool {
-    form(node).is_some() && !role::is_normalisation(&node.op)
+    form(node).is_some() && (!role::is_normalisation(&node.op) || node.op.starts_with("Embed"))
 }
 
 /// Writes a node out, if that gives what the node gives.
@@ -107,6 +109,7 @@ mod tests {
     use super::*;
     use isotrace_graph::{Attribute, Graph, Value};
     use isotrace_run::{Options, Plan};
+    use isotrace_tensor::DType;
 
     /// Numbers within [-1, 1] that look like nothing in particular.
     fn numbers(shape: &[usize]) -> Tensor {
@@ -422,6 +425,22 @@ mod tests {
             settings: &[("input_forget", 1), ("layout", 1)],
             outputs: 3,
             inputs: || recurrent(4, 1, &[3]),
+        },
+        Case {
+            what: "rows of three tables, places of their own, positions hidden, the sum handed out",
+            domain: MICROSOFT,
+            op: "EmbedLayerNormalization",
+            version: 1,
+            settings: &[("epsilon", 10)],
+            outputs: 3,
+            inputs: || {
+                let ids = || ids().cast(DType::I32).unwrap();
+                let mut inputs = vec![ids(), ids(), numbers(&[7, 16]), numbers(&[6, 16]), numbers(&[5, 16])];
+                inputs.extend([numbers(&[16]), numbers(&[16])]);
+                let shown = (0..10).map(|i| i32::from(i % 5 < 4)).collect();
+                inputs.extend([Tensor::from_vec(&[2, 5], shown).unwrap(), ids()]);
+                some(inputs)
+            },
         },
         Case {
             what: "both operands turned, both factors",

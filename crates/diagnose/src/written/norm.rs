@@ -1,7 +1,7 @@
 //! Normalisations over the last axes, written out: statistics, root, quotient, gain and shift.
 
 use isotrace_graph::{Attribute, ValueId};
-use isotrace_tensor::normalise_axis;
+use isotrace_tensor::{Tensor, normalise_axis};
 
 use super::writer::Writer;
 
@@ -51,6 +51,44 @@ pub fn skip_root_mean_square(w: &mut Writer<'_>) -> Option<()> {
     only(w, &[0, 3])
 }
 
+/// [`layer`] of the sum of the rows of up to three tables that words, positions and segments pick.
+pub fn embedded(w: &mut Writer<'_>) -> Option<()> {
+    let &[batch, places] = w.shape(0)? else { return None };
+    let ids = w.read(0)?;
+    let words = w.part("Gather", &[w.read(2)?, ids], &[], "rows of words");
+    let positions = match w.read(8) {
+        Some(given) => given,
+        None => w.ints(&(0..places as i64).collect::<Vec<_>>()),
+    };
+    let positions = w.part("Gather", &[w.read(3)?, positions], &[], "rows of positions");
+    let mut sum = w.part("Add", &[words, positions], &[], "sum with positions");
+    if let (Some(ids), Some(table)) = (w.read(1), w.read(4)) {
+        let segments = w.part("Gather", &[table, ids], &[], "rows of segments");
+        sum = w.part("Add", &[sum, segments], &[], "sum with segments");
+    }
+    let epsilon = w.float("epsilon").unwrap_or(f64::from(1e-12f32));
+    let centred = centred(w, sum, -1)?;
+    let normed = by_root(w, centred, -1, epsilon)?;
+    let y = gained(w, normed, 5, Some(6));
+    w.hand_on(0, y);
+    if w.named(1) {
+        let kept = match w.read(7) {
+            Some(mask) => {
+                let axes = w.ints(&[1]);
+                let counted = w.part("Cast", &[mask], &[("to", Attribute::Int(INT32))], "mask");
+                w.part("ReduceSum", &[counted, axes], &[("keepdims", Attribute::Int(0))], "kept positions")
+            }
+            None => w.constant(Tensor::full(&[batch], 0i32).ok()?),
+        };
+        w.hand_on(1, kept);
+    }
+    w.hand_on(2, sum);
+    Some(())
+}
+
+/// ONNX's number of 32-bit integers.
+const INT32: i64 = 6;
+
 /// Whether no output besides these is named.
 fn only(w: &Writer<'_>, slots: &[usize]) -> Option<()> {
     (0..w.node.outputs.len()).all(|i| slots.contains(&i) || !w.named(i)).then_some(())
@@ -66,8 +104,13 @@ fn skipped(w: &mut Writer<'_>, bias: usize) -> Option<ValueId> {
 }
 
 fn mean(w: &mut Writer<'_>, x: ValueId, axis: i64, what: &str) -> Option<ValueId> {
-    let rank = w.shape(0)?.len();
-    let axes: Vec<i64> = (normalise_axis(axis, rank).ok()?..rank).map(|a| a as i64).collect();
+    // The first input may be ids, of another rank than what is normalised.
+    let axes: Vec<i64> = if axis == -1 {
+        vec![-1]
+    } else {
+        let rank = w.shape(0)?.len();
+        (normalise_axis(axis, rank).ok()?..rank).map(|a| a as i64).collect()
+    };
     let axes = w.ints(&axes);
     Some(w.part("ReduceMean", &[x, axes], &[("keepdims", Attribute::Int(1))], what))
 }

@@ -55,9 +55,10 @@ impl<'w> Writer<'w> {
         Some(self.tensor(self.read(slot)?)?.shape())
     }
 
-    /// A number of the type of the node's first input.
+    /// A number of the type of the node's first input that holds floats.
     pub fn number(&mut self, number: f64) -> Option<ValueId> {
-        let dtype = self.tensor(self.read(0)?)?.dtype();
+        let types = self.node.reads().filter_map(|v| self.tensor(v)).map(Tensor::dtype);
+        let dtype = types.into_iter().find(|d| d.is_float())?;
         Some(self.constant(Tensor::scalar(number).cast(dtype).ok()?))
     }
 
