@@ -116,7 +116,11 @@ fn verdict(
         );
     }
     if same {
-        return (Verdict::Identical, format!("all {} final outputs agree bit for bit", outputs.len()));
+        let reason = match outputs.len() {
+            1 => "the final output agrees bit for bit".to_owned(),
+            n => format!("all {n} final outputs agree bit for bit"),
+        };
+        return (Verdict::Identical, reason);
     }
     let (difference, name) = worst.unwrap_or((0.0, ""));
     let decisions = match tipped.iter().map(|t| t.count).sum() {

@@ -153,7 +153,9 @@ fn mended(judge: &Judge<'_, '_>, n: NodeId, m: NodeId) -> Option<(Patch, Differi
         if !judge.b.is_constant(b) {
             continue;
         }
-        if judge.rounded_alike(b, a) {
+        // The same bits need no copies in f64, which weigh twice what the weights do.
+        let stored = judge.b.declared.get(b).zip(judge.a.declared.get(a));
+        if stored.is_some_and(|(own, theirs)| own.bit_eq(theirs)) || judge.rounded_alike(b, a) {
             continue;
         }
         let (own, theirs) = (judge.b.shadow.get(b)?, judge.a.shadow.get(a)?);

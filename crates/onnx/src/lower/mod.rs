@@ -12,6 +12,7 @@
 mod attribute;
 mod function;
 mod scope;
+mod sequences;
 
 use isotrace_graph::{Attributes, Dim, Graph, Node, TensorType, Value, ValueId};
 use isotrace_tensor::Tensor;
@@ -62,6 +63,7 @@ pub fn lower(model: &ModelProto, external: &External) -> Result<Graph, OnnxError
     lowering.graph(model.graph.as_ref().unwrap_or(&empty), 0)?;
     let mut graph = lowering.levels.swap_remove(0).graph;
     graph.sort()?;
+    sequences::resolve(&mut graph);
     Ok(graph)
 }
 

@@ -1,0 +1,332 @@
+//! Sequences that are known before anything is computed, as the tensors they hold.
+//!
+//! Exporters write a list of tensors as a sequence where the list's length is no attribute of an operator: a split
+//! into parts of one size, a list that a loop unrolled. Where each element is asked for by a constant place, the
+//! sequence is only a manner of speaking: `SequenceAt` of a split is a slice, `ConcatFromSequence` of a list a concat.
+//! A graph in which one sequence is not known so is left as it is, and its operators are named as unsupported when it
+//! is run.
+
+use isotrace_graph::{Attribute, Attributes, Graph, Node, Value, ValueId};
+use isotrace_tensor::Tensor;
+use rustc_hash::FxHashMap;
+
+/// The operator set whose forms of Slice, Split, Gather, Unsqueeze and Concat are written.
+const WRITTEN: i64 = 13;
+
+/// What a sequence holds.
+#[derive(Clone)]
+enum Sequence {
+    List(Vec<ValueId>),
+    /// Parts of a tensor along an axis.
+    Parts {
+        of: ValueId,
+        axis: i64,
+        each: Each,
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Each {
+    /// One element along the axis, which goes.
+    Element,
+    /// This many elements; the last part may be shorter.
+    Run(i64),
+}
+
+/// Replaces sequences by what they hold, in a graph in execution order and in its bodies.
+pub fn resolve(graph: &mut Graph) {
+    for node in &mut graph.nodes {
+        for attribute in node.attributes.values_mut() {
+            match attribute {
+                Attribute::Graph(body) => resolve(body),
+                Attribute::Graphs(bodies) => bodies.iter_mut().for_each(resolve),
+                _ => {}
+            }
+        }
+    }
+    let speaks = |n: &Node| n.domain.is_empty() && n.op.contains("Sequence") && n.op != "ReverseSequence";
+    if !graph.nodes.iter().any(speaks) {
+        return;
+    }
+    let mut work = Work { graph: graph.clone(), sequences: FxHashMap::default() };
+    if work.rewrite().is_some() {
+        *graph = work.graph;
+    }
+}
+
+struct Work {
+    graph: Graph,
+    sequences: FxHashMap<ValueId, Sequence>,
+}
+
+impl Work {
+    fn rewrite(&mut self) -> Option<()> {
+        for node in std::mem::take(&mut self.graph.nodes) {
+            if node.domain.is_empty() && self.sequence(&node)? {
+                continue;
+            }
+            // Nobody else knows what to do with a sequence.
+            if node.reads().any(|v| self.sequences.contains_key(&v)) {
+                return None;
+            }
+            self.graph.nodes.push(node);
+        }
+        self.graph.outputs.iter().all(|v| !self.sequences.contains_key(v)).then_some(())
+    }
+
+    /// Whether a node was one on sequences; `None` where what it does is not known before it is run.
+    fn sequence(&mut self, node: &Node) -> Option<bool> {
+        let read = |slot: usize| node.inputs.get(slot).copied().flatten();
+        let of = |work: &Self| work.sequences.get(&read(0)?).cloned();
+        let whole = |name: &str, default: i64| match node.attributes.get(name) {
+            Some(Attribute::Int(i)) => *i,
+            _ => default,
+        };
+        let made = match node.op.as_str() {
+            "SequenceConstruct" => Sequence::List(node.reads().collect()),
+            "SequenceEmpty" => Sequence::List(Vec::new()),
+            "SequenceInsert" => {
+                let Sequence::List(mut list) = of(self)? else { return None };
+                let at = self.place(read(2), list.len() + 1)?;
+                list.insert(at, read(1)?);
+                Sequence::List(list)
+            }
+            "SequenceErase" => {
+                let Sequence::List(mut list) = of(self)? else { return None };
+                let at = self.place(read(1), list.len())?;
+                list.remove(at);
+                Sequence::List(list)
+            }
+            "SplitToSequence" => {
+                let (tensor, axis) = (read(0)?, whole("axis", 0));
+                match read(1) {
+                    None if whole("keepdims", 1) == 0 => {
+                        Sequence::Parts { of: tensor, axis, each: Each::Element }
+                    }
+                    None => Sequence::Parts { of: tensor, axis, each: Each::Run(1) },
+                    Some(split) => {
+                        let sizes = self.constant(split)?;
+                        match (sizes.rank(), sizes.to_i64().ok()?.first()) {
+                            (0, Some(&size)) => Sequence::Parts { of: tensor, axis, each: Each::Run(size) },
+                            (1, Some(_)) => Sequence::List(self.split(node, tensor, axis, &sizes)?),
+                            _ => return None,
+                        }
+                    }
+                }
+            }
+            "SequenceLength" => {
+                let Sequence::List(list) = of(self)? else { return None };
+                let length = Tensor::scalar(list.len() as i64);
+                self.put(node, "Constant", Vec::new(), vec![("value", Attribute::Tensor(length))]);
+                return Some(true);
+            }
+            "SequenceAt" => {
+                self.at(node, &of(self)?, read(1)?)?;
+                return Some(true);
+            }
+            "ConcatFromSequence" => {
+                self.joined(node, of(self)?, whole("axis", 0), whole("new_axis", 0) != 0)?;
+                return Some(true);
+            }
+            _ => return Some(false),
+        };
+        self.sequences.insert(node.writes().next()?, made);
+        Some(true)
+    }
+
+    /// One element of a sequence.
+    fn at(&mut self, node: &Node, sequence: &Sequence, place: ValueId) -> Option<()> {
+        match sequence {
+            Sequence::List(list) => {
+                let at = self.place(Some(place), list.len())?;
+                self.put(node, "Identity", vec![*list.get(at)?], Vec::new());
+            }
+            Sequence::Parts { of, axis, each: Each::Element } => {
+                self.number(place)?;
+                self.put(node, "Gather", vec![*of, place], vec![("axis", Attribute::Int(*axis))]);
+            }
+            Sequence::Parts { of, axis, each: Each::Run(size) } => {
+                // From the end on a part begins where its size is all that is left only if sizes are 1.
+                let at = self.number(place)?;
+                if at < 0 && *size != 1 {
+                    return None;
+                }
+                let (start, end) = (at.checked_mul(*size)?, (at + 1).checked_mul(*size)?);
+                let end = if at == -1 { i64::MAX } else { end };
+                let bounds = [start, end, *axis].map(|i| self.integers(node, &[i]));
+                self.put(node, "Slice", [&[*of][..], &bounds].concat(), Vec::new());
+            }
+        }
+        Some(())
+    }
+
+    /// All elements of a sequence along an axis, which may be a new one.
+    fn joined(&mut self, node: &Node, sequence: Sequence, axis: i64, new: bool) -> Option<()> {
+        let along = vec![("axis", Attribute::Int(axis))];
+        match sequence {
+            Sequence::List(list) if new => {
+                let axes = self.integers(node, &[axis]);
+                let rows =
+                    list.iter().map(|&v| self.emit(node, "Unsqueeze", vec![v, axes], Vec::new())).collect();
+                self.put(node, "Concat", rows, along);
+            }
+            Sequence::List(list) => self.put(node, "Concat", list, along),
+            Sequence::Parts { of, axis: cut, each: Each::Run(_) } if cut == axis && !new => {
+                self.put(node, "Identity", vec![of], Vec::new());
+            }
+            Sequence::Parts { of, axis: cut, each: Each::Element } if cut == axis && new => {
+                self.put(node, "Identity", vec![of], Vec::new());
+            }
+            Sequence::Parts { .. } => return None,
+        }
+        Some(())
+    }
+
+    /// A tensor's parts of known sizes.
+    fn split(&mut self, node: &Node, of: ValueId, axis: i64, sizes: &Tensor) -> Option<Vec<ValueId>> {
+        let sizes = sizes.to_i64().ok()?.into_owned();
+        let read = self.integers(node, &sizes);
+        let parts: Vec<ValueId> = sizes.iter().map(|_| self.fresh(node)).collect();
+        let outputs = parts.iter().copied().map(Some).collect();
+        self.push(node, "Split", vec![of, read], outputs, vec![("axis", Attribute::Int(axis))]);
+        Some(parts)
+    }
+
+    fn constant(&self, v: ValueId) -> Option<Tensor> {
+        if let Some(constant) = &self.graph.value(v).constant {
+            return Some(constant.clone());
+        }
+        let node = self.graph.nodes.iter().find(|n| n.op == "Constant" && n.writes().any(|w| w == v))?;
+        match node.attributes.get("value").or(node.attributes.get("value_int"))? {
+            Attribute::Tensor(tensor) => Some(tensor.clone()),
+            Attribute::Int(i) => Some(Tensor::scalar(*i)),
+            _ => None,
+        }
+    }
+
+    fn number(&self, v: ValueId) -> Option<i64> {
+        let tensor = self.constant(v)?;
+        let numbers = tensor.to_i64().ok()?;
+        (numbers.len() == 1).then(|| numbers[0])
+    }
+
+    /// A place below `length`, counted from the end where it is negative; the last one where none is given.
+    fn place(&self, v: Option<ValueId>, length: usize) -> Option<usize> {
+        let at = v.map_or(Some(-1), |v| self.number(v))?;
+        let from = if at < 0 { at.checked_add(length as i64)? } else { at };
+        usize::try_from(from).ok().filter(|&at| at < length)
+    }
+
+    fn fresh(&mut self, node: &Node) -> ValueId {
+        let base = node.writes().next().map_or("", |v| self.graph.value(v).name.as_str());
+        let name = format!("{base}/{}", self.graph.values.len());
+        self.graph.add_value(Value { name, ..Value::default() })
+    }
+
+    fn integers(&mut self, node: &Node, numbers: &[i64]) -> ValueId {
+        let v = self.fresh(node);
+        self.graph.values[v.index()].constant = Some(Tensor::vector(numbers.to_vec()));
+        v
+    }
+
+    /// A call beside `node` with an output of its own.
+    fn emit(&mut self, node: &Node, op: &str, inputs: Vec<ValueId>, set: Vec<(&str, Attribute)>) -> ValueId {
+        let v = self.fresh(node);
+        self.push(node, op, inputs, vec![Some(v)], set);
+        v
+    }
+
+    /// A call in the place of `node`, which writes what it wrote.
+    fn put(&mut self, node: &Node, op: &str, inputs: Vec<ValueId>, set: Vec<(&str, Attribute)>) {
+        self.push(node, op, inputs, node.outputs.clone(), set);
+    }
+
+    fn push(
+        &mut self,
+        node: &Node,
+        op: &str,
+        inputs: Vec<ValueId>,
+        outputs: Vec<Option<ValueId>>,
+        set: Vec<(&str, Attribute)>,
+    ) {
+        let attributes: Attributes = set.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        self.graph.nodes.push(Node {
+            name: node.name.clone(),
+            domain: String::new(),
+            op: op.to_owned(),
+            version: WRITTEN,
+            inputs: inputs.into_iter().map(Some).collect(),
+            outputs,
+            attributes,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph(nodes: &[(&str, &[&str], &str, i64)]) -> Graph {
+        let mut graph = Graph::default();
+        let mut names: FxHashMap<String, ValueId> = FxHashMap::default();
+        let mut value = |graph: &mut Graph, name: &str| {
+            *names.entry(name.to_owned()).or_insert_with(|| {
+                let constant = name.parse().ok().map(Tensor::scalar::<i64>);
+                graph.add_value(Value { name: name.to_owned(), constant, ..Value::default() })
+            })
+        };
+        for &(op, inputs, output, axis) in nodes {
+            let inputs = inputs.iter().map(|i| Some(value(&mut graph, i))).collect();
+            let outputs = vec![Some(value(&mut graph, output))];
+            let attributes = [("axis".to_owned(), Attribute::Int(axis))].into_iter().collect();
+            let (name, domain) = (output.to_owned(), String::new());
+            graph.nodes.push(Node { name, domain, op: op.into(), version: 17, inputs, outputs, attributes });
+        }
+        let last = value(&mut graph, nodes.last().unwrap().2);
+        graph.outputs.push(last);
+        graph
+    }
+
+    fn ops(nodes: &[(&str, &[&str], &str, i64)]) -> Vec<String> {
+        let mut graph = graph(nodes);
+        resolve(&mut graph);
+        graph.nodes.iter().map(|n| n.op.clone()).collect()
+    }
+
+    #[test]
+    fn what_is_known_is_no_sequence() {
+        let split = ("SplitToSequence", &["x", "4"][..], "s", 1);
+        assert_eq!(ops(&[split, ("SequenceAt", &["s", "2"], "y", 0)]), ["Slice"]);
+        assert_eq!(ops(&[split, ("ConcatFromSequence", &["s"], "y", 1)]), ["Identity"]);
+        let list = ("SequenceConstruct", &["a", "b", "c"][..], "s", 0);
+        assert_eq!(ops(&[list, ("SequenceAt", &["s", "-1"], "y", 0)]), ["Identity"]);
+        assert_eq!(ops(&[list, ("ConcatFromSequence", &["s"], "y", 1)]), ["Concat"]);
+        assert_eq!(
+            ops(&[
+                ("SequenceEmpty", &[], "none", 0),
+                ("SequenceInsert", &["none", "a"], "one", 0),
+                ("SequenceInsert", &["one", "b", "0"], "two", 0),
+                ("SequenceErase", &["two", "1"], "left", 0),
+                ("SequenceLength", &["left"], "n", 0),
+                ("SequenceAt", &["left", "0"], "y", 0),
+            ]),
+            ["Constant", "Identity"]
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_alone() {
+        let split = ("SplitToSequence", &["x", "4"][..], "s", 1);
+        for last in [
+            ("SequenceAt", &["s", "i"][..], "y", 0),
+            ("SequenceAt", &["s", "-1"], "y", 0),
+            ("SequenceLength", &["s"], "y", 0),
+            ("ConcatFromSequence", &["s"], "y", 0),
+            ("SequenceMap", &["s"], "y", 0),
+        ] {
+            assert_eq!(ops(&[split, last]), ["SplitToSequence", last.0], "{last:?}");
+        }
+        assert_eq!(ops(&[split]), ["SplitToSequence"], "a sequence as an output");
+        assert_eq!(ops(&[("SequenceEmpty", &[], "s", 0), ("SequenceAt", &["s", "0"], "y", 0)]).len(), 2);
+    }
+}
