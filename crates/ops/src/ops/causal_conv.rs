@@ -1,7 +1,7 @@
 //! `CausalConvWithState`: a convolution of each channel along time that sees the present and the past alone, with the
 //! last places of the past handed on.
 //!
-//! The input is [N, C, L], the weights [C, 1, K], the bias [C], the past [N, C, K - 1] (zeros where it is left out);
+//! The input is [N, C, L], the weights [C, 1, K], the bias `[C]`, the past [N, C, K - 1] (zeros where it is left out);
 //! outputs are [N, C, L] and the past of the next step.
 
 use isotrace_graph::Node;

@@ -2,7 +2,7 @@
 //! weighed by a mask (Dai et al. 2017, Zhu et al. 2018).
 //!
 //! X is [N, C, D1, ..., Dk], W [M, C / group, K1, ..., Kk], the offsets [N, G * K * k, O1, ..., Ok] with K = K1 ... Kk
-//! and, for each of G groups of channels and each element of the kernel, k numbers, first axis first; B [M], the mask
+//! and, for each of G groups of channels and each element of the kernel, k numbers, first axis first; B `[M]`, the mask
 //! [N, G * K, O1, ..., Ok]. What lies outside counts as zero.
 
 use isotrace_graph::Node;

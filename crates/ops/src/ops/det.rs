@@ -1,4 +1,4 @@
-//! `Det`: determinants of square matrices, [*, M, M] to [*], by elimination with the largest pivot of each column.
+//! `Det`: determinants of square matrices, [*, M, M] to `[*]`, by elimination with the largest pivot of each column.
 
 use isotrace_graph::Node;
 use isotrace_tensor::Tensor;

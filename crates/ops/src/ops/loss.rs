@@ -1,6 +1,6 @@
 //! `NegativeLogLikelihoodLoss` and `SoftmaxCrossEntropyLoss`.
 //!
-//! Scores are [N, C, D1, ...], targets [N, D1, ...] with classes below C or `ignore_index`, weights [C]. A sample's loss
+//! Scores are [N, C, D1, ...], targets [N, D1, ...] with classes below C or `ignore_index`, weights `[C]`. A sample's loss
 //! is `-w y` with y the (log-)probability of its class and w that class's weight; 0 where the target is ignored. `mean`
 //! divides by the sum of the weights of what is not ignored.
 
