@@ -1,11 +1,13 @@
 //! When two values are the same: the `semantic` term of the decision rule.
 //!
-//! Three grounds, each a bound on every element:
+//! Four grounds, each a bound on every element:
 //! - bits: nothing differs;
 //! - noise: the difference is within float64 noise of the two regions ([`isotrace_ops::budget::NOISE`] times their f32
 //!   unit);
 //! - constants: the regions hold different float constants, and the difference is within what half an ulp of each
-//!   stored constant, and the rounding of what was computed from constants alone, does to the output.
+//!   stored constant, and the rounding of what was computed from constants alone, does to the output;
+//! - declared: both hold the same bits in the type that they declare. What differs in float64 is more than these inputs
+//!   can show.
 //!
 //! They are tried from the cheapest on. A bound takes as long as the regions themselves, so constants go before noise
 //! where the difference is far too large for noise.
@@ -121,7 +123,7 @@ impl Agreement<'_, '_, '_> {
         let look = self.elements.look();
         match self.by_bounds(&look) {
             // What changes no bit of what both sides hold is no more than these inputs can show.
-            None if look != Look::Apart && self.hold_the_same() => Some(Evidence::Constants),
+            None if look != Look::Apart && self.hold_the_same() => Some(Evidence::Declared),
             found => found,
         }
     }

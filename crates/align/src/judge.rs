@@ -28,6 +28,8 @@ pub enum Evidence {
     Noise,
     /// Within what the precision of stored constants allows.
     Constants,
+    /// The same bits in the type that both declare, though float64 tells them apart: more than these inputs show.
+    Declared,
     /// Put in by hypothesis and confirmed downstream.
     Confirmed,
 }

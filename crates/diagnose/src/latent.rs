@@ -9,7 +9,7 @@
 use isotrace_align::judge::moderate_rms;
 use isotrace_align::patch::{Patch, Source};
 use isotrace_align::search::failing;
-use isotrace_align::{Changes, Judge, Relation, Side, State};
+use isotrace_align::{Changes, Evidence, Judge, Relation, Side, State};
 use isotrace_graph::{Attribute, NodeId, ValueId};
 use isotrace_report::Warning;
 use isotrace_tensor::Tensor;
@@ -67,7 +67,45 @@ pub fn differences<'s, 'g>(
     let mut found: Vec<(&Suspect, bool)> =
         hidden.into_iter().map(|s| (s, false)).chain(cancelled.map(|s| (s, true))).collect();
     found.sort_by_key(|(s, _)| s.b);
-    found.into_iter().filter_map(|(s, cancels)| warning(judge, state, s, cancels)).collect()
+    let mut told: Vec<Warning> =
+        found.into_iter().filter_map(|(s, cancels)| warning(judge, state, s, cancels)).collect();
+    if told.is_empty() {
+        told.extend(unseen(judge, state));
+    }
+    told
+}
+
+/// What float64 tells apart and the type that both sides declare does not: an epsilon that is there on one side only.
+/// Only the first such place, from which the others follow.
+fn unseen(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Option<Warning> {
+    let unseen = |v: &ValueId| {
+        let matched = state.matched[v.index()].as_ref();
+        matched.is_some_and(|m| m.evidence == Evidence::Declared) && !judge.b.is_constant(*v)
+    };
+    let (n, v) =
+        judge.b.graph().node_ids().find_map(|n| Some((n, judge.b.graph().node(n).writes().find(unseen)?)))?;
+    let m = state.matched[v.index()].as_ref()?;
+    let own = state.own_shadow[v.index()].as_ref()?;
+    let theirs = m.relation.carry(judge.a.shadow.get(m.a)?, own.shape())?;
+    let (x, y) = (theirs.to_f64().ok()?, own.to_f64().ok()?);
+    // By how much a hidden entry is hidden is of no interest.
+    let shown = x.iter().zip(y.iter()).filter(|(x, y)| **x > HIDES || **y > HIDES);
+    let difference = shown.map(|(x, y)| (x - y).abs()).fold(0f64, f64::max);
+    if difference == 0.0 {
+        return None;
+    }
+    let label_a = judge.a.producer(m.a).map(|m| label(judge.a, m));
+    Some(Warning {
+        class: "latent".to_owned(),
+        summary: format!(
+            "{} in B and {} in A differ by {difference:.3e} in float64, which changes no bit of {} here; other inputs may \
+             show it",
+            label(judge.b, n),
+            label_a.unwrap_or_default(),
+            judge.b.declared.get(v)?.dtype(),
+        ),
+        place: vec![judge.b.graph().label(n).to_owned()],
+    })
 }
 
 fn suspects(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Vec<Suspect> {

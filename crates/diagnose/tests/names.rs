@@ -515,7 +515,10 @@ fn what_changes_no_bit_is_no_difference() {
         n.node("MatMul", &["log", "w"], "y", &[]);
         n
     };
-    assert_eq!(compare(net(Some(1e-12)), net(None)).verdict, Verdict::Identical);
+    let report = compare(net(Some(1e-12)), net(None));
+    assert_eq!(report.verdict, Verdict::Identical);
+    let told: Vec<&str> = report.warnings.iter().map(|w| w.class.as_str()).collect();
+    assert_eq!(told, ["latent"], "{:?}", report.warnings);
     let report = compare(net(Some(1e-3)), net(None));
     let cause = report.culprits.first().map(|c| c.cause.class.as_str());
     assert_eq!((report.verdict, cause), (Verdict::Divergent, Some("epsilon")));

@@ -8,9 +8,9 @@ use isotrace_tensor::Tensor;
 use super::quantised::{self, Quantised};
 use super::{
     adds_to_statistic, becomes_whole, bends, by_distance, centres, crops, cuts_gates, drops, feeds_mask,
-    gates_itself, is_activation, is_attention, is_gate, is_layout, is_normalisation, is_product,
-    is_recurrent, is_reduced, is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift,
-    is_statistic, is_truth, is_turned, leaves_itself_out, masks, negates_for_rotation, normalises,
+    gates_itself, is_activation, is_attention, is_layout, is_normalisation, is_product, is_recurrent,
+    is_reduced, is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth,
+    is_turned, leaves_itself_out, masks, negates_for_rotation, normalises,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -208,8 +208,6 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                 "weight_value"
             }
         }
-        // What goes into a gate of a cell is known by where in the stack it lies.
-        "Slice" if (1..=2).contains(&slot) && is_gate(side, n) => "gate_order",
         "Gather" if slot == 1 && whole && by_distance(tensor) => "rope",
         _ if whole && node.writes().any(|v| is_truth(side, v) || feeds_mask(side, v)) => "mask",
         "Where" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"
