@@ -520,8 +520,19 @@ pub fn correlation(a: &Tensor, b: &Tensor) -> f64 {
     if r.is_finite() { r } else { 0.0 }
 }
 
+/// What came of a change to B.
+pub struct Attempt {
+    /// Whether the point holds A's candidate then.
+    pub holds: bool,
+    /// The point's float64 value then.
+    pub value: Option<Tensor>,
+    /// How far it is from the value of A's that it was recognised as, in the layout in which it was; infinite where it was
+    /// not.
+    pub left: f64,
+}
+
 /// Executes `nodes` (in execution order) of B under `changes` and says whether `point` then holds A's `candidate`;
-/// leaves the state as it was. Returns the float64 value at the point besides.
+/// leaves the state as it was.
 pub fn attempt(
     judge: &Judge<'_, '_>,
     state: &mut State,
@@ -529,7 +540,7 @@ pub fn attempt(
     changes: &Changes,
     point: ValueId,
     candidate: ValueId,
-) -> (bool, Option<Tensor>) {
+) -> Attempt {
     let mut log = Log { a_matched: state.a_matched.clone(), ..Log::default() };
     for &n in nodes {
         for v in judge.b.graph().node(n).writes() {
@@ -538,16 +549,24 @@ pub fn attempt(
         state.step(judge, n, changes);
     }
     let value = state.own_shadow[point.index()].clone();
-    let holds = match (&state.matched[point.index()], &value) {
-        (Some(m), _) if judge.index.class(m.a) == judge.index.class(candidate) => true,
+    let recognised = match (&state.matched[point.index()], &value) {
+        (Some(m), _) if judge.index.class(m.a) == judge.index.class(candidate) => {
+            Some((m.a, m.relation.clone()))
+        }
         (_, Some(value)) => {
             state.show_own(point);
-            judge.compare(state, point, value, candidate, false).is_some()
+            judge.compare(state, point, value, candidate, false).map(|(relation, _)| (candidate, relation))
         }
-        _ => false,
+        _ => None,
     };
     log.restore(state);
-    (holds, value)
+    let left = recognised.as_ref().zip(value.as_ref()).and_then(|((a, relation), value)| {
+        let theirs = relation.carry(judge.a.shadow.get(*a)?, value.shape())?;
+        let (x, y) = (theirs.to_f64().ok()?, value.to_f64().ok()?);
+        let apart = x.iter().zip(y.iter()).filter(|(x, y)| x != y).map(|(x, y)| (x - y).abs());
+        Some(apart.fold(0f64, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) }))
+    });
+    Attempt { holds: recognised.is_some(), value, left: left.unwrap_or(f64::INFINITY) }
 }
 
 /// What a trial changed, to be put back.

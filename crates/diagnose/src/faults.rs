@@ -188,12 +188,12 @@ fn prove<'s, 'g>(
         let mut tried = changes.clone();
         proposal.patches.iter().cloned().for_each(|(n, patch)| tried.patch(n, patch));
         let run: Vec<NodeId> = site.nodes_b().iter().copied().filter(|&n| n >= first).collect();
-        let (holds, value) = attempt(site.judge, state, &run, &tried, site.point, site.candidate);
-        let left = site.difference(value.as_ref());
+        let made = attempt(site.judge, state, &run, &tried, site.point, site.candidate);
+        let left = site.difference(made.value.as_ref());
         // Beside infinities anything holds that is infinite elsewhere too; only a mask may hide by another number.
         let hides = proposal.class == "mask" || left.is_finite() || before.is_finite();
-        if holds && hides {
-            let left = left.min(site.nearest(value.as_ref()));
+        if made.holds && hides {
+            let left = left.min(made.left).min(site.nearest(made.value.as_ref()));
             return Ok(Proven { fault: proven(site, hypothesis, proposal, before, left), undone: tried });
         }
         if left < before {
