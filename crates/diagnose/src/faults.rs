@@ -193,7 +193,7 @@ fn prove<'s, 'g>(
         // Beside infinities anything holds that is infinite elsewhere too; only a mask may hide by another number.
         let hides = proposal.class == "mask" || left.is_finite() || before.is_finite();
         if made.holds && hides {
-            let left = left.min(made.left).min(site.nearest(made.value.as_ref()));
+            let left = left.min(made.left);
             return Ok(Proven { fault: proven(site, hypothesis, proposal, before, left), undone: tried });
         }
         if left < before {

@@ -1,14 +1,11 @@
 //! The place of a fault: what B computes there, what A computes there, and from what.
 
-use isotrace_align::relation::candidates;
 use isotrace_align::{Judge, Region, Relation, Side, State};
 use isotrace_graph::{Node, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 
 /// Nodes a region is widened to while its borders on the two sides do not agree.
 const WIDEST: usize = 24;
-/// Layouts in which a value is held against A's.
-const MOST_LAYOUTS: usize = 24;
 /// Times the borders are moved outwards.
 const ROUNDS: usize = 32;
 
@@ -102,16 +99,6 @@ impl<'x, 's, 'g> Site<'x, 's, 'g> {
     /// The largest difference at the point as the models are.
     pub fn before(&self) -> f64 {
         self.difference(self.state.own_shadow[self.point.index()].as_ref())
-    }
-
-    /// [`difference`](Self::difference) in the layout in which it is least: where B's own value is wrong, how it would lie
-    /// is a guess.
-    pub fn nearest(&self, value: Option<&Tensor>) -> f64 {
-        let (Some(value), Some(theirs)) = (value, self.judge.a.shadow.get(self.candidate)) else {
-            return f64::INFINITY;
-        };
-        let relations = candidates(theirs.shape(), value.shape()).into_iter().take(MOST_LAYOUTS);
-        relations.map(|r| self.apart(value, &r)).fold(f64::INFINITY, f64::min)
     }
 
     /// The largest difference between a value at the point and A's; infinite where one of them is not finite.

@@ -5,10 +5,12 @@
 //! (Higham and Mary 2019); a product's error follows the random walk of its partial sums. Cells are written once, over
 //! [`Number`], and run on plain floats for the values and on [`Spread`] for their budgets.
 
-use crate::Float;
+use isotrace_tensor::Tensor;
+
 use crate::activation::Activation;
 use crate::budget::{self, Budget, Unit};
 use crate::product::{Matrix, product};
+use crate::{Float, OpError};
 
 /// What a cell computes with.
 pub trait Number: Copy + Send + Sync {
@@ -228,6 +230,20 @@ impl Number for Spread {
             *out = Self { x: p, variance };
         }
     }
+}
+
+/// An operator's outputs, each as its shape and its elements.
+pub type Outputs<N> = Vec<(Vec<usize>, Vec<N>)>;
+
+/// Outputs that were computed on plain floats, as tensors.
+pub fn tensors<T: Float>(outputs: Outputs<T>) -> Result<Vec<Tensor>, OpError> {
+    outputs.into_iter().map(|(shape, data)| Ok(Tensor::from_vec(&shape, data)?)).collect()
+}
+
+/// The budget of output `index` of several, at unit roundoff `unit`.
+pub fn budget_of(outputs: &[(Vec<usize>, Vec<Spread>)], index: usize, unit: Unit) -> Result<Budget, OpError> {
+    let found = outputs.get(index).ok_or_else(|| OpError::Input(format!("there is no output {index}")))?;
+    Ok(budget(&found.1, unit))
 }
 
 /// The budget of outputs that carry their spread, at unit roundoff `unit`.

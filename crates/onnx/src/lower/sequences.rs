@@ -13,6 +13,10 @@ use rustc_hash::FxHashMap;
 /// The operator set whose forms of Slice, Split, Gather, Unsqueeze and Concat are written.
 const WRITTEN: i64 = 13;
 
+/// Elements that all lists of a graph may hold together: each insertion is a list of its own, and a file may have a
+/// million of them.
+const MOST_HELD: usize = 1 << 22;
+
 /// What a sequence holds.
 #[derive(Clone)]
 enum Sequence {
@@ -48,7 +52,8 @@ pub fn resolve(graph: &mut Graph) {
     if !graph.nodes.iter().any(speaks) {
         return;
     }
-    let mut work = Work { graph: graph.clone(), sequences: FxHashMap::default() };
+    let (sequences, constants) = (FxHashMap::default(), FxHashMap::default());
+    let mut work = Work { graph: graph.clone(), sequences, constants, held: 0 };
     if work.rewrite().is_some() {
         *graph = work.graph;
     }
@@ -57,6 +62,10 @@ pub fn resolve(graph: &mut Graph) {
 struct Work {
     graph: Graph,
     sequences: FxHashMap<ValueId, Sequence>,
+    /// What the graph's nodes for constants write.
+    constants: FxHashMap<ValueId, Tensor>,
+    /// Elements of all lists.
+    held: usize,
 }
 
 impl Work {
@@ -68,6 +77,15 @@ impl Work {
             // Nobody else knows what to do with a sequence.
             if node.reads().any(|v| self.sequences.contains_key(&v)) {
                 return None;
+            }
+            if node.op == "Constant" && node.domain.is_empty() {
+                let value = node.attributes.get("value").or(node.attributes.get("value_int"));
+                let tensor = match value {
+                    Some(Attribute::Tensor(tensor)) => Some(tensor.clone()),
+                    Some(Attribute::Int(i)) => Some(Tensor::scalar(*i)),
+                    _ => None,
+                };
+                self.constants.extend(node.writes().next().zip(tensor));
             }
             self.graph.nodes.push(node);
         }
@@ -117,6 +135,7 @@ impl Work {
             "SequenceLength" => {
                 let Sequence::List(list) = of(self)? else { return None };
                 let length = Tensor::scalar(list.len() as i64);
+                self.constants.extend(node.writes().next().map(|v| (v, length.clone())));
                 self.put(node, "Constant", Vec::new(), vec![("value", Attribute::Tensor(length))]);
                 return Some(true);
             }
@@ -130,8 +149,17 @@ impl Work {
             }
             _ => return Some(false),
         };
+        if let Sequence::List(list) = &made {
+            self.hold(list.len())?;
+        }
         self.sequences.insert(node.writes().next()?, made);
         Some(true)
+    }
+
+    /// Counts elements that are held; `None` where they become too many.
+    fn hold(&mut self, more: usize) -> Option<()> {
+        self.held = self.held.checked_add(more)?;
+        (self.held <= MOST_HELD).then_some(())
     }
 
     /// One element of a sequence.
@@ -185,6 +213,7 @@ impl Work {
     /// A tensor's parts of known sizes.
     fn split(&mut self, node: &Node, of: ValueId, axis: i64, sizes: &Tensor) -> Option<Vec<ValueId>> {
         let sizes = sizes.to_i64().ok()?.into_owned();
+        self.hold(sizes.len())?;
         let read = self.integers(node, &sizes);
         let parts: Vec<ValueId> = sizes.iter().map(|_| self.fresh(node)).collect();
         let outputs = parts.iter().copied().map(Some).collect();
@@ -196,12 +225,7 @@ impl Work {
         if let Some(constant) = &self.graph.value(v).constant {
             return Some(constant.clone());
         }
-        let node = self.graph.nodes.iter().find(|n| n.op == "Constant" && n.writes().any(|w| w == v))?;
-        match node.attributes.get("value").or(node.attributes.get("value_int"))? {
-            Attribute::Tensor(tensor) => Some(tensor.clone()),
-            Attribute::Int(i) => Some(Tensor::scalar(*i)),
-            _ => None,
-        }
+        self.constants.get(&v).cloned()
     }
 
     fn number(&self, v: ValueId) -> Option<i64> {
@@ -312,6 +336,21 @@ mod tests {
             ]),
             ["Constant", "Identity"]
         );
+    }
+
+    #[test]
+    fn lists_without_end_are_left_alone() {
+        // Each insertion makes a list of its own: together they would hold half of the square of their number.
+        let names: Vec<String> = (0..4000).map(|i| format!("s{i}")).collect();
+        let mut nodes: Vec<(&str, Vec<&str>, &str, i64)> =
+            vec![("SequenceConstruct", vec!["a"], &names[0], 0)];
+        nodes
+            .extend(names.windows(2).map(|w| ("SequenceInsert", vec![w[0].as_str(), "a"], w[1].as_str(), 0)));
+        nodes.push(("ConcatFromSequence", vec![&names[3999]], "y", 0));
+        let lent: Vec<(&str, &[&str], &str, i64)> = nodes.iter().map(|n| (n.0, &n.1[..], n.2, n.3)).collect();
+        assert_eq!(ops(&lent).len(), lent.len());
+        let short = [lent[0], ("ConcatFromSequence", &["s0"][..], "y", 0)];
+        assert_eq!(ops(&short), ["Concat"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use isotrace_tensor::{Bool, DType, Tensor, View};
 use crate::attend::{Scoring, Sizes, Stage, append, attend, join_heads, split_heads};
 use crate::budget::{self, Budget, Unit};
 use crate::moves::room;
-use crate::spread::{Number, Spread, budget as spread_budget};
+use crate::spread::{Number, Outputs, Spread, budget_of, tensors};
 use crate::{Call, Float, OpError, Operator, attributes, for_float};
 
 #[derive(Debug)]
@@ -86,9 +86,6 @@ fn headed<N: Number>(
         _ => Err(OpError::Input(format!("{name} has shape {:?}, expected 3 or 4 axes", x.shape()))),
     }
 }
-
-/// Shapes and elements of the outputs.
-pub(crate) type Outputs<N> = Vec<(Vec<usize>, Vec<N>)>;
 
 impl Attention {
     fn compute<N: Number>(&self, call: &Call<'_>) -> Result<Outputs<N>, OpError> {
@@ -211,19 +208,13 @@ impl Attention {
 impl Operator for Attention {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let q = call.need(0, "Q")?;
-        for_float!(q.dtype(), "Q", T => {
-            let outputs = self.compute::<T>(call)?;
-            outputs.into_iter().map(|(shape, data)| Ok(Tensor::from_vec(&shape, data)?)).collect()
-        })
+        for_float!(q.dtype(), "Q", T => tensors(self.compute::<T>(call)?))
     }
 
     fn budget(&self, call: &Call<'_>, index: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         if index == 1 || index == 2 {
             return Ok(budget::exact(output.len()));
         }
-        let outputs = self.compute::<Spread>(call)?;
-        let (_, output) =
-            outputs.get(index).ok_or_else(|| OpError::Input(format!("there is no output {index}")))?;
-        Ok(spread_budget(output, unit))
+        budget_of(&self.compute::<Spread>(call)?, index, unit)
     }
 }

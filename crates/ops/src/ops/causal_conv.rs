@@ -9,6 +9,7 @@ use isotrace_tensor::Tensor;
 
 use crate::activation::Activation;
 use crate::budget::{self, Budget, Unit};
+use crate::moves::room;
 use crate::spread::{Number, Spread, budget as spread_budget};
 use crate::{Call, Float, OpError, Operator, attributes, for_float};
 
@@ -66,7 +67,9 @@ impl CausalConv {
         let (x, w) = (x.as_slice::<N::Weight>()?, w.as_slice::<N::Weight>()?);
         let bias = bias.map(Tensor::as_slice::<N::Weight>).transpose()?;
         let past = past.map(Tensor::as_slice::<N::Weight>).transpose()?;
-        let (mut out, mut state) = (Vec::with_capacity(x.len()), Vec::new());
+        // Without a single step the state may still be large.
+        let mut state = room::<N::Weight>(&[batch, channels, taps - 1])?;
+        let mut out = Vec::with_capacity(x.len());
         let mut line = Vec::with_capacity(taps - 1 + length);
         for i in 0..batch * channels {
             line.clear();

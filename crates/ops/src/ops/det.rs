@@ -4,6 +4,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use crate::budget::{Budget, Unit};
+use crate::moves::room;
 use crate::spread::{Number, Spread, budget as spread_budget};
 use crate::{Call, Float, OpError, Operator, for_float};
 
@@ -51,8 +52,12 @@ fn compute<N: Number>(call: &Call<'_>) -> Result<(Vec<usize>, Vec<N>), OpError> 
     }
     let mut a: Vec<N> = x.as_slice::<N::Weight>()?.iter().map(|&x| N::exact(x)).collect();
     // The determinant of a matrix without elements is the empty product.
-    let none = || vec![N::exact(<N::Weight as Float>::ONE); batch.iter().product()];
-    let out = if m == 0 { none() } else { a.chunks_mut(m * m).map(|a| determinant(a, m)).collect() };
+    let mut out = room::<N>(batch)?;
+    if m == 0 {
+        out.resize(batch.iter().product(), N::exact(<N::Weight as Float>::ONE));
+    } else {
+        out.extend(a.chunks_mut(m * m).map(|a| determinant(a, m)));
+    }
     Ok((batch.to_vec(), out))
 }
 

@@ -10,7 +10,8 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use crate::budget::{Budget, Unit};
-use crate::spread::{Number, Spread, budget as spread_budget};
+use crate::moves::room;
+use crate::spread::{Number, Outputs, Spread, budget_of, tensors};
 use crate::{Call, Float, OpError, Operator, attributes, for_float};
 
 #[derive(Debug)]
@@ -58,9 +59,6 @@ pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
     }))
 }
 
-/// Both outputs with their shapes.
-type Outputs<N> = [(Vec<usize>, Vec<N>); 2];
-
 impl LinearAttention {
     fn compute<N: Number>(&self, call: &Call<'_>) -> Result<Outputs<N>, OpError> {
         let (q, k, v) = (call.need(0, "query")?, call.need(1, "key")?, call.need(2, "value")?);
@@ -103,11 +101,14 @@ impl LinearAttention {
         let zero = N::exact(<N::Weight as Float>::ZERO);
         let minus = N::exact(-<N::Weight as Float>::ONE);
         let scale = N::exact(<N::Weight as Float>::of(self.scale.unwrap_or(1.0 / (dk as f64).sqrt())));
-        let mut state = match past {
-            Some(past) => past.as_slice::<N::Weight>()?.iter().map(exact).collect(),
-            None => vec![zero; batch * h * dk * dv],
-        };
-        let mut out = vec![zero; batch * time * hq * dv];
+        // Without a single step both may still be large.
+        let mut state = room::<N>(&[batch, h, dk, dv])?;
+        match past {
+            Some(past) => state.extend(past.as_slice::<N::Weight>()?.iter().map(exact)),
+            None => state.resize(batch * h * dk * dv, zero),
+        }
+        let mut out = room::<N>(&[batch, time, hq, dv])?;
+        out.resize(batch * time * hq * dv, zero);
         let (mut row, mut sum) = (vec![zero; dv], vec![zero; dv]);
         // S^T x for x over the keys.
         let read = |state: &[N], x: &dyn Fn(usize) -> N, sum: &mut [N]| {
@@ -156,23 +157,17 @@ impl LinearAttention {
                 }
             }
         }
-        Ok([(vec![batch, time, hq * dv], out), (vec![batch, h, dk, dv], state)])
+        Ok(vec![(vec![batch, time, hq * dv], out), (vec![batch, h, dk, dv], state)])
     }
 }
 
 impl Operator for LinearAttention {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
-        for_float!(call.need(0, "query")?.dtype(), "query", T => {
-            let outputs = self.compute::<T>(call)?;
-            outputs.into_iter().map(|(shape, data)| Ok(Tensor::from_vec(&shape, data)?)).collect()
-        })
+        for_float!(call.need(0, "query")?.dtype(), "query", T => tensors(self.compute::<T>(call)?))
     }
 
     fn budget(&self, call: &Call<'_>, index: usize, _: &Tensor, unit: Unit) -> Result<Budget, OpError> {
-        let outputs = self.compute::<Spread>(call)?;
-        let (_, output) =
-            outputs.get(index).ok_or_else(|| OpError::Input(format!("there is no output {index}")))?;
-        Ok(spread_budget(output, unit))
+        budget_of(&self.compute::<Spread>(call)?, index, unit)
     }
 }
 

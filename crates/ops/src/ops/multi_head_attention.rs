@@ -8,10 +8,9 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, View};
 
-use super::attention::Outputs;
 use crate::attend::{Scoring, Sizes, Stage, append, attend, join_heads, split_heads};
 use crate::budget::{Budget, Unit};
-use crate::spread::{Number, Spread, budget as spread_budget};
+use crate::spread::{Number, Outputs, Spread, budget_of, tensors};
 use crate::{Call, Float, OpError, Operator, attributes, for_float};
 
 #[derive(Debug)]
@@ -334,16 +333,10 @@ impl Attention {
 impl Operator for Attention {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let first = call.need(0, "query")?;
-        for_float!(first.dtype(), "query", T => {
-            let outputs = self.compute::<T>(call)?;
-            outputs.into_iter().map(|(shape, data)| Ok(Tensor::from_vec(&shape, data)?)).collect()
-        })
+        for_float!(first.dtype(), "query", T => tensors(self.compute::<T>(call)?))
     }
 
     fn budget(&self, call: &Call<'_>, index: usize, _: &Tensor, unit: Unit) -> Result<Budget, OpError> {
-        let outputs = self.compute::<Spread>(call)?;
-        let (_, output) =
-            outputs.get(index).ok_or_else(|| OpError::Input(format!("there is no output {index}")))?;
-        Ok(spread_budget(output, unit))
+        budget_of(&self.compute::<Spread>(call)?, index, unit)
     }
 }

@@ -12,7 +12,7 @@ use isotrace_tensor::{Tensor, element_count};
 use super::recurrent_cell::{Cell, Direction, States};
 use crate::activation::Activation;
 use crate::budget::{Budget, Unit};
-use crate::spread::{Number, Spread, budget};
+use crate::spread::{Number, Outputs, Spread, budget_of, tensors};
 use crate::{Call, OpError, Operator, attributes, for_float};
 
 #[derive(Debug)]
@@ -121,9 +121,6 @@ struct Sizes {
     inputs: usize,
     hidden: usize,
 }
-
-/// Shape and elements of each output.
-type Outputs<N> = Vec<(Vec<usize>, Vec<N>)>;
 
 impl Recurrent {
     fn sizes(&self, call: &Call<'_>) -> Result<Sizes, OpError> {
@@ -235,17 +232,11 @@ fn lengths(call: &Call<'_>, steps: usize, batch: usize) -> Result<Vec<usize>, Op
 impl Operator for Recurrent {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let x = call.need(0, "X")?;
-        for_float!(x.dtype(), "X", T => {
-            let outputs = self.compute::<T>(call)?;
-            outputs.into_iter().map(|(shape, data)| Ok(Tensor::from_vec(&shape, data)?)).collect()
-        })
+        for_float!(x.dtype(), "X", T => tensors(self.compute::<T>(call)?))
     }
 
     fn budget(&self, call: &Call<'_>, index: usize, _: &Tensor, unit: Unit) -> Result<Budget, OpError> {
-        let outputs = self.compute::<Spread>(call)?;
-        let (_, output) =
-            outputs.get(index).ok_or_else(|| OpError::Input(format!("there is no output {index}")))?;
-        Ok(budget(output, unit))
+        budget_of(&self.compute::<Spread>(call)?, index, unit)
     }
 }
 
