@@ -182,6 +182,107 @@ FORMULAS = {
 }  # fmt: skip
 
 
+# Without a way back: what is counted, ordered or rounded has none, and that of the others is not in the table.
+FORWARD = {
+    "trigonometry": (lambda x: x.cosh() + x.sinh() + x.atan() + x.asinh() + (x.tanh() * 0.9).atanh() + (x.abs() + 1.1).acosh(),
+                     lambda: [r(3, 6)]),
+    "arcs": (lambda x: x.sin().acos() + x.sin().asin(), lambda: [r(3, 6)]),
+    "atan2": (torch.atan2, lambda: [torch.tensor([1.0, -2.0, 3.0, -4.0, 0.0, 0.0, 2.0]),
+                                    torch.tensor([2.0, -1.0, -0.5, 3.0, 0.0, -1.0, 0.0])]),
+    "logarithms": (lambda x: torch.log2(x) + torch.log10(x) + torch.log1p(x), lambda: [r(3, 6).abs() + 0.01]),
+    "exponentials": (lambda x: torch.expm1(x) + torch.exp2(x), lambda: [r(3, 6)]),
+    "erfc": (torch.erfc, lambda: [r(3, 6)]),
+    "rounding": (lambda x: (x * 3).trunc() + (x * 3).frac() + torch.fmod(x * 3, 0.7), lambda: [r(4, 6)]),
+    "floor_divide": (lambda i, j, x: i // j + (-i) // j + torch.div(i, j, rounding_mode="trunc") + x.floor_divide(0.3),
+                     lambda: [torch.arange(12), torch.tensor(5), r(12)]),
+    "hypot": (torch.hypot, lambda: [r(5), r(5)]),
+    "logaddexp": (torch.logaddexp, lambda: [r(5) * 40, r(5) * 40]),
+    "logit": (lambda x: torch.logit(x.sigmoid(), eps=1e-3), lambda: [r(5)]),
+    "nan_to_num": (lambda x: torch.nan_to_num(x, nan=0.5, posinf=3.0),
+                   lambda: [torch.tensor([1.0, float("nan"), float("inf"), -2.0])]),
+    "shrinks": (lambda x: F.hardshrink(x) + F.softshrink(x, 0.3) + F.threshold(x, 0.1, -2.0) + F.celu(x, 0.7), lambda: [borders()]),
+    "angles": (lambda x: torch.deg2rad(x) + torch.rad2deg(x), lambda: [r(5)]),
+    "infinite": (lambda x, y: torch.isposinf(y) * x + torch.isneginf(y) * x + torch.isfinite(y) * x,
+                 lambda: [r(3), torch.tensor([1.0, float("inf"), -float("inf")])]),
+    "roll": (lambda x: x.roll((1, -2), (0, 2)) + x.roll(5), lambda: [r(3, 4, 5)]),
+    "diagonal": (lambda x: x.diagonal(1, 0, 2), lambda: [r(3, 4, 5)]),
+    "diagonal below": (lambda x: x.diagonal(-1), lambda: [r(4, 5)]),
+    "diag_embed": (lambda x: torch.diag_embed(x, 1), lambda: [r(2, 3)]),
+    "diag_embed turned": (lambda x: torch.diag_embed(x, -1, 0, 2), lambda: [r(2, 3)]),
+    "unfold": (lambda x: x.unfold(1, 3, 2), lambda: [r(2, 9, 4)]),
+    "im2col": (lambda x: F.unfold(x, (2, 3), dilation=(2, 1), padding=1, stride=(1, 2)), lambda: [r(2, 3, 6, 7)]),
+    "col2im": (lambda x: F.fold(x, (6, 7), (2, 3), dilation=(2, 1), padding=1, stride=(1, 2)), lambda: [r(2, 18, 24)]),
+    "reflection_pad": (lambda x: F.pad(x, (1, 2, 3, 0), mode="reflect"), lambda: [r(2, 3, 5, 6)]),
+    "reflection_pad1d": (lambda x: F.pad(x, (2, 1), mode="reflect"), lambda: [r(2, 3, 5)]),
+    "replication_pad": (lambda x: F.pad(x, (1, 2, 3, 0, 1, 1), mode="replicate"), lambda: [r(2, 3, 5, 6, 4)]),
+    "circular pad": (lambda x: F.pad(x, (1, 2), mode="circular"), lambda: [r(2, 3, 5)]),
+    "pixel_shuffle": (lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2) * 2, 3), lambda: [r(2, 4, 6, 9)]),
+    "channel_shuffle": (lambda x: F.channel_shuffle(x, 3), lambda: [r(2, 6, 4, 3)]),
+    "upsample nearest": (lambda x: F.interpolate(x, scale_factor=1.7), lambda: [r(2, 3, 5, 6)]),
+    "upsample nearest size": (lambda x: F.interpolate(x, size=(7, 4)), lambda: [r(2, 3, 5, 6)]),
+    "upsample nearest exact": (lambda x: F.interpolate(x, size=(7, 4), mode="nearest-exact"), lambda: [r(2, 3, 5, 6)]),
+    "upsample nearest 1d": (lambda x: F.interpolate(x, scale_factor=2), lambda: [r(2, 3, 5)]),
+    "upsample linear": (lambda x: F.interpolate(x, scale_factor=2.5, mode="linear"), lambda: [r(2, 3, 5)]),
+    "upsample bilinear": (lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear"), lambda: [r(2, 3, 5, 6)]),
+    "upsample bilinear corners": (lambda x: F.interpolate(x, size=(9, 4), mode="bilinear", align_corners=True), lambda: [r(2, 3, 5, 6)]),
+    "upsample bilinear smoothed": (lambda x: F.interpolate(x, size=(4, 5), mode="bilinear", antialias=True), lambda: [r(2, 3, 9, 11)]),
+    "upsample bicubic": (lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), lambda: [r(2, 3, 5, 6)]),
+    "upsample bicubic smoothed": (lambda x: F.interpolate(x, size=(4, 5), mode="bicubic", antialias=True), lambda: [r(2, 3, 9, 11)]),
+    "upsample trilinear": (lambda x: F.interpolate(x, size=(3, 6, 5), mode="trilinear"), lambda: [r(1, 2, 4, 5, 3)]),
+    "grid_sample": (lambda x, g: F.grid_sample(x, g.detach(), align_corners=False), lambda: [r(2, 3, 5, 6), r(2, 4, 3, 2)]),
+    "grid_sample border": (lambda x, g: F.grid_sample(x, g, padding_mode="border", align_corners=True),
+                           lambda: [r(2, 3, 5, 6), r(2, 4, 3, 2)]),
+    "grid_sample reflected": (lambda x, g: F.grid_sample(x, g, "bicubic", "reflection", align_corners=False),
+                              lambda: [r(2, 3, 5, 6), r(2, 4, 3, 2)]),
+    "grid_sample nearest": (lambda x, g: F.grid_sample(x, g, "nearest", align_corners=False), lambda: [r(2, 3, 5, 6), r(2, 4, 3, 2)]),
+    "topk": (lambda x: x.topk(3, 1).values + x.topk(3, 1, largest=False).indices, lambda: [r(4, 9)]),
+    "sort": (lambda x: x.sort(0, descending=True).values + x.argsort(1), lambda: [r(4, 9)]),
+    "sort equal": (lambda i, x: torch.sort(i, stable=True).indices + x, lambda: [torch.tensor([2, 1, 2, 1, 0]), r(5)]),
+    "kthvalue": (lambda x: x.kthvalue(2, 1).values, lambda: [r(4, 9)]),
+    "median": (lambda x: x.median(1).values + x.median(), lambda: [r(4, 8)]),
+    "nonzero": (lambda i, x: i.nonzero().sum() + x, lambda: [torch.tensor([[0, 2], [1, 0]]), r(3)]),
+    "masked_select": (lambda x, m: x.masked_select(m), lambda: [r(4, 3), torch.tensor([[True], [False], [True], [True]])]),
+    "masked_scatter": (lambda x, m, y: x.masked_scatter(m, y), lambda: [r(2, 3), torch.tensor([True, False, True]), r(2, 3)]),
+    "searchsorted": (lambda x, y: torch.searchsorted(x.sort(1).values, y) + torch.searchsorted(x.sort(1).values, y, right=True) + y,
+                     lambda: [r(2, 6), r(2, 4)]),
+    "bucketize": (lambda x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 0.5])) + x, lambda: [r(2, 6)]),
+    "histc": (lambda x: torch.histc(x, 5, -2, 2), lambda: [r(40)]),
+    "bincount": (lambda i, x: torch.bincount(i, minlength=4) + x, lambda: [torch.tensor([0, 2, 2, 1]), r(4)]),
+    "unique": (lambda i, x: torch.unique(i, return_inverse=True)[1] + x, lambda: [torch.tensor([3, 2, 3, 1]), r(4)]),
+    "take": (lambda x, i: x.take(i), lambda: [r(3, 4), torch.tensor([[0, 11], [5, 5]])]),
+    "scatter_reduce": (lambda x, i, y: x.scatter_reduce(0, i, y, "amax") + x.scatter_reduce(0, i, y, "mean", include_self=False),
+                       lambda: [r(5), torch.tensor([0, 3, 3]), r(3)]),
+    "scatter_reduce sum": (lambda x, i, y: x.scatter_reduce(0, i, y, "sum", include_self=False) + x.scatter_reduce(0, i, y, "prod"),
+                           lambda: [r(5), torch.tensor([0, 3, 3]), r(3)]),
+    "embedding_bag": (lambda w, i, o: F.embedding_bag(i, w, o, mode="sum"),
+                      lambda: [r(7, 3), torch.tensor([0, 5, 5, 6, 1]), torch.tensor([0, 2])]),
+    "embedding_bag mean": (lambda w, i, o: F.embedding_bag(i, w, o), lambda: [r(7, 3), torch.tensor([0, 5, 5, 6, 1]), torch.tensor([0, 2])]),
+    "cumulative": (lambda x: x.cumprod(1) + x.logcumsumexp(1), lambda: [r(3, 6)]),
+    "aminmax": (lambda x: sum(x.aminmax(dim=1)), lambda: [r(3, 6)]),
+    "cdist": (lambda x, y: torch.cdist(x, y) + torch.cdist(x, y, p=1.0), lambda: [r(2, 3, 5), r(2, 4, 5)]),
+    "cdist of many": (torch.cdist, lambda: [r(30, 5), r(40, 5)]),
+    "pdist": (torch.pdist, lambda: [r(5, 3)]),
+    "weight_norm": (lambda v, g: torch._weight_norm(v, g, 0), lambda: [r(4, 3, 2), r(4, 1, 1)]),
+    "adaptive_avg_pool2d uneven": (lambda x: F.adaptive_avg_pool2d(x, (3, 4)), lambda: [r(2, 3, 8, 9)]),
+    "adaptive_avg_pool2d of one image": (lambda x: F.adaptive_avg_pool2d(x, 2), lambda: [r(3, 8, 9)]),
+    "adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, (3, 4)), lambda: [r(2, 3, 8, 9)]),
+    "adaptive_max_pool1d": (lambda x: F.adaptive_max_pool1d(x, 2), lambda: [r(2, 3, 8)]),
+    "max_unpool2d": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), lambda: [r(2, 3, 8, 6)]),
+    "addmv": (lambda b, x, y: torch.addmv(b, x, y, beta=0.5) + torch.addr(x, b, y)[:, 0], lambda: [r(3), r(3, 5), r(5)]),
+    "addbmm": (lambda b, x, y: torch.addbmm(b, x, y, beta=0.5, alpha=2.0), lambda: [r(3, 4), r(2, 3, 5), r(2, 5, 4)]),
+    "grouped_mm": (lambda x, w, o: torch._grouped_mm(x.bfloat16(), w.bfloat16(), o).float(),
+                   lambda: [r(12, 16), r(3, 16, 8), torch.tensor([4, 4, 12], dtype=torch.int32)]),
+    "lstm": (lambda x: torch.nn.LSTM(6, 5, 2, bidirectional=True, batch_first=True)(x)[0], lambda: [r(2, 7, 6)]),
+    "lstm from a state": (lambda x, h, c: torch.cat([*torch.nn.LSTM(6, 5)(x, (h, c))[1]]), lambda: [r(7, 2, 6), r(1, 2, 5), r(1, 2, 5)]),
+    "gru": (lambda x: torch.nn.GRU(6, 5, bidirectional=True)(x)[0], lambda: [r(7, 2, 6)]),
+    "multi-head attention": (lambda x: torch.cat(torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()(x, x, x), -1),
+                             lambda: [r(2, 5, 8)]),
+    "encoder layer": (lambda x: torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()(x), lambda: [r(2, 5, 8)]),
+    "encoder layer normed first": (lambda x, m: torch.nn.TransformerEncoderLayer(8, 2, 16, 0.0, "gelu", batch_first=True, norm_first=True)
+                                   .eval()(x, src_key_padding_mask=m), lambda: [r(2, 5, 8), torch.arange(10).reshape(2, 5) % 5 > 3]),
+}  # fmt: skip
+
+
 def judged(report):
     opaque = [w.where for w in report.warnings if "does not know" in w.summary]
     assert not opaque, opaque
@@ -193,3 +294,11 @@ def test_a_formula_is_pytorchs(tmp_path, name):
     torch.manual_seed(0)
     function, tensors = FORMULAS[name]
     judged(recorded(tmp_path / "trace", function, tensors()))
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_a_formula_of_the_way_forward_is_pytorchs(tmp_path, name):
+    torch.manual_seed(0)
+    function, tensors = FORWARD[name]
+    with torch.no_grad():
+        judged(recorded(tmp_path / "trace", function, tensors(), train=False))

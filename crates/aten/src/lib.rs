@@ -27,7 +27,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use call::Call;
 
 /// The version of ONNX's operators in which calls are written.
-const VERSION: i64 = 24;
+const VERSION: i64 = 26;
 
 /// A recording as a graph.
 #[derive(Debug, Default)]

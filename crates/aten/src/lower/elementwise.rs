@@ -5,6 +5,7 @@ use isotrace_graph::{Attribute, ValueId};
 use isotrace_tensor::DType;
 use isotrace_trace::trace::record;
 
+use super::functions::{cut, floored};
 use super::{Results, Rule, one};
 use crate::call::Call;
 
@@ -84,7 +85,7 @@ fn test(c: &mut Call<'_>, op: &str) -> Results {
 }
 
 /// The second operand: a tensor, or a number under one of its names.
-fn operand(c: &mut Call<'_>, at: usize, names: &[&str], dtype: DType) -> Option<ValueId> {
+pub fn operand(c: &mut Call<'_>, at: usize, names: &[&str], dtype: DType) -> Option<ValueId> {
     if c.input(at).is_some() {
         return c.input_as(at, dtype);
     }
@@ -159,9 +160,8 @@ fn divide(c: &mut Call<'_>) -> Results {
     let quotient = c.op("Div", &[x, y], &[]);
     match c.text("rounding_mode") {
         None => one(quotient),
-        Some("floor") if dtype.is_float() => one(c.op("Floor", &[quotient], &[])),
-        // ONNX divides whole numbers towards zero.
-        Some("trunc") if !dtype.is_float() => one(quotient),
+        Some("floor") => one(floored(c, x, y)?),
+        Some("trunc") => one(cut(c, quotient)?),
         _ => None,
     }
 }

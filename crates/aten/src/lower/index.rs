@@ -10,6 +10,8 @@ use crate::call::Call;
 pub const RULES: &[(&str, Rule)] = &[
     ("_index_put_impl", put),
     ("_unsafe_masked_index_put_accumulate", masked_put),
+    ("_embedding_bag", bags),
+    ("_embedding_bag_forward_only", bags),
     ("as_strided", as_strided),
     ("_unsafe_index", index),
     ("_unsafe_index_put", put),
@@ -26,6 +28,7 @@ pub const RULES: &[(&str, Rule)] = &[
     }),
     ("scatter", scatter),
     ("scatter_add", scatter),
+    ("scatter_reduce", scatter_reduce),
     ("select_backward", |c| taken_back(c, false)),
     ("select_scatter", |c| overwritten(c, false)),
     ("slice_backward", |c| taken_back(c, true)),
@@ -68,6 +71,95 @@ fn scatter(c: &mut Call<'_>) -> Results {
     };
     let how = Attribute::Bytes(how.as_bytes().to_vec());
     one(c.op("ScatterElements", &[x, places, source], &[("axis", Attribute::Int(axis)), ("reduction", how)]))
+}
+
+/// What several sources make of one place, with or without what stood there.
+fn scatter_reduce(c: &mut Call<'_>) -> Results {
+    let axis = c.axis("dim", c.rank(0)?)?;
+    let (dtype, named) = (c.dtype(0)?, c.shape(1)?.to_vec());
+    let how = c.text("reduce")?;
+    let (name, neutral) = match how {
+        "sum" | "mean" => ("add", 0.0),
+        "prod" => ("mul", 1.0),
+        "amax" => ("max", f64::NEG_INFINITY),
+        "amin" => ("min", f64::INFINITY),
+        _ => return None,
+    };
+    let (mut x, places) = (c.input(0)?, c.input(1)?);
+    let mut source = c.input_as(2, dtype)?;
+    for (axis, (&n, &have)) in named.iter().zip(&c.shape(2)?.to_vec()).enumerate() {
+        if n != have {
+            source = sliced(c, source, axis as i64, [0, n as i64, 1]);
+        }
+    }
+    let settings = |how: &str| {
+        [("axis", Attribute::Int(axis)), ("reduction", Attribute::Bytes(how.as_bytes().to_vec()))]
+    };
+    let included = c.int("include_self") != Some(0);
+    if !included {
+        if !dtype.is_float() && !neutral.is_finite() {
+            return None;
+        }
+        let neutral = c.filled(neutral, &named, dtype)?;
+        x = c.op("ScatterElements", &[x, places, neutral], &settings("none"));
+    }
+    let y = c.op("ScatterElements", &[x, places, source], &settings(name));
+    if how != "mean" {
+        return one(y);
+    }
+    let start = f64::from(u8::from(included));
+    let shape = c.shape(0)?.to_vec();
+    let (none, one_each) = (c.filled(start, &shape, dtype)?, c.filled(1.0, &named, dtype)?);
+    let count = c.op("ScatterElements", &[none, places, one_each], &settings("add"));
+    let least = c.number_like(1.0, count)?;
+    let count = c.op("Max", &[count, least], &[]);
+    if dtype.is_float() {
+        return one(c.div(y, count));
+    }
+    one(super::functions::floored(c, y, count)?)
+}
+
+/// Rows of a table summed up, averaged, or the largest of each column, bag by bag. Where the bags begin is told by the
+/// recording, as shapes are.
+fn bags(c: &mut Call<'_>) -> Results {
+    /// ATen's numbers of the ways to put rows together.
+    const SUM: i64 = 0;
+    const MEAN: i64 = 1;
+    let how = c.int("mode").unwrap_or(SUM);
+    let padding = c.int("padding_idx").unwrap_or(-1);
+    if how > MEAN || padding >= 0 {
+        return None;
+    }
+    let (_, wanted) = c.result(0)?;
+    let &[count, width] = wanted.as_slice() else { return None };
+    let rows: usize = c.shape(1)?.iter().product();
+    let starts = c.elements(2)?.to_i64().ok()?.to_vec();
+    let bag = |row: usize| starts.iter().take(count).rposition(|&start| start <= row as i64);
+    let places = (0..rows).map(|row| bag(row).map(|b| b as i64)).collect::<Option<Vec<_>>>()?;
+    let mut sizes = vec![0.0; count];
+    for &bag in &places {
+        sizes[bag as usize] += 1.0;
+    }
+    let (table, named) = (c.wide(0)?, c.input_as(1, DType::I64)?);
+    let mut taken = c.op("Gather", &[table, named], &[("axis", Attribute::Int(0))]);
+    if c.input(3).is_some() {
+        let weights = c.input_as(3, c.type_of(taken)?)?;
+        let weights = reshaped(c, weights, &[rows, 1]);
+        taken = c.mul(taken, weights);
+    }
+    let zeros = c.filled(0.0, &[count, width], c.type_of(taken)?)?;
+    let places = c.integers(places);
+    let places = reshaped(c, places, &[rows, 1]);
+    let mut sum =
+        c.op("ScatterND", &[zeros, places, taken], &[("reduction", Attribute::Bytes(b"add".to_vec()))]);
+    if how == MEAN {
+        let sizes: Vec<f64> = sizes.iter().map(|n: &f64| n.max(1.0)).collect();
+        let sizes = isotrace_tensor::Tensor::from_vec(&[count, 1], sizes).ok()?;
+        let sizes = c.constant(sizes);
+        let sizes = c.cast(sizes, c.type_of(sum)?)?;
+        sum = c.div(sum, sizes);
+    }
+    one(c.as_result(sum, 0)?)
 }
 
 /// Tensors that stand side by side among the axes of a call's first input, and what they name together.
@@ -320,7 +412,7 @@ fn overwritten(c: &mut Call<'_>, slice: bool) -> Results {
     one(written(c, x, source, axis, &(0..count as i64).map(|i| start + i * step).collect::<Vec<_>>()))
 }
 
-fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
     let at = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
     (0..rank)

@@ -6,16 +6,23 @@
 
 mod attention;
 mod backward;
+mod distance;
 mod elementwise;
+mod encoder;
+mod functions;
 mod index;
 mod loss;
 mod movement;
 mod norm_backward;
 mod normalise;
 mod optimise;
+mod order;
 mod pool;
 mod product;
+mod rearrange;
+mod recurrent;
 mod reduce;
+mod resample;
 mod window_backward;
 
 use isotrace_graph::ValueId;
@@ -31,16 +38,23 @@ type Rule = fn(&mut Call<'_>) -> Results;
 const FAMILIES: &[&[(&str, Rule)]] = &[
     attention::RULES,
     backward::RULES,
+    distance::RULES,
     elementwise::RULES,
+    encoder::RULES,
+    functions::RULES,
     index::RULES,
     loss::RULES,
     movement::RULES,
     norm_backward::RULES,
     normalise::RULES,
     optimise::RULES,
+    order::RULES,
     pool::RULES,
     product::RULES,
+    rearrange::RULES,
+    recurrent::RULES,
     reduce::RULES,
+    resample::RULES,
     window_backward::RULES,
 ];
 
@@ -115,7 +129,15 @@ pub fn makes_constants(node: &record::Node) -> bool {
         "ones_like",
         "scalar_tensor",
     ];
-    const MORE: [&str; 5] = ["zero", "zeros", "zeros_like", "new_empty_strided", "lift_fresh_copy"];
+    const MORE: [&str; 7] = [
+        "zero",
+        "zeros",
+        "zeros_like",
+        "new_empty_strided",
+        "lift_fresh_copy",
+        "tril_indices",
+        "triu_indices",
+    ];
     let name = node.op.split('.').next().unwrap_or_default().trim_end_matches('_');
     NAMES.contains(&name) || MORE.contains(&name)
 }

@@ -50,6 +50,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("tril", |c| triangle(c, 0)),
     ("triu", |c| triangle(c, 1)),
     ("unbind", unbind),
+    ("unsafe_split", split),
+    ("unsafe_split_with_sizes", split),
     ("unsqueeze", reshape),
     ("view", reshape),
     ("zeros", filled),

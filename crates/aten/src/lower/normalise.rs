@@ -16,11 +16,24 @@ pub const RULES: &[(&str, Rule)] = &[
     ("_native_batch_norm_legit_no_training", batch_norm),
     ("_safe_softmax", |c| softmax(c, "Softmax")),
     ("_softmax", |c| softmax(c, "Softmax")),
+    ("_weight_norm_interface", weight_norm),
     ("cudnn_batch_norm", batch_norm),
     ("native_batch_norm", batch_norm),
     ("native_group_norm", group_norm),
     ("native_layer_norm", layer_norm),
 ];
+
+/// A direction times a length: g v / |v|, the norm over all axes but one.
+fn weight_norm(c: &mut Call<'_>) -> Results {
+    let rank = c.rank(0)?;
+    let kept = c.axis("dim", rank).unwrap_or(0);
+    let (v, g) = (c.wide(0)?, c.wide(1)?);
+    let axes: Vec<i64> = (0..rank).filter(|&a| a != kept).collect();
+    let norm = c.over("ReduceL2", v, &axes, true);
+    let factor = c.div(g, norm);
+    let y = c.mul(v, factor);
+    Some(vec![Some(c.as_result(y, 0)?), Some(c.as_result(norm, 1)?)])
+}
 
 fn softmax(c: &mut Call<'_>, op: &str) -> Results {
     let dtype = c.result(0)?.0;

@@ -1,14 +1,37 @@
 //! Matrix products and convolutions.
 
-use isotrace_graph::Attribute;
+use isotrace_graph::{Attribute, ValueId};
 
 use super::elementwise::scaled;
+use super::movement::{reshaped, sliced};
 use super::{Results, Rule, one};
 use crate::call::Call;
 
 pub const RULES: &[(&str, Rule)] = &[
+    ("_grouped_mm", grouped),
+    ("addbmm", |c| {
+        let (x, y) = (c.input(1)?, c.input(2)?);
+        let products = c.matmul(x, y);
+        let sum = c.over("ReduceSum", products, &[0], false);
+        with_bias(c, sum)
+    }),
     ("addmm", addmm),
-    ("baddbmm", |c| biased(c)),
+    ("addmv", |c| {
+        let (x, y) = (c.input(1)?, c.input(2)?);
+        let product = c.matmul(x, y);
+        with_bias(c, product)
+    }),
+    ("addr", |c| {
+        let (x, y) = (c.input(1)?, c.input(2)?);
+        let x = reshaped(c, x, &[c.shape(1)?.iter().product(), 1]);
+        let product = c.mul(x, y);
+        with_bias(c, product)
+    }),
+    ("baddbmm", |c| {
+        let (x, y) = (c.input(1)?, c.input(2)?);
+        let product = c.matmul(x, y);
+        with_bias(c, product)
+    }),
     ("bmm", product),
     ("convolution", convolution),
     ("dot", product),
@@ -31,9 +54,9 @@ fn addmm(c: &mut Call<'_>) -> Results {
     one(c.op("Gemm", &[x, y, bias], &settings))
 }
 
-fn biased(c: &mut Call<'_>) -> Results {
-    let (bias, x, y) = (c.input(0)?, c.input(1)?, c.input(2)?);
-    let product = c.op("MatMul", &[x, y], &[]);
+/// beta times the first input, plus alpha times a product.
+fn with_bias(c: &mut Call<'_>, product: ValueId) -> Results {
+    let bias = c.input(0)?;
     let product = scaled(c, product, c.number("alpha").unwrap_or(1.0))?;
     let beta = c.number("beta").unwrap_or(1.0);
     // A factor of 0 shuts off even what is no number.
@@ -42,6 +65,37 @@ fn biased(c: &mut Call<'_>) -> Results {
     }
     let bias = scaled(c, bias, beta)?;
     one(c.op("Add", &[product, bias], &[]))
+}
+
+/// Rows of the first input in groups, each times a matrix of its own; the groups end where the third input says.
+fn grouped(c: &mut Call<'_>) -> Results {
+    let (rows, matrices) = (c.shape(0)?.to_vec(), c.shape(1)?.to_vec());
+    let (&[count, _], &[groups, inner, columns]) = (rows.as_slice(), matrices.as_slice()) else {
+        return None;
+    };
+    if c.input(3).is_some() {
+        return None;
+    }
+    let (x, y) = (c.wide(0)?, c.wide(1)?);
+    let ends = c.elements(2)?.to_i64().ok()?.to_vec();
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for (group, &end) in (0..groups as i64).zip(&ends) {
+        if end > start {
+            let own = sliced(c, x, 0, [start, end, 1]);
+            let matrix = sliced(c, y, 0, [group, group + 1, 1]);
+            let matrix = reshaped(c, matrix, &[inner, columns]);
+            parts.push(Some(c.matmul(own, matrix)));
+            start = end;
+        }
+    }
+    // Rows behind the last group are not computed: nobody can say what is there.
+    if start != count as i64 || parts.is_empty() {
+        return None;
+    }
+    let dtype = c.type_of(x)?;
+    let all = c.typed(dtype, "Concat", &parts, &[("axis", Attribute::Int(0))]);
+    one(c.as_result(all, 0)?)
 }
 
 fn linear(c: &mut Call<'_>) -> Results {

@@ -11,10 +11,26 @@ pub const RULES: &[(&str, Rule)] = &[
     ("all", |c| truth(c, "ReduceMin")),
     ("amax", |c| reduce(c, "ReduceMax")),
     ("amin", |c| reduce(c, "ReduceMin")),
+    ("aminmax", |c| Some(vec![reduce(c, "ReduceMin")?[0], reduce(c, "ReduceMax")?[0]])),
     ("any", |c| truth(c, "ReduceMax")),
     ("argmax", |c| place(c, "ArgMax")),
     ("argmin", |c| place(c, "ArgMin")),
-    ("cumsum", cumulative),
+    ("cumprod", |c| cumulative(c, "CumProd")),
+    ("cumsum", |c| cumulative(c, "CumSum")),
+    ("logcumsumexp", |c| {
+        let rank = c.rank(0)?;
+        let axis = c.axis("dim", rank)?;
+        let x = c.wide(0)?;
+        // Of numbers that are no larger than 0, so that nothing overflows.
+        let most = c.over("ReduceMax", x, &[axis], true);
+        let below = c.sub(x, most);
+        let powers = c.op("Exp", &[below], &[]);
+        let axis = c.scalar(axis as f64, DType::I64)?;
+        let sums = c.op("CumSum", &[powers, axis], &[]);
+        let logs = c.op("Log", &[sums], &[]);
+        let y = c.add(logs, most);
+        one(c.as_result(y, 0)?)
+    }),
     ("logsumexp", |c| reduce(c, "ReduceLogSumExp")),
     ("max", |c| extreme(c, "ReduceMax", "ArgMax")),
     ("mean", |c| reduce(c, "ReduceMean")),
@@ -126,10 +142,10 @@ fn place(c: &mut Call<'_>, op: &str) -> Results {
     one(c.typed(DType::I64, op, &[Some(x)], &settings))
 }
 
-fn cumulative(c: &mut Call<'_>) -> Results {
+fn cumulative(c: &mut Call<'_>, op: &str) -> Results {
     let dtype = c.result(0)?.0;
     let axis = c.axis("dim", c.rank(0)?)?;
     let x = c.input_as(0, dtype)?;
     let axis = c.scalar(axis as f64, DType::I64)?;
-    one(c.op("CumSum", &[x, axis], &[]))
+    one(c.op(op, &[x, axis], &[]))
 }

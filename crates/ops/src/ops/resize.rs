@@ -251,16 +251,12 @@ impl Resize {
                     let start = out.len();
                     out.resize(start + inner, T::ZERO);
                     for &(i, weight) in &place.taps {
-                        let weight = T::of(if magnitude { weight.abs() } else { weight });
+                        // A coordinate is known to a few roundings of its own size, and each weight moves as it does,
+                        // however small it is.
+                        let weight = if magnitude { weight.abs() + place.coordinate.abs() } else { weight };
+                        let weight = T::of(weight);
                         let row = &plane[i * inner..(i + 1) * inner];
                         out[start..].iter_mut().zip(row).for_each(|(y, &x)| *y += weight * x);
-                    }
-                    if magnitude {
-                        // A coordinate is known to a few roundings of its own size, and a weight moves as it does.
-                        let factor = T::of(1.0 + place.coordinate.abs());
-                        for y in &mut out[start..] {
-                            *y *= factor;
-                        }
                     }
                 }
             }
