@@ -1,11 +1,12 @@
 //! When two values are the same: the `semantic` term of the decision rule.
 //!
-//! Four grounds, each a bound on every element:
+//! Five grounds, each a bound on every element:
 //! - bits: nothing differs;
 //! - noise: the difference is within float64 noise of the two regions ([`isotrace_ops::budget::NOISE`] times their f32
 //!   unit);
 //! - constants: the regions hold different float constants, and the difference is within what half an ulp of each
 //!   stored constant, and the rounding of what was computed from constants alone, does to the output;
+//! - opaque: the difference is within what calls that nobody here knows may have rounded: they are taken as recorded;
 //! - declared: both hold the same bits in the type that they declare. What differs in float64 is more than these inputs
 //!   can show.
 //!
@@ -164,9 +165,30 @@ impl Agreement<'_, '_, '_> {
         if self.elements.within(&allowed) {
             return Some(Evidence::Noise);
         }
-        let interval = self.constants(&folded?, true)?;
-        allowed.iter_mut().zip(interval).for_each(|(e, i)| *e += i);
-        self.elements.within(&allowed).then_some(Evidence::Constants)
+        let more = |allowed: &mut Vec<f64>, more: Vec<f64>| {
+            allowed.iter_mut().zip(more).for_each(|(e, i)| *e += i);
+            self.elements.within(allowed)
+        };
+        if let Some(folded) = &folded
+            && more(&mut allowed, self.constants(folded, true)?)
+        {
+            return Some(Evidence::Constants);
+        }
+        let unknown = self.unknown((&behind_a, &behind_b))?;
+        more(&mut allowed, unknown).then_some(Evidence::Opaque)
+    }
+
+    /// What calls that nobody here knows may have rounded, where there are any.
+    fn unknown(&self, regions: (&Region, &Region)) -> Option<Vec<f64>> {
+        let opaque = |side: &Side<'_>, n: NodeId| side.plan.op(n).is_opaque();
+        let (a, b) = (self.judge.a, self.judge.b);
+        let holds = |side: &Side<'_>, region: &Region| region.nodes.iter().any(|&n| opaque(side, n));
+        if !holds(a, regions.0) && !holds(b, regions.1) {
+            return None;
+        }
+        let [of_a, of_b]: [&dyn Fn(NodeId) -> bool; 2] = [&|n| opaque(a, n), &|n| opaque(b, n)];
+        let rounding = |unit, rounds| Rounding { unit, rounds, scaled: &|_| false, enters: &|_| None };
+        self.allowance(regions, (rounding(a.unit(), of_a), rounding(b.unit(), of_b)))
     }
 
     fn allowance(

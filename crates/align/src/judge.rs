@@ -30,6 +30,8 @@ pub enum Evidence {
     Constants,
     /// The same bits in the type that both declare, though float64 tells them apart: more than these inputs show.
     Declared,
+    /// Within what a call that nobody here knows may round: it was taken as it was recorded.
+    Opaque,
     /// Put in by hypothesis and confirmed downstream.
     Confirmed,
 }

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::judge::{Evidence, Judge};
 use crate::narrow::cast_like;
+use crate::opaque;
 use crate::patch::Patch;
 use crate::{Relation, Side};
 
@@ -240,6 +241,7 @@ impl<'s, 'g> State<'s, 'g> {
         if patches.is_empty()
             && !node.writes().any(|v| changes.substitutions.contains_key(&v))
             && let Some(twin) = judge.twin(self, id)
+            && !opaque::contradict((judge.a, twin), (judge.b, id))
         {
             // The same call on the same bits: computing it again would show nothing.
             let theirs = judge.a.graph().node(twin);
@@ -337,9 +339,10 @@ impl<'s, 'g> State<'s, 'g> {
     /// A node's outputs on the values in place, in declared precision; `None` where that cannot be.
     fn declared_outputs(&self, judge: &Judge<'_, '_>, id: NodeId) -> Option<Vec<Tensor>> {
         let node = judge.b.graph().node(id);
-        // On the bits of B's free run it does what it did there.
+        // What nobody here knows gave what was recorded, whatever takes the place of what it read. Else it does on the
+        // bits of B's free run what it did there.
         let free = |v: ValueId| matches!((&self.declared[v.index()], judge.b.declared.get(v)), (Some(x), Some(y)) if x.bit_eq(y));
-        if node.reads().all(free) {
+        if judge.b.plan.op(id).is_opaque() || node.reads().all(free) {
             let ran = node.outputs.iter().map(|v| v.and_then(|v| judge.b.declared.get(v).cloned()));
             if let Some(ran) = ran.collect() {
                 return Some(ran);

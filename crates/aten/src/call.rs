@@ -95,6 +95,17 @@ impl<'c> Call<'c> {
         Some(self.constant(tensor))
     }
 
+    /// All that it reads.
+    pub fn inputs(&self) -> &[Option<ValueId>] {
+        &self.inputs
+    }
+
+    /// Whether it reads or gives complex numbers.
+    pub fn is_complex(&self) -> bool {
+        let complex = |t: &Option<Typed>| matches!(t, Some((DType::C64 | DType::C128, _)));
+        self.given.iter().chain(&self.wanted).any(complex)
+    }
+
     /// The nodes, and the values that they write.
     pub fn finish(self) -> (Vec<Node>, FxHashSet<ValueId>) {
         (self.nodes, self.made)

@@ -6,8 +6,8 @@
 //! against that node's own budget.
 //!
 //! - Values that nothing computed (parameters, buffers, what was there before) are constants.
-//! - An operator that the table lacks is *opaque*: its outputs are constants with the recorded elements. It is counted,
-//!   and what hangs on it can still be compared, but not through it.
+//! - An operator that the table lacks is *opaque*: a node of the domain [`isotrace_ops::ops::opaque::DOMAIN`], whose
+//!   outputs are what was recorded of them. It is counted; its outputs are compared, what it computes is not judged.
 //! - What a call drew at random is a constant too: the recorded numbers are its truth. It is not counted.
 //! - What a compiled kernel drew at random, or computed by an opaque operator, was never stored. Calls that read it are
 //!   opaque as well, up to the next values that were stored.
@@ -18,7 +18,7 @@ mod lower;
 
 use std::collections::BTreeMap;
 
-use isotrace_graph::{Dim, Graph, GraphError, Node, TensorType, Value, ValueId};
+use isotrace_graph::{Attribute, Dim, Graph, GraphError, Node, TensorType, Value, ValueId};
 use isotrace_tensor::Tensor;
 use isotrace_trace::trace::record::{self, Role};
 use isotrace_trace::{Trace, TraceError};
@@ -266,10 +266,12 @@ impl<'t> Builder<'t> {
         let told = Values { trace: self.trace, places: &self.places };
         let mut call = Call::new(&mut self.out.graph, node, inputs, given, wanted, &told);
         let results = lower::lower(&mut call).unwrap_or_default();
+        let read = call.inputs().to_vec();
         let (nodes, made) = call.finish();
         let kept = results.iter().any(Option::is_some);
         if !kept && !lower::makes_constants(node) && !lower::draws(node) {
             *self.out.opaque.entry(format!("{}.{}", node.domain, node.op)).or_default() += 1;
+            return self.opaque(node, read);
         }
         let mut renamed: FxHashMap<ValueId, ValueId> = FxHashMap::default();
         let mut identities = Vec::new();
@@ -318,6 +320,46 @@ impl<'t> Builder<'t> {
             });
         }
         Ok(())
+    }
+
+    /// A call that the table lacks, as a node of its own with those outputs of which elements were kept.
+    fn opaque(&mut self, node: &record::Node, inputs: Vec<Option<ValueId>>) -> Result<(), AtenError> {
+        let mut outputs = Vec::new();
+        for id in node.outputs.iter().flatten() {
+            let Some(tensor) = self.elements(*id)? else {
+                self.ids.remove(id);
+                self.lost.insert(*id, format!("{}.{}", node.domain, node.op));
+                continue;
+            };
+            let v = self.out.graph.add_value(Value { name: self.name(*id), constant: None, declared: None });
+            self.out.values.insert(v, tensor);
+            self.ids.insert(*id, v);
+            outputs.push(Some(v));
+        }
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        let first = node.outputs.iter().flatten().next().copied().unwrap_or(0);
+        self.out.graph.nodes.push(Node {
+            name: label(node, &self.name(first)),
+            domain: isotrace_ops::ops::opaque::DOMAIN.into(),
+            op: format!("{}.{}", node.domain, node.op),
+            version: VERSION,
+            inputs,
+            outputs,
+            attributes: node.attributes.iter().map(|(name, a)| (name.clone(), setting(a))).collect(),
+        });
+        Ok(())
+    }
+}
+
+/// A setting of a call that nobody here knows, so that two such calls can be told apart.
+fn setting(attribute: &record::Attribute) -> Attribute {
+    match attribute {
+        record::Attribute::Int(i) => Attribute::Int(*i),
+        record::Attribute::Bool(b) => Attribute::Int(i64::from(*b)),
+        record::Attribute::Ints(list) => Attribute::Ints(list.clone()),
+        other => Attribute::Bytes(format!("{other:?}").into_bytes()),
     }
 }
 

@@ -41,7 +41,7 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
         x == y || x.is_nan() && y.is_nan() || narrow.is_some_and(|narrow| clamped(x, y, narrow))
     };
     let gap = |x: f64, y: f64| if same(x, y) { 0.0 } else { (x - y).abs() };
-    let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 256);
+    let behind_b = behind_b(judge, state, v, 256);
     let behind_a = behind_a(judge, state, m.a);
     let (unit_a, unit_b) = (unit(judge, judge.a), unit(judge, judge.b));
     let rounds = |_: NodeId| true;
@@ -102,6 +102,15 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
     Some(worst(&allowed))
 }
 
+/// B's nodes behind a value, back to values in whose place stands what A's run really had.
+fn behind_b(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId, limit: usize) -> Region {
+    let stands = |r: ValueId| {
+        let partner = state.matched[r.index()].as_ref();
+        !state.narrowed[r.index()] && partner.is_some_and(|m| judge.a.existed(m.a))
+    };
+    Region::behind(judge.b, &[v], stands, limit)
+}
+
 /// A's nodes behind a value, back to values that have a partner and that A's run really had.
 fn behind_a(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Region {
     Region::behind(judge.a, &[v], |r| state.a_matched[r.index()] && judge.a.existed(r), 256)
@@ -111,7 +120,7 @@ fn behind_a(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Region 
 pub fn fresh(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Option<(f64, f64)> {
     let m = state.matched[v.index()].as_ref()?;
     let own = state.own_declared[v.index()].as_ref()?;
-    let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 256);
+    let behind_b = behind_b(judge, state, v, 256);
     let behind_a = behind_a(judge, state, m.a);
     let exact_b = oracle(judge.b, &behind_b, v, &|r| state.declared[r.index()].clone());
     let exact_a = oracle(judge.a, &behind_a, m.a, &|r| judge.a.declared.get(r).cloned());
@@ -195,7 +204,7 @@ pub fn faults(
 /// Whether one of the two regions behind a value narrows floats on the way.
 fn is_narrowed(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> bool {
     let Some(m) = &state.matched[v.index()] else { return false };
-    let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 64);
+    let behind_b = behind_b(judge, state, v, 64);
     narrow_in(judge.b, &behind_b.nodes)
         .or_else(|| narrow_in(judge.a, &behind_a(judge, state, m.a).nodes))
         .is_some()
@@ -218,7 +227,7 @@ fn working(side: &Side<'_>, region: &Region) -> Vec<NodeId> {
 
 fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> Fault {
     let m = state.matched[v.index()].as_ref().expect("only matched values are compared");
-    let behind_b = Region::behind(judge.b, &[v], |r| state.is_matched(r) && !state.narrowed[r.index()], 64);
+    let behind_b = behind_b(judge, state, v, 64);
     let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 64);
     let (nodes_b, nodes_a) = (working(judge.b, &behind_b), working(judge.a, &behind_a));
     let (narrow_b, narrow_a) = (narrow_in(judge.b, &nodes_b), narrow_in(judge.a, &nodes_a));

@@ -113,6 +113,11 @@ pub trait Operator: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether nobody here knows what it computes: its outputs are those that were recorded.
+    fn is_opaque(&self) -> bool {
+        false
+    }
+
     /// Whether f16 and bf16 tensors are handed over as they are rather than widened to f32.
     fn keeps_half(&self) -> bool {
         self.flow() == Flow::Moves

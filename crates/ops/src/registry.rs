@@ -289,6 +289,9 @@ pub fn entries() -> &'static [Entry] {
 
 /// Builds the operator of a node, or says what it would take.
 pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
+    if node.domain == ops::opaque::DOMAIN {
+        return Ok(ops::opaque::build(node));
+    }
     // A file may spell ONNX's own domain either way.
     let domain = if node.domain == "ai.onnx" { "" } else { node.domain.as_str() };
     let unsupported = |remedy: String| OpError::Unsupported {

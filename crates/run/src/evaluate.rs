@@ -80,6 +80,7 @@ fn float64(op: &dyn Operator, what: &Evaluation<'_>) -> Result<Vec<Tensor>, OpEr
     if let (Decision::Picks { axis }, Some(Some(places)), Some(data)) =
         (decision, decided.get(1), wide.first().copied().flatten())
         && places.dtype() == DType::I64
+        && data.dtype().is_float()
     {
         outputs[0] = pick(data, places, axis)?;
     }

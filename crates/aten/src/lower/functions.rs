@@ -67,6 +67,7 @@ pub const RULES: &[(&str, Rule)] = &[
     }),
     ("log2", |c| logarithm(c, std::f64::consts::LN_2)),
     ("logaddexp", |c| sum_of_exponentials(c)),
+    ("linalg_cross", cross),
     ("logit", logit),
     ("nan_to_num", without_nan),
     ("rad2deg", |c| times(c, 180.0 / std::f64::consts::PI)),
@@ -200,6 +201,22 @@ fn sum_of_exponentials(c: &mut Call<'_>) -> Results {
     let small = c.plus(small, 1.0)?;
     let small = c.op("Log", &[small], &[]);
     one(c.add(most, small))
+}
+
+/// The products of three components with their neighbours: x1 y2 - x2 y1, and so on around.
+fn cross(c: &mut Call<'_>) -> Results {
+    let (_, shape) = c.result(0)?;
+    let axis = c.axis("dim", shape.len() as i64).unwrap_or(shape.len() as i64 - 1);
+    let (x, y) = pair(c)?;
+    let turn = |c: &mut Call<'_>, v: ValueId, order: [i64; 3]| {
+        let order = c.integers(order.to_vec());
+        c.op("Gather", &[v, order], &[("axis", Attribute::Int(axis))])
+    };
+    let (next, last) = ([1, 2, 0], [2, 0, 1]);
+    let (x1, y2) = (turn(c, x, next), turn(c, y, last));
+    let (x2, y1) = (turn(c, x, last), turn(c, y, next));
+    let (left, right) = (c.mul(x1, y2), c.mul(x2, y1));
+    one(c.sub(left, right))
 }
 
 /// log(x / (1 - x)), x kept `eps` away from both ends where that is given.

@@ -1,6 +1,7 @@
 //! Matrix products and convolutions.
 
 use isotrace_graph::{Attribute, ValueId};
+use isotrace_tensor::DType;
 
 use super::elementwise::scaled;
 use super::movement::{reshaped, sliced};
@@ -9,6 +10,7 @@ use crate::call::Call;
 
 pub const RULES: &[(&str, Rule)] = &[
     ("_grouped_mm", grouped),
+    ("_trilinear", three),
     ("addbmm", |c| {
         let (x, y) = (c.input(1)?, c.input(2)?);
         let products = c.matmul(x, y);
@@ -77,25 +79,49 @@ fn grouped(c: &mut Call<'_>) -> Results {
         return None;
     }
     let (x, y) = (c.wide(0)?, c.wide(1)?);
-    let ends = c.elements(2)?.to_i64().ok()?.to_vec();
-    let mut parts = Vec::new();
-    let mut start = 0;
-    for (group, &end) in (0..groups as i64).zip(&ends) {
-        if end > start {
-            let own = sliced(c, x, 0, [start, end, 1]);
-            let matrix = sliced(c, y, 0, [group, group + 1, 1]);
-            let matrix = reshaped(c, matrix, &[inner, columns]);
-            parts.push(Some(c.matmul(own, matrix)));
-            start = end;
-        }
-    }
     // Rows behind the last group are not computed: nobody can say what is there.
-    if start != count as i64 || parts.is_empty() {
+    if c.elements(2)?.to_i64().ok()?.last() != Some(&(count as i64)) {
         return None;
+    }
+    let ends = c.input_as(2, DType::I64)?;
+    let (mut start, axis) = (c.integers(vec![0]), c.integers(vec![0]));
+    let mut parts = Vec::new();
+    for group in 0..groups as i64 {
+        let end = sliced(c, ends, 0, [group, group + 1, 1]);
+        let own = c.op("Slice", &[x, start, end, axis], &[]);
+        let matrix = sliced(c, y, 0, [group, group + 1, 1]);
+        let matrix = reshaped(c, matrix, &[inner, columns]);
+        parts.push(Some(c.matmul(own, matrix)));
+        start = end;
     }
     let dtype = c.type_of(x)?;
     let all = c.typed(dtype, "Concat", &parts, &[("axis", Attribute::Int(0))]);
     one(c.as_result(all, 0)?)
+}
+
+/// The products of three tensors, each with axes of size 1 put in, summed over some axes.
+fn three(c: &mut Call<'_>) -> Results {
+    /// Elements of the products before they are summed; beyond, the call is opaque.
+    const MOST: usize = 1 << 26;
+    let mut product: Option<ValueId> = None;
+    let mut whole: Vec<usize> = Vec::new();
+    for (at, name) in ["expand1", "expand2", "expand3"].into_iter().enumerate() {
+        let (x, mut shape) = (c.wide(at)?, c.shape(at)?.to_vec());
+        let mut axes = c.ints(name)?;
+        axes.sort_unstable();
+        for axis in axes {
+            let axis = usize::try_from(axis).ok().filter(|&a| a <= shape.len())?;
+            shape.insert(axis, 1);
+        }
+        whole = super::index::broadcast(&whole, &shape)?;
+        let x = reshaped(c, x, &shape);
+        product = Some(product.map_or(x, |p| c.mul(p, x)));
+    }
+    if whole.iter().try_fold(1usize, |n, &d| n.checked_mul(d))? > MOST {
+        return None;
+    }
+    let sum = c.over("ReduceSum", product?, &c.ints("sumdim")?, false);
+    one(c.as_result(sum, 0)?)
 }
 
 fn linear(c: &mut Call<'_>) -> Results {

@@ -156,6 +156,13 @@ fn push(
         nodes_a: from.into_iter().collect(),
         edge: None,
         class: match role::of_operator(&node.op, op) {
+            // Two products on the same inputs: one has a factor, or turns what it reads.
+            "operand_order" if role::is_product(&node.op) && role::is_product(op) => {
+                let scaled = [&node.attributes, &changed.attributes]
+                    .into_iter()
+                    .any(|a| matches!(a.get("alpha"), Some(Attribute::Float(alpha)) if *alpha != 1.0));
+                if scaled { "scale" } else { "weight_layout" }
+            }
             // Whole numbers choose elements.
             "operand_order"
                 if site.state.shadow[site.point.index()].as_ref().is_some_and(|t| t.dtype().is_int()) =>

@@ -1,9 +1,11 @@
-//! Operands stand in another order: `operand_order`, `rope` (halves swapped), `weight_layout` (stacked parts swapped).
+//! Operands stand in another order: `operand_order`, `rope` (halves swapped), `weight_layout` (stacked parts swapped),
+//! `weight_swap` (what made them has the other's weight).
 //!
 //! **What it finds.** a - b for b - a, a / b for b / a, a product with its factors exchanged, parts concatenated or
 //! split in another order.
 //! **Proof.** The node reads its inputs in the other order.
 
+use isotrace_align::Side;
 use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::{NodeId, ValueId};
 
@@ -50,24 +52,76 @@ impl Cause for Order {
                 sources.swap(i, j);
                 let Some(patch) = Patch::new(node, sources) else { continue };
                 let rotary = node.op == "Concat" && node.writes().any(|v| role::is_rotated(site.judge.b, v));
-                let class = match node.op.as_str() {
+                let mut class = match node.op.as_str() {
                     "Where" => "mask",
                     _ if rotary => "rope",
                     _ => "operand_order",
                 };
+                let mut summary = format!("inputs {i} and {j} of {} are exchanged", label(site.judge.b, n));
+                if class == "operand_order"
+                    && let Some([x, y]) = weights_exchanged(site, [node.inputs[i], node.inputs[j]])
+                {
+                    class = "weight_swap";
+                    let name = |v: ValueId| &site.judge.b.graph().value(v).name;
+                    summary = format!(
+                        "{:?} and {:?}, behind inputs {i} and {j} of {}, each hold what A calls by the other's name",
+                        name(x),
+                        name(y),
+                        label(site.judge.b, n)
+                    );
+                }
                 out.push(Proposal {
                     patches: vec![(n, patch)],
                     nodes_b: vec![n],
                     nodes_a: twin(site, n).into_iter().collect(),
                     edge: None,
                     class,
-                    summary: format!("inputs {i} and {j} of {} are exchanged", label(site.judge.b, n)),
+                    summary,
                     change: format!("inputs {i} and {j} exchanged back"),
                     cost: 16,
                 });
             }
         }
     }
+}
+
+/// The weights of the products that made two values, where each holds what A has under the other's name. Names decide
+/// nothing else: that the two are exchanged is proven, and only whether by whom they were made or by who reads them is
+/// the question.
+fn weights_exchanged(site: &Site<'_, '_, '_>, made: [Option<ValueId>; 2]) -> Option<[ValueId; 2]> {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let [x, y] = [weight_behind(b, made[0]?)?, weight_behind(b, made[1]?)?];
+    let namesake = |v: ValueId| {
+        let name = &b.graph().value(v).name;
+        let stored = |&c: &ValueId| a.graph().value(c).constant.is_some() && a.graph().value(c).name == *name;
+        a.graph().value_ids().find(stored)
+    };
+    let same = |v: ValueId, theirs: ValueId| matches!((b.declared.get(v), a.declared.get(theirs)), (Some(v), Some(t)) if v.bit_eq(t));
+    let (of_x, of_y) = (namesake(x)?, namesake(y)?);
+    (x != y && same(x, of_y) && same(y, of_x) && !same(x, of_x)).then_some([x, y])
+}
+
+/// The stored matrix of the product that made a value, through what moves, shifts or scales it afterwards.
+fn weight_behind(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
+    /// Operators between a projection and the attention that reads it.
+    const STEPS: usize = 8;
+    for _ in 0..STEPS {
+        let node = side.graph().node(side.producer(v)?);
+        if role::is_product(&node.op) {
+            let constant = node.inputs.iter().flatten().find(|&&v| side.is_constant(v))?;
+            return stored_behind(side, *constant);
+        }
+        v = *node.inputs.iter().flatten().find(|&&v| !side.is_constant(v))?;
+    }
+    None
+}
+
+/// A constant of the file, through what only moves it.
+fn stored_behind(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
+    while let Some(n) = side.producer(v) {
+        v = side.graph().node(n).inputs.first().copied().flatten()?;
+    }
+    side.graph().value(v).constant.is_some().then_some(v)
 }
 
 /// The two branches of a choice exchanged.

@@ -65,7 +65,10 @@ pub fn of_attribute(op: &str, name: &str) -> &'static str {
         "training_mode" => "mode",
         "axis" | "axes" | "batch_dims" | "batch_axis" | "time_axis" | "p" if name != "p" => "axis",
         "p" => "reduction",
+        "reduction" => "reduction",
         _ if name == "mode" && op == "Pad" => "padding",
+        // Whether depth or columns come first.
+        _ if name == "mode" && op == "DepthToSpace" => "layout",
         _ => "index",
     }
 }
@@ -84,9 +87,9 @@ pub fn of_operator(b: &str, a: &str) -> &'static str {
         "reduction"
     } else if is_activation(b) || is_activation(a) {
         "activation"
-    } else if is_rounding(b) != is_rounding(a) {
+    } else if is_rounding(b) || is_rounding(a) {
         "quantisation"
-    } else if b.ends_with("Softmax") && a.ends_with("Softmax") {
+    } else if is_share(b) && is_share(a) {
         "activation"
     } else if is_layout(b) || is_layout(a) {
         "layout"
@@ -98,6 +101,11 @@ pub fn of_operator(b: &str, a: &str) -> &'static str {
     } else {
         "operand_order"
     }
+}
+
+/// Whether an operator gives each element its share of an axis.
+fn is_share(op: &str) -> bool {
+    op.ends_with("Softmax") || op == "Hardmax"
 }
 
 /// What several values are brought down to one by, where it is a sum or a largest or least one.
@@ -146,6 +154,15 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     }
     if matches!(op, "Split" | "Slice" | "Gather") && cuts_gates(side, n) {
         return "gate_order";
+    }
+    // A weight that is only put in another layout is named by who reads it then.
+    if is_layout(op)
+        && slot == 0
+        && let [Some(written)] = node.outputs[..]
+        && let [reader] = side.consumers[written.index()][..]
+        && let Some(at) = side.graph().node(reader).inputs.iter().position(|&v| v == Some(written))
+    {
+        return of_constant(side, reader, at, side.declared.get(written).unwrap_or(tensor));
     }
     match op {
         _ if is_attention(op) && slot >= 3 && masks(tensor) => "mask",
@@ -212,7 +229,7 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
         _ if whole && node.writes().any(|v| is_truth(side, v) || feeds_mask(side, v)) => "mask",
         "Where" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"
         | "Trilu" => "mask",
-        "Reshape" | "Expand" | "Transpose" | "Tile" | "Unsqueeze" | "Squeeze" => "layout",
+        "Reshape" | "Expand" | "Transpose" | "Tile" | "Unsqueeze" | "Squeeze" if slot > 0 => "layout",
         "Clip" | "Max" | "Min" | "Pow" | "PRelu" => "activation",
         "Pad" => "padding",
         _ if is_reduction(op) => "axis",
@@ -255,6 +272,10 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
             None if node.op == "Mul" && gates_itself(side, n) => "activation",
             None if node.op == "Div" && centres(side, n) => "normalisation",
             None if node.op == "Div" && gates_itself(side, n) => "activation",
+            // A square that no mean is taken of.
+            None if node.op == "Mul" && node.inputs[0] == node.inputs[1] => {
+                if is_reduced(side, n) || normalises(side, n) { "normalisation" } else { "activation" }
+            }
             // A gate: which values meet, not by what number.
             None if node.op == "Mul" => "operand_order",
             None => "scale",
@@ -273,6 +294,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         op if is_activation(op) => "activation",
         op if is_layout(op) => "layout",
         "Pow" if !is_reduced(side, n) && !normalises(side, n) => "activation",
+        "Sqrt" if !normalises(side, n) => "activation",
         op if is_normalisation(op) || op == "Sqrt" || op == "Reciprocal" || op == "Pow" => "normalisation",
         op if is_reduction(op) => "reduction",
         _ => "unknown",

@@ -57,6 +57,7 @@ pub mod multi_head_attention;
 pub mod nchwc;
 pub mod non_max_suppression;
 pub mod one_hot;
+pub mod opaque;
 pub mod pad;
 pub mod pool;
 pub mod power;
