@@ -3,6 +3,7 @@
 
 use isotrace_align::{Region, Side};
 use isotrace_graph::{Attribute, NodeId, ValueId};
+use isotrace_tensor::Tensor;
 
 use super::constant::by_channel;
 use crate::role;
@@ -174,7 +175,34 @@ pub fn wired(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         return None;
     }
     let gates = of_b.iter().filter(|p| matches!(p.0.as_str(), "Sigmoid" | "Tanh" | "HardSigmoid")).count();
-    Some(if gates >= 2 { "gate_order" } else { "operand_order" })
+    let gated = gates >= 2 || complements(site) || halves(site);
+    Some(if gated { "gate_order" } else { "operand_order" })
+}
+
+/// Whether among the values that enter B's region two are a share and what is left of it, as a gate lets one thing
+/// through and keeps another.
+fn complements(site: &Site<'_, '_, '_>) -> bool {
+    let enters = site.open_b.boundary.iter().filter(|&&v| !site.judge.b.is_constant(v));
+    let values: Vec<_> = enters.filter_map(|v| site.state.shadow[v.index()].as_ref()).collect();
+    let sum_to_one = |x: &Tensor, y: &Tensor| {
+        let (Ok(x), Ok(y)) = (x.to_f64(), y.to_f64()) else { return false };
+        x.len() == y.len()
+            && !x.is_empty()
+            && x.iter().zip(y.iter()).all(|(x, y)| (x + y - 1.0).abs() < 1e-12)
+    };
+    values.iter().enumerate().any(|(i, x)| values[i + 1..].iter().any(|y| sum_to_one(x, y)))
+}
+
+/// Whether a gated unit takes the two halves of one value: one is bent, and multiplies the other.
+fn halves(site: &Site<'_, '_, '_>) -> bool {
+    let b = site.judge.b;
+    let op = |f: &dyn Fn(&str) -> bool| site.open_b.nodes.iter().any(|&n| f(&site.node_b(n).op));
+    let whole = |v: ValueId| {
+        let node = b.graph().node(b.producer(v)?);
+        matches!(node.op.as_str(), "Split" | "Slice").then(|| node.inputs.first().copied().flatten())?
+    };
+    let cut: Vec<ValueId> = site.open_b.boundary.iter().filter_map(|&v| whole(v)).collect();
+    op(&role::is_activation) && op(&|op| op == "Mul") && cut.len() == 2 && cut[0] == cut[1]
 }
 
 /// Whether a region holds an attention as one operator, and whether that hides anything.

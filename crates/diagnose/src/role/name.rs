@@ -10,7 +10,7 @@ use super::{
     adds_to_statistic, becomes_whole, bends, by_distance, centres, crops, cuts_gates, drops, feeds_mask,
     gates_itself, is_activation, is_attention, is_layout, is_normalisation, is_product, is_recurrent,
     is_reduced, is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth,
-    is_turned, leaves_itself_out, masks, negates_for_rotation, normalises,
+    is_turned, leaves_itself_out, masks, negates_for_rotation, normalises, was_turned,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -263,6 +263,11 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "Mul" | "Div" if bends(side, n) => "activation",
         "Add" | "Sub" | "Mul" | "Div" => match constant {
             Some((slot, tensor)) => of_constant(side, n, slot, tensor),
+            None if matches!(node.op.as_str(), "Add" | "Sub")
+                && node.writes().any(|v| was_turned(side, v)) =>
+            {
+                "rope"
+            }
             None if node.op == "Add" && adds_to_statistic(side, n) => "normalisation",
             None if node.op == "Add" && is_shift(side, n) => "bias",
             None if node.op == "Add" => "residual",
