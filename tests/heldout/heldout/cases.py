@@ -94,35 +94,47 @@ def _side_a(network, base, made, route):
     return sorted(layout_chain(model, made.outputs)), _names(model, made.nodes)
 
 
-def fault_case(network, kind, number, route, level):
+def _routes(network, first):
+    """All routes that the network has, from the one whose turn it is."""
+    turned = [ROUTES[(first + k) % len(ROUTES)] for k in range(len(ROUTES))]
+    return [r for r in turned if "cross" not in r or len(network.models) == 2]
+
+
+def fault_case(network, kind, number, routes, level):
+    """The first of the routes by which the fault comes to something; where it is planted does not depend on the route."""
     case = f"{network.name}-{kind}-{number}"
-    bases = list(network.models)
-    for attempt in range(TRIES):
-        rng = np.random.default_rng(seed_of(case, attempt))
-        base = bases[(int(rng.integers(2)) + attempt) % len(bases)]
-        planted = _plant(network, base, kind, rng)
-        if planted is None:
-            continue
-        g, made, values = planted
-        a = base if route in ("same", "opt") else network.other(base)
-        try:
-            final = optimise(g.model, level) if "opt" in route else g.model
-            difference = output_difference(network.outputs[a], run(final, network.inputs))
-        except Exception:
-            continue
-        if difference < LEAST_AT_OUTPUT or not _shows_in_place(network, base, made, values):
-            continue
-        b_outputs, b_nodes, kept = _side_b(network, base, made, g.model, values, final, level if "opt" in route else None)
-        if not b_outputs:
-            continue
-        a_outputs, a_nodes = _side_a(network, base, made, route)
-        truth = {"kind": "fault", "mutation": kind, "cause": made.cause or FAULTS[kind].cause, "op": made.op, "route": route, "base": base, "output_rel_diff": difference,
-                 "a_outputs": a_outputs, "b_outputs": b_outputs, "a_nodes": a_nodes, "b_nodes": b_nodes}
-        if "opt" in route:
-            truth["level"] = level
-        network.write(case, final, truth, a)
-        return case
+    bases, planted = list(network.models), {}
+    for route in routes:
+        for attempt in range(TRIES):
+            rng = np.random.default_rng(seed_of(case, attempt))
+            base = bases[(int(rng.integers(2)) + attempt) % len(bases)]
+            if attempt not in planted:
+                planted[attempt] = _plant(network, base, kind, rng)
+            if planted[attempt] is not None and _fault_by(network, case, kind, base, planted[attempt], route, level):
+                return case
     return None
+
+
+def _fault_by(network, case, kind, base, planted, route, level):
+    g, made, values = planted
+    a = base if route in ("same", "opt") else network.other(base)
+    try:
+        final = optimise(g.model, level) if "opt" in route else g.model
+        difference = output_difference(network.outputs[a], run(final, network.inputs))
+    except Exception:
+        return False
+    if difference < LEAST_AT_OUTPUT or not _shows_in_place(network, base, made, values):
+        return False
+    b_outputs, b_nodes, kept = _side_b(network, base, made, g.model, values, final, level if "opt" in route else None)
+    if not b_outputs:
+        return False
+    a_outputs, a_nodes = _side_a(network, base, made, route)
+    truth = {"kind": "fault", "mutation": kind, "cause": made.cause or FAULTS[kind].cause, "op": made.op, "route": route, "base": base, "output_rel_diff": difference,
+             "a_outputs": a_outputs, "b_outputs": b_outputs, "a_nodes": a_nodes, "b_nodes": b_nodes}
+    if "opt" in route:
+        truth["level"] = level
+    network.write(case, final, truth, a)
+    return True
 
 
 def two_case(network, kinds, number, route):
@@ -165,7 +177,11 @@ def two_case(network, kinds, number, route):
 
 
 def _benign(network, case, model, a, mutation, base=None):
-    difference = output_difference(network.outputs[a], run(model, network.inputs))
+    try:
+        difference = output_difference(network.outputs[a], run(model, network.inputs))
+    except Exception as e:  # a rewrite that met something it was not made for
+        print(f"{case}: does not run, left out: {str(e)[:200]}")
+        return False
     if difference > MOST_WHEN_HARMLESS:
         print(f"{case}: not harmless, {difference:.1e}; left out")
         return False
@@ -204,30 +220,27 @@ def _in_turn(networks, *words):
     return [networks[i] for i in np.random.default_rng(seed_of(*words)).permutation(len(networks))]
 
 
-def make(networks, faults, rewrites, twos):
-    """All cases: each kind of fault `faults` times, in different networks and by different routes where there are enough; each rewrite
-    `rewrites` times; `twos` cases with two faults in each network."""
+def make(networks, population):
+    """All cases: each kind of fault as often as the set says, in different networks and by different routes where there are enough; each
+    rewrite likewise; cases with two faults in each network."""
     turn = 0
-    for kind in FAULTS:
+    for kind, wanted in [*((k, population.faults) for k in population.own_faults), *((k, 1) for k in population.shared_faults)]:
         made = 0
         for number in (0, 1):  # a second time in the same network only if the others do not suffice
             for network in _in_turn(networks, kind):
-                if made == faults:
+                if made == wanted:
                     break
-                level = list(LEVELS)[turn % 3]
-                for k in range(len(ROUTES)):  # another route where this one comes to nothing
-                    route = ROUTES[(turn + k) % len(ROUTES)]
-                    if ("cross" not in route or len(network.models) == 2) and fault_case(network, kind, number, route, level):
-                        made, turn = made + 1, turn + 1
-                        break
-    for kind in REWRITES:
+                if fault_case(network, kind, number, _routes(network, turn), list(LEVELS)[turn % 3]):
+                    made, turn = made + 1, turn + 1
+    for kind, wanted in [*((k, population.rewrites) for k in population.own_rewrites), *((k, 1) for k in population.shared_rewrites)]:
         made = 0
         for network in _in_turn(networks, kind):
-            made += made < rewrites and rewrite_case(network, kind)
+            made += made < wanted and rewrite_case(network, kind)
+    kinds_of_fault = [*population.own_faults, *population.shared_faults]
     for network in networks:
         exporter_and_optimiser_cases(network)
         rng, made = np.random.default_rng(seed_of(network.name, "two")), 0
-        for _ in range(10 * twos):
-            kinds = [str(k) for k in rng.choice(list(FAULTS), 2, replace=False)]
+        for _ in range(10 * population.two):
+            kinds = [str(k) for k in rng.choice(kinds_of_fault, 2, replace=False)]
             route = "same" if len(network.models) == 1 or rng.integers(2) else "cross"
-            made += made < twos and bool(two_case(network, kinds, made, route))
+            made += made < population.two and bool(two_case(network, kinds, made, route))

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import torch
 
-from . import networks_direct, networks_other, networks_signal, networks_text
+from . import networks_direct
+from .populations import POPULATIONS
 from .runtime import relative_difference, run
 from .spread import spread
 
-TORCH_NETWORKS = {**networks_text.BUILDERS, **networks_signal.BUILDERS, **networks_other.BUILDERS}
-NETWORKS = [*TORCH_NETWORKS, *networks_direct.BUILDERS]
+NETWORKS = {name: builder for p in POPULATIONS.values() for name, builder in p.networks.items()}
 
 
 def seed_of(*words):
@@ -66,9 +66,9 @@ def build(network, out):
     rng = np.random.default_rng(seed_of(network))
     torch.manual_seed(seed_of(network))
     if network in networks_direct.BUILDERS:
-        models, inputs = networks_direct.BUILDERS[network](rng)
+        models, inputs = NETWORKS[network](rng)
     else:
-        module, tensors = TORCH_NETWORKS[network](rng)
+        module, tensors = NETWORKS[network](rng)
         module = spread(module.eval(), rng)
         inputs = {k: v.numpy() for k, v in tensors.items()}
         models = {}

@@ -1,2 +1,8 @@
 from . import arithmetic, convolution, expanded, packing, shapes, structure, tempting  # noqa: F401 (each registers its rewrites)
 from .registry import REWRITES  # noqa: F401
+
+FIRST = tuple(REWRITES)  # before the modules of the second set register theirs
+
+from . import fused, lowered, rearranged  # noqa: E402, F401
+
+SECOND = tuple(k for k in REWRITES if k not in FIRST)

@@ -1,0 +1,26 @@
+"""The sets of cases: which networks, which kinds, how many of each. The second was made after the program had been fitted to the first."""
+import dataclasses
+
+from . import benign, faults, networks_direct, networks_fields, networks_models, networks_other, networks_signal, networks_text
+
+
+@dataclasses.dataclass
+class Population:
+    networks: dict      # builders by name
+    own_faults: tuple
+    own_rewrites: tuple
+    faults: int         # cases of each own kind
+    rewrites: int
+    two: int            # cases with two faults in each network
+    shared_faults: tuple = ()    # kinds of another set: one case each, in the networks of this one
+    shared_rewrites: tuple = ()
+
+
+def _builders(*modules):
+    return {name: builder for m in modules for name, builder in m.BUILDERS.items()}
+
+
+POPULATIONS = {
+    "first": Population(_builders(networks_text, networks_signal, networks_other, networks_direct), faults.FIRST, benign.FIRST, faults=3, rewrites=2, two=1),
+    "second": Population(_builders(networks_models, networks_fields), faults.SECOND, benign.SECOND, faults=4, rewrites=2, two=1, shared_faults=faults.FIRST, shared_rewrites=benign.FIRST),
+}
