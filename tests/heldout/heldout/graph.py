@@ -155,11 +155,11 @@ class Graph:
 
 
 def needs(node):
-    """Names a node reads, those read inside its branches included."""
+    """Names a node reads, those read inside its branches and bodies included."""
     names = set(node.input)
     for a in node.attribute:
         if a.type == onnx.AttributeProto.GRAPH:
-            made = {o for n in a.g.node for o in n.output}
+            made = {o for n in a.g.node for o in n.output} | {i.name for i in a.g.input}
             names |= {i for n in a.g.node for i in needs(n)} - made
     return names
 

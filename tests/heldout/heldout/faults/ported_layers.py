@@ -88,7 +88,7 @@ def unit_length_dropped(g, rng):
 @fault("scale")
 def branch_gain_dropped(g, rng):
     """A learned factor for each channel, outside norms, forgotten."""
-    gains = {n.name for n, _, _ in rms_gains(g)}
+    gains = {n.name for n in g.of("Mul") if any(p is not None and p.op_type in ("Sqrt", "LayerNormalization", "Pow") for a in g.ancestors(n.output[0], 8) for p in [g.producer(a)])}
     sites = [(n, i) for n in g.of("Mul") for i, name in enumerate(n.input) if (c := g.constant(name)) is not None and c.dtype == np.float32 and c.size > 4 and max(c.shape) == c.size
              and g.computed(n.input[1 - i]) and n.name not in gains and np.abs(c - 1).max() > 0.01]
     found = pick(rng, sites)
@@ -195,7 +195,9 @@ def pieces_exchanged(g, rng):
         return None
     first, second = node.output
     node.output[0], node.output[1] = second, first
-    return planted(node, outputs=[first, second])
+    # as well: each reader reads the wrong piece
+    readers = [c for o in (first, second) for c in g.consumers(o)]
+    return planted(node, *readers, outputs=[first, second, *(o for c in readers for o in c.output)])
 
 
 @fault("activation")
@@ -473,14 +475,13 @@ def running_sum(g, rng):
     return planted(node)
 
 
-@fault("index")
+@fault("input_binding")
 def other_index(g, rng):
     """Rows fetched by another input: targets where sources are meant."""
     inputs = {i.name: g.value(i.name) for i in g.model.graph.input}
-    indices = {k: v for k, v in inputs.items() if v is not None and v.dtype.kind == "i"}
-    reach = {k: {k} | {c.output[0] for c in g.consumers(k) if c.op_type in ("Unsqueeze", "Reshape", "Cast", "Expand")} for k in indices}
-    sites = [(n, other) for n in g.of("Gather", "GatherElements", "GatherND") for k in indices if n.input[1] in reach[k]
-             for other in indices if other != k and n.input[1] == k and indices[other].shape == indices[k].shape]
+    indices = {k: v for k, v in inputs.items() if v is not None and v.dtype.kind == "i" and "mask" not in k}
+    sites = [(n, other) for n in g.of("Gather", "GatherElements", "GatherND") for other in indices
+             if n.input[1] in indices and other != n.input[1] and indices[other].shape == indices[n.input[1]].shape]
     found = pick(rng, sites)
     if found is None:
         return None
@@ -566,7 +567,7 @@ def range_saturated(g, rng):
 
 @fault("accumulation")
 def sum_in_half(g, rng):
-    """A product summed in four parts whose running total is kept in half precision."""
+    """A product summed in four parts whose running total is kept in half precision until the last is added."""
     sites = [n for n in g.of("MatMul") if (w := g.constant(n.input[1])) is not None and w.ndim == 2 and w.shape[0] >= 16 and g.computed(n.output[0]) and g.computed(n.input[0])
              and np.abs(g.values[n.output[0]]).max() < 1e4]
     node = pick(rng, sites)
@@ -584,11 +585,15 @@ def sum_in_half(g, rng):
         if total is not None:
             made = g.insert(node, "Add", [total, made.output[0]], out + "__total")
             nodes.append(made)
+        if b == ends[-1]:
+            break
         narrow = g.insert(node, "Cast", [made.output[0]], out + "__narrow", to=TensorProto.FLOAT16)
-        wide = g.insert(node, "Cast", [narrow.output[0]], out + "__wide", output=out if b == ends[-1] else None, to=TensorProto.FLOAT)
+        wide = g.insert(node, "Cast", [narrow.output[0]], out + "__wide", to=TensorProto.FLOAT)
         nodes += [narrow, wide]
         names += [narrow.output[0], wide.output[0]]
         total = wide.output[0]
+    made.output[0] = out
+    names.append(out)
     g.remove(node)
     return Planted([n.name for n in nodes], names, "MatMul")
 
