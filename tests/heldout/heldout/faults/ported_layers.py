@@ -88,7 +88,7 @@ def unit_length_dropped(g, rng):
 @fault("scale")
 def branch_gain_dropped(g, rng):
     """A learned factor for each channel, outside norms, forgotten."""
-    gains = {n.name for n in g.of("Mul") if any(p is not None and p.op_type in ("Sqrt", "LayerNormalization", "Pow") for a in g.ancestors(n.output[0], 8) for p in [g.producer(a)])}
+    gains = {n.name for n in g.of("Mul") if any(p is not None and p.op_type in ("Sqrt", "LayerNormalization", "InstanceNormalization", "BatchNormalization", "Pow") for a in g.ancestors(n.output[0], 8) for p in [g.producer(a)])}
     sites = [(n, i) for n in g.of("Mul") for i, name in enumerate(n.input) if (c := g.constant(name)) is not None and c.dtype == np.float32 and c.size > 4 and max(c.shape) == c.size
              and g.computed(n.input[1 - i]) and n.name not in gains and np.abs(c - 1).max() > 0.01]
     found = pick(rng, sites)
@@ -142,10 +142,16 @@ def product_factor(g, rng):
     return planted(node)
 
 
+def _blocks(g):
+    """Residual sums whose branch holds a product, so that sums inside activations are none."""
+    products = ("MatMul", "Gemm", "Conv", "Einsum")
+    return [(n, i) for n, i in _residuals(g) if any(p is not None and p.op_type in products for a in [n.input[1 - i], *g.ancestors(n.input[1 - i], 6)] for p in [g.producer(a)])]
+
+
 @fault("residual")
 def branch_dropped(g, rng):
     """What a block adds is left out: the skip alone goes on."""
-    found = pick(rng, _residuals(g))
+    found = pick(rng, _blocks(g))
     if found is None:
         return None
     node, i = found
@@ -158,7 +164,7 @@ def branch_dropped(g, rng):
 
 @fault("residual")
 def branch_subtracted(g, rng):
-    found = pick(rng, _residuals(g))
+    found = pick(rng, _blocks(g))
     if found is None:
         return None
     node, i = found
