@@ -62,6 +62,9 @@ pub enum Decision {
         /// The axis; may be negative.
         axis: i64,
     },
+    /// It decides on the way (which leaf of a tree counts) and hands on what follows from it. The shadow decides on its own
+    /// inputs, rounded as the declared run has them; where rounding tips a decision, the outputs differ by a whole step.
+    Inside,
 }
 
 /// One operator with its attributes parsed, ready to be called any number of times.

@@ -21,6 +21,10 @@ pub const NEWEST_OPSET: i64 = 28;
 const ONNX: &str = "";
 const MICROSOFT: &str = "com.microsoft";
 const NCHWC: &str = "com.microsoft.nchwc";
+pub(crate) const ML: &str = "ai.onnx.ml";
+
+/// The newest version of ai.onnx.ml, likewise.
+const NEWEST_ML: i64 = 5;
 
 macro_rules! table {
     ($($domain:ident $op:literal $since:literal => $build:path;)*) => {
@@ -261,6 +265,25 @@ table! {
     MICROSOFT "QLinearWhere" 1 => ops::qlinear_table::select;
     MICROSOFT "QuantizeLinear" 1 => ops::quantize::quantize;
 
+    // ai.onnx.ml: classifiers and regressors that are no networks
+    ML "ArrayFeatureExtractor" 1 => ops::ml::feature::extractor;
+    ML "Binarizer" 1 => ops::ml::scaler::binarizer;
+    ML "CategoryMapper" 1 => ops::ml::label::category_mapper;
+    ML "FeatureVectorizer" 1 => ops::ml::feature::vectorizer;
+    ML "Imputer" 1 => ops::ml::scaler::imputer;
+    ML "LabelEncoder" 1 => ops::ml::label::label_encoder;
+    ML "LinearClassifier" 1 => ops::ml::linear::classifier;
+    ML "LinearRegressor" 1 => ops::ml::linear::regressor;
+    ML "Normalizer" 1 => ops::ml::normalizer::build;
+    ML "OneHotEncoder" 1 => ops::ml::feature::one_hot_encoder;
+    ML "SVMClassifier" 1 => ops::ml::svm::classifier;
+    ML "SVMRegressor" 1 => ops::ml::svm::regressor;
+    ML "Scaler" 1 => ops::ml::scaler::scaler;
+    ML "TreeEnsemble" 5 => ops::ml::tree::ensemble;
+    ML "TreeEnsembleClassifier" 1 => ops::ml::tree::classifier;
+    ML "TreeEnsembleRegressor" 1 => ops::ml::tree::regressor;
+    ML "ZipMap" 1 => ops::ml::zip_map::build;
+
     // com.microsoft and its kin: what ONNX Runtime's optimiser writes
     MICROSOFT "Attention" 1 => ops::multi_head_attention::attention;
     MICROSOFT "EmbedLayerNormalization" 1 => ops::embed_layer_norm::build;
@@ -309,9 +332,14 @@ pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
                 .to_owned(),
         }));
     };
-    if node.version < entry.since || (domain.is_empty() && node.version > NEWEST_OPSET) {
+    let newest = match domain {
+        ONNX => NEWEST_OPSET,
+        ML => NEWEST_ML,
+        _ => i64::MAX,
+    };
+    if node.version < entry.since || node.version > newest {
         return Err(unsupported(format!(
-            "versions {} to {NEWEST_OPSET} are: convert the model with onnx.version_converter",
+            "versions {} to {newest} are: convert the model with onnx.version_converter",
             entry.since
         )));
     }

@@ -52,6 +52,7 @@ pub mod matrix_parts;
 pub mod max_roi_pool;
 pub mod max_unpool;
 pub mod mel;
+pub mod ml;
 pub mod modulo;
 pub mod multi_head_attention;
 pub mod nchwc;
