@@ -5,11 +5,13 @@
 //! budget of rounding explains. So it is told where the two free runs part, once for each decision that nothing tipped
 //! before it.
 
+use std::cell::OnceCell;
+
 use isotrace_align::{Judge, State};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::Decision;
 use isotrace_report::Warning;
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashSet;
 
 /// Decisions of one node of B that fell otherwise than those of its partner in A.
@@ -31,14 +33,17 @@ pub fn tipped(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Vec<Tipped> {
     for id in graph.node_ids() {
         let node = graph.node(id);
         let mut follows = node.reads().any(|v| behind.contains(&v));
-        let decided = match judge.b.plan.op(id).decision() {
-            Decision::None => None,
-            Decision::Outputs => node.outputs.first(),
-            Decision::Picks { .. } => node.outputs.get(1),
+        // What is no float is decided, whichever operator made it.
+        let whole = |v: &ValueId| judge.b.declared.get(*v).is_some_and(|t| !t.dtype().is_float());
+        let decided: Vec<ValueId> = match judge.b.plan.op(id).decision() {
+            Decision::None => node.writes().filter(whole).collect(),
+            Decision::Outputs => node.outputs.first().copied().flatten().into_iter().collect(),
+            Decision::Picks { .. } => node.outputs.get(1).copied().flatten().into_iter().collect(),
+            Decision::Inside => node.writes().collect(),
         };
+        let tips = || decided.iter().find_map(|&v| differing(judge, state, id, v).map(|found| (v, found)));
         if !follows
-            && let Some(&Some(value)) = decided
-            && let Some((count, of)) = differing(judge, state, value)
+            && let Some((value, (count, of))) = tips()
             && let Some(margin) = margin(judge, state, id)
         {
             follows = true;
@@ -52,7 +57,7 @@ pub fn tipped(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Vec<Tipped> {
 }
 
 /// How many elements of a decision differ between the free runs, and of how many, where B decides as A on A's inputs.
-fn differing(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Option<(usize, usize)> {
+fn differing(judge: &Judge<'_, '_>, state: &State<'_, '_>, id: NodeId, v: ValueId) -> Option<(usize, usize)> {
     let m = state.matched[v.index()].as_ref()?;
     let free = judge.b.declared.get(v)?;
     let theirs = m.relation.carry(judge.a.declared.get(m.a)?, free.shape())?;
@@ -60,11 +65,35 @@ fn differing(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Option
     if !alike || free.bit_eq(&theirs) {
         return None;
     }
+    if judge.b.plan.op(id).decision() == Decision::Inside && free.dtype().is_float() {
+        return stepped(judge, id, v, free, &theirs);
+    }
+    if let (Ok(free), Ok(theirs)) = (free.as_strings(), theirs.as_strings()) {
+        return Some((free.iter().zip(theirs).filter(|(x, y)| x != y).count(), free.len()));
+    }
     let size = free.dtype().size();
     let elements = |t: &Tensor| t.raw_bytes().len().checked_div(size);
     let of = elements(free).filter(|n| *n > 0 && elements(&theirs) == Some(*n))?;
     let pairs = free.raw_bytes().chunks(size).zip(theirs.raw_bytes().chunks(size));
     Some((pairs.filter(|(x, y)| x != y).count(), of))
+}
+
+/// As [`differing`], of what follows from decisions that the operator keeps to itself: elements that are further apart than
+/// its own rounding takes them.
+fn stepped(
+    judge: &Judge<'_, '_>,
+    id: NodeId,
+    v: ValueId,
+    free: &Tensor,
+    theirs: &Tensor,
+) -> Option<(usize, usize)> {
+    let index = judge.b.graph().node(id).outputs.iter().position(|&o| o == Some(v))?;
+    let lookup = |v: ValueId| judge.b.declared.get(v).cloned();
+    let (unit, wide) = (judge.b.unit(), free.cast(DType::F64).ok()?);
+    let allowed = judge.b.plan.budget(id, &lookup, index, &wide, unit, &OnceCell::new()).ok()?;
+    let (x, y) = (wide.to_f64().ok()?, theirs.to_f64().ok()?);
+    let apart = x.iter().zip(y.iter()).zip(&allowed).filter(|((x, y), e)| (*x - *y).abs() > 2.0 * **e);
+    Some((apart.count(), x.len())).filter(|found| found.0 > 0)
 }
 
 /// How far apart the free runs are at the float inputs of a node of B; `None` where one has no partner.

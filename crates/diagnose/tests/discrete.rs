@@ -25,6 +25,25 @@ fn borders(reciprocal: bool) -> Net {
     net
 }
 
+/// A tree of one split on each border between -3 and 3.
+fn stumps() -> [(&'static str, Attribute); 11] {
+    let ints = |of: &dyn Fn(i64) -> i64, len| Attribute::Ints((0..len).map(of).collect());
+    let modes = ["BRANCH_LEQ", "LEAF", "LEAF"].repeat(6).iter().map(|m| m.as_bytes().to_vec()).collect();
+    [
+        ("nodes_treeids", ints(&|i| i / 3, 18)),
+        ("nodes_nodeids", ints(&|i| i % 3, 18)),
+        ("nodes_featureids", ints(&|_| 0, 18)),
+        ("nodes_truenodeids", ints(&|_| 1, 18)),
+        ("nodes_falsenodeids", ints(&|_| 2, 18)),
+        ("nodes_modes", Attribute::Strings(modes)),
+        ("nodes_values", Attribute::Floats((0..18u8).map(|i| f32::from(i / 3) - 2.5).collect())),
+        ("target_treeids", ints(&|i| i / 2, 12)),
+        ("target_nodeids", ints(&|i| 1 + i % 2, 12)),
+        ("target_ids", ints(&|_| 0, 12)),
+        ("target_weights", Attribute::Floats((0..12u8).map(|i| 0.3 * f32::from(i)).collect())),
+    ]
+}
+
 fn report(finish: impl Fn(&mut Net)) -> Report {
     let [a, b] = [false, true].map(|reciprocal| {
         let mut net = borders(reciprocal);
@@ -97,6 +116,17 @@ fn what_rounding_tips_is_told_where_it_is_decided() {
                 n.node("Where", &["less", "back", "step"], "y", &[]);
             },
             told: &["less"],
+        },
+        Case {
+            name: "the leaf of a tree",
+            net: |n| {
+                n.constant("column", Tensor::vector(vec![-1i64, 1]));
+                n.node("Reshape", &["back", "column"], "rows", &[]);
+                n.node("TreeEnsembleRegressor", &["rows"], "y", &stumps());
+                let tree = n.at("y");
+                (tree.domain, tree.version) = ("ai.onnx.ml".into(), 3);
+            },
+            told: &["y"],
         },
     ];
     for Case { name, net, told } in cases {
