@@ -110,8 +110,11 @@ def main():
     aside = {
         "kept": torch.ones(1),
         "sparse": torch.eye(2).to_sparse(),
+        "quantised": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        "last": torch.ones(2, dtype=torch.int16),
     }
-    write("aside.pt", aside, {"kept": aside["kept"]})
+    for form, how in old.items():
+        write(f"aside.{form}.pt", aside, {key: aside[key] for key in ("kept", "last")}, **how)
     script = torch.jit.script(torch.nn.Sequential(torch.nn.Linear(2, 2)))
     torch.jit.save(script, OUT / "script.pt")
     state = {key: value.contiguous() for key, value in script.state_dict().items()}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use isotrace_onnx::MappedFile;
-use isotrace_tensor::DType;
+use isotrace_tensor::{DType, element_count};
 
 use crate::pickle::{self, Object, Pickle, Recipe};
 use crate::read::Contents;
@@ -105,7 +105,9 @@ fn joined(pickle: &Pickle, entries: Vec<Entry>) -> Result<Vec<Entry>, TraceError
         let dtype = parts.first().and_then(|p| p.info.as_ref()).map(|i| i.dtype).ok_or_else(unclear)?;
         let (kept, info, parts) = (name.to_owned(), Info::of(dtype, &shape), Arc::new(parts));
         joined.push(Entry::new(name, Some(info), move || {
-            let mut bytes = vec![];
+            // The pieces lie in the file, so that nothing larger than it is asked for.
+            let of = |i: &Info| element_count(&i.shape).unwrap_or(0) * i.dtype.size();
+            let mut bytes = Vec::with_capacity(parts.iter().filter_map(|p| p.info.as_ref()).map(of).sum());
             for part in parts.iter() {
                 bytes.extend_from_slice((part.load)()?.raw_bytes());
             }

@@ -132,6 +132,10 @@ fn unknown(extension: &str, bytes: &Bytes) -> TraceError {
         "npz" | "npy" | "pt" | "pth" => {
             ("something else under that name", "the file is damaged; write or copy it again")
         }
+        "pdiparams" => (
+            "the weights of a PaddlePaddle program, which carry no names",
+            "load the program and paddle.save its state_dict() as .pdparams",
+        ),
         "onnx" => ("an ONNX model", "give it where a model is expected"),
         _ => {
             // The reader of ONNX tensors knows what people confuse with its files.

@@ -30,10 +30,14 @@ fn damaged(problem: impl Into<String>) -> TraceError {
     TraceError::Damaged { format: "PyTorch", problem: problem.into() }
 }
 
-/// Whether an archive is a checkpoint: the folder of its pickle, if so.
+/// Whether an archive is a checkpoint: the folder of its pickle, if so. One whose pickle was never written, since saving it
+/// failed, still tells its version.
 pub fn folder(pieces: &[Piece]) -> Option<String> {
-    let pickle = pieces.iter().find(|p| p.name == "data.pkl" || p.name.ends_with("/data.pkl"))?;
-    Some(pickle.name.trim_end_matches("data.pkl").to_owned())
+    let of = |entry: &str| {
+        let found = pieces.iter().map(|p| p.name.as_str()).find_map(|name| name.strip_suffix(entry))?;
+        (found.is_empty() || found.ends_with('/')).then(|| found.to_owned())
+    };
+    of("data.pkl").or_else(|| of("version"))
 }
 
 /// A zip archive.
@@ -45,7 +49,8 @@ pub fn zipped(
 ) -> Result<Contents, TraceError> {
     let mut pieces: FxHashMap<String, Piece> = pieces.into_iter().map(|p| (p.name.clone(), p)).collect();
     let mut take = |entry: &str| pieces.remove(&format!("{folder}{entry}"));
-    let description = take("data.pkl").ok_or_else(|| damaged("it has no data.pkl"))?.unchecked(file)?;
+    let description =
+        take("data.pkl").ok_or_else(|| damaged("it has no data.pkl: saving it failed"))?.unchecked(file)?;
     let swapped = match take("byteorder") {
         Some(order) => &*order.unchecked(file)? == b"big",
         None => false,
@@ -91,17 +96,7 @@ pub fn legacy(name: &str, file: &Arc<MappedFile>, bytes: &Bytes) -> Result<Conte
     let swapped = little.is_some_and(|&(_, value)| matches!(system.get(value), Object::Bool(false)));
     let pickle = pickle::read(bytes, system.end)?;
     let keys = pickle::read(bytes, pickle.end)?;
-    let found = pickle::walk(&pickle, name)?;
-    let sizes: FxHashMap<&str, usize> = found
-        .tensors
-        .iter()
-        .filter_map(|(_, recipe)| match recipe {
-            Recipe::View { storage, .. } => {
-                Some((storage.key.as_str(), storage.dtype.map_or(1, DType::size)))
-            }
-            Recipe::Array { .. } => None,
-        })
-        .collect();
+    let sizes = pickle.element_sizes();
     let mut places: FxHashMap<String, (u64, u64)> = FxHashMap::default();
     let mut at = keys.end as u64;
     let mut cut = None;

@@ -72,6 +72,11 @@ pub struct Pickle {
 }
 
 impl Pickle {
+    /// All objects, in the order in which they were made.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.iter()
+    }
+
     /// An object.
     pub fn get(&self, id: Id) -> &Object {
         &self.objects[id.0 as usize]

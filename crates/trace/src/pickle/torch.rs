@@ -3,6 +3,7 @@
 //! `torch/_utils.py` and `torch/_tensor.py` of PyTorch 1.0 to 2.15 were read for the orders of arguments.
 
 use isotrace_tensor::DType;
+use rustc_hash::FxHashMap;
 
 use super::machine::{Call, Id, Object, Pickle};
 use super::tensors::{Kind, Recipe, Storage};
@@ -128,6 +129,31 @@ fn storage(pickle: &Pickle, id: Id) -> Result<Storage, String> {
     match (skipped.checked_mul(size), count.checked_mul(size)) {
         (Some(skipped), Some(bytes)) => Ok(Storage { key: key.to_owned(), dtype, skipped, bytes }),
         _ => Err("its storage is larger than all memory".into()),
+    }
+}
+
+impl Pickle {
+    /// How large an element is of each storage that the pickle refers to, those of tensors that are left aside too: storages
+    /// lie one behind the other in old files, and the next begins where one ends.
+    pub fn element_sizes(&self) -> FxHashMap<&str, usize> {
+        let size = |id: Id| match *self.sequence(id)? {
+            [_, class, key, ..] => Some((self.text(key)?, element_size(self.global(class)?)?)),
+            _ => None,
+        };
+        let references = self.objects().filter_map(|object| match object {
+            Object::Persistent(id) => Some(*id),
+            _ => None,
+        });
+        references.filter_map(size).collect()
+    }
+}
+
+/// The bytes of an element of a storage, of quantised ones too.
+fn element_size(class: &str) -> Option<usize> {
+    match class.rsplit('.').next()? {
+        "UntypedStorage" | "QInt8Storage" | "QUInt8Storage" => Some(1),
+        "QInt32Storage" => Some(4),
+        _ => storage_type(class).map(DType::size),
     }
 }
 

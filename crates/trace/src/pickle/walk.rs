@@ -125,12 +125,13 @@ impl Walk<'_> {
     }
 
     fn pairs(&mut self, pairs: &[(Id, Id)], path: &mut Vec<String>) -> Result<(), TraceError> {
-        for &(key, value) in pairs {
+        for (at, &(key, value)) in pairs.iter().enumerate() {
             path.push(match self.pickle.get(key) {
                 Object::Text(text) => text.clone(),
                 Object::Int(n) => n.to_string(),
                 Object::Bool(b) => b.to_string(),
-                _ => "?".to_owned(),
+                // An optimizer saved whole has its parameters for keys; by its `state_dict` it would have their numbers.
+                _ => at.to_string(),
             });
             self.visit(value, path)?;
             path.pop();
