@@ -212,7 +212,10 @@ fn mended(judge: &Judge<'_, '_>, n: NodeId, m: NodeId) -> Option<(Patch, Differi
 
 /// Whether a setting is a number that the operator computes with, and not about places and shapes.
 fn is_number(op: &str, name: &str) -> bool {
-    matches!(role::of_attribute(op, name), "epsilon" | "scale" | "activation" | "mask" | "rope")
+    matches!(
+        role::of_attribute(op, name),
+        "epsilon" | "scale" | "activation" | "mask" | "rope" | "weight_value" | "bias"
+    )
 }
 
 /// Whether two constants differ by no more than how they were rounded or by how they say "hidden".

@@ -73,11 +73,30 @@ pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
         })
         .collect();
     text.extend(lines);
+    for (name, keys) in maps(graph) {
+        if named.iter().any(|(shown, _)| shown == name) {
+            let name = isotrace_report::printable(name);
+            let _ = writeln!(text, "note    {name} is a map for each row: a column for each key, {keys}");
+        }
+    }
     if let Some(path) = &args.output {
         let _ = writeln!(text, "wrote   {}", path.display());
     }
     console::print(&text)?;
     Ok(0)
+}
+
+/// Values that are maps in the user's model and matrices here, with their keys in the order of columns.
+fn maps(graph: &Graph) -> Vec<(&str, String)> {
+    let zips = graph.nodes.iter().filter(|n| n.domain == "ai.onnx.ml" && n.op == "ZipMap");
+    zips.filter_map(|node| {
+        let keys = isotrace_ops::ops::ml::zip_map::keys(node).ok()?;
+        const SHOWN: usize = 10;
+        let more = if keys.len() > SHOWN { ", ..." } else { "" };
+        let keys = keys[..keys.len().min(SHOWN)].join(", ");
+        Some((graph.value(node.writes().next()?).name.as_str(), format!("{keys}{more}")))
+    })
+    .collect()
 }
 
 /// What the built-in evaluator computes.

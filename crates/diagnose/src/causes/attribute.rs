@@ -219,7 +219,7 @@ fn push(
 ) {
     let node = site.node_b(n);
     let mut changed = node.clone();
-    let (own, theirs) = (shown(node.attributes.get(name)), shown(value.as_ref()));
+    let told = told(node.attributes.get(name), value.as_ref());
     match value {
         Some(value) => changed.attributes.insert(name.to_owned(), value),
         None => changed.attributes.remove(name),
@@ -238,10 +238,54 @@ fn push(
         nodes_a,
         edge: None,
         class: if scaled { "scale" } else { role::of_attribute(&node.op, name) },
-        summary: format!("{name} of {} is {own}, in A it is {theirs}", label(site.judge.b, n)),
-        change: format!("{name} = {theirs}"),
+        summary: format!("{name} of {} {}", label(site.judge.b, n), told.difference),
+        change: format!("{name} {}", told.change),
         cost,
     });
+}
+
+/// How a setting is called beside A's.
+struct Told {
+    difference: String,
+    change: String,
+}
+
+/// Elements of a list that are still read one by one.
+const FEW: usize = 12;
+
+/// Both settings, or, of long lists, how many elements differ and the first that does.
+fn told(own: Option<&Setting>, theirs: Option<&Setting>) -> Told {
+    if let Some((own, theirs)) = own.and_then(elements).zip(theirs.and_then(elements))
+        && own.len().max(theirs.len()) > FEW
+    {
+        let change = "as in A".to_owned();
+        if own.len() != theirs.len() {
+            let difference = format!("has {} elements, in A it has {}", own.len(), theirs.len());
+            return Told { difference, change };
+        }
+        let mut differing = (0..own.len()).filter(|&i| own[i] != theirs[i]);
+        let first = differing.next().unwrap_or_default();
+        let (count, all) = (1 + differing.count(), own.len());
+        let (x, y) = (&own[first], &theirs[first]);
+        let difference =
+            format!("differs from A's in {count} of {all} elements, the first is [{first}]: {x}, in A {y}");
+        return Told { difference, change };
+    }
+    let (own, theirs) = (shown(own), shown(theirs));
+    Told { difference: format!("is {own}, in A it is {theirs}"), change: format!("= {theirs}") }
+}
+
+/// The elements of a list, as text.
+fn elements(setting: &Setting) -> Option<Vec<String>> {
+    Some(match setting {
+        Setting::Ints(list) => list.iter().map(ToString::to_string).collect(),
+        Setting::Floats(list) => list.iter().map(ToString::to_string).collect(),
+        Setting::Strings(list) => list.iter().map(|b| format!("{:?}", String::from_utf8_lossy(b))).collect(),
+        Setting::Tensor(tensor) if tensor.rank() == 1 => {
+            tensor.to_f64().ok()?.iter().map(ToString::to_string).collect()
+        }
+        _ => return None,
+    })
 }
 
 fn shown(setting: Option<&Setting>) -> String {
@@ -252,6 +296,9 @@ fn shown(setting: Option<&Setting>) -> String {
         Some(Setting::Ints(i)) => format!("{i:?}"),
         Some(Setting::Floats(f)) => format!("{f:?}"),
         Some(Setting::Bytes(b)) => format!("{:?}", String::from_utf8_lossy(b)),
+        Some(list @ (Setting::Strings(_) | Setting::Tensor(_))) if elements(list).is_some() => {
+            format!("[{}]", elements(list).unwrap_or_default().join(", "))
+        }
         Some(other) => format!("another {}", other.kind()),
     }
 }

@@ -69,6 +69,29 @@ pub fn of_attribute(op: &str, name: &str) -> &'static str {
         _ if name == "mode" && op == "Pad" => "padding",
         // Whether depth or columns come first.
         _ if name == "mode" && op == "DepthToSpace" => "layout",
+        _ => of_learned(name.trim_end_matches("_as_tensor")),
+    }
+}
+
+/// The cause when a setting of a classifier or regressor of ai.onnx.ml is wrong, which keeps what it learned there.
+fn of_learned(name: &str) -> &'static str {
+    match name {
+        "coefficients"
+        | "support_vectors"
+        | "kernel_params"
+        | "prob_a"
+        | "prob_b"
+        | "nodes_values"
+        | "nodes_splits"
+        | "class_weights"
+        | "target_weights"
+        | "leaf_weights"
+        | "imputed_value_floats"
+        | "imputed_value_int64s" => "weight_value",
+        "intercepts" | "rho" | "base_values" | "offset" => "bias",
+        "kernel_type" | "post_transform" => "activation",
+        "norm" => "normalisation",
+        "aggregate_function" => "reduction",
         _ => "index",
     }
 }

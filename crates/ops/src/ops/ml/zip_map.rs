@@ -19,8 +19,22 @@ struct ZipMap {
     columns: Vec<usize>,
 }
 
+/// The keys, in ascending order, as text.
+pub fn keys(node: &Node) -> Result<Vec<String>, OpError> {
+    let (labels, columns) = parsed(node)?;
+    Ok(match labels {
+        Labels::Numbers(keys) => columns.iter().map(|&i| keys[i].to_string()).collect(),
+        Labels::Texts(keys) => columns.iter().map(|&i| format!("{:?}", keys[i])).collect(),
+    })
+}
+
 /// Parses a node.
 pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
+    Ok(Box::new(ZipMap { columns: parsed(node)?.1 }))
+}
+
+/// The keys as they are given, and their places in ascending order.
+fn parsed(node: &Node) -> Result<(Labels, Vec<usize>), OpError> {
     let labels = Labels::of(node, "classlabels_int64s")?;
     let mut columns: Vec<usize> = (0..labels.len()).collect();
     let twice = match &labels {
@@ -36,7 +50,7 @@ pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
     if twice {
         return Err(OpError::Setting("a key of ZipMap is there twice, a map holds it once".into()));
     }
-    Ok(Box::new(ZipMap { columns }))
+    Ok((labels, columns))
 }
 
 impl Operator for ZipMap {
@@ -73,6 +87,8 @@ mod tests {
             let y = first(&node("ZipMap", 1, &[(name, keys)]), &[&x]);
             assert_eq!(y.as_slice::<f32>().unwrap(), expected, "{name}");
         }
+        let named = node("ZipMap", 1, &[("classlabels_int64s", ints(&[30, -1, 2]))]);
+        assert_eq!(super::keys(&named).unwrap(), ["-1", "2", "30"]);
         for keys in [ints(&[1, 2]), ints(&[1, 1, 2]), ints(&[])] {
             assert!(run(&node("ZipMap", 1, &[("classlabels_int64s", keys)]), &[&x]).is_err());
         }
