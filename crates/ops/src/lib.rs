@@ -42,7 +42,7 @@ pub use call::{Bodies, Call, NoBodies, Precision};
 pub use error::OpError;
 pub use float::Float;
 pub use flow::Flow;
-pub use registry::{Entry, NEWEST_OPSET, build, entries};
+pub use registry::{Entry, build, entries, newest};
 
 use isotrace_tensor::Tensor;
 

@@ -26,6 +26,15 @@ pub(crate) const ML: &str = "ai.onnx.ml";
 /// The newest version of ai.onnx.ml, likewise.
 const NEWEST_ML: i64 = 5;
 
+/// The newest version known of a domain's operator set, where the domain has versions worth the name.
+pub fn newest(domain: &str) -> Option<i64> {
+    match domain {
+        ONNX => Some(NEWEST_OPSET),
+        ML => Some(NEWEST_ML),
+        _ => None,
+    }
+}
+
 macro_rules! table {
     ($($domain:ident $op:literal $since:literal => $build:path;)*) => {
         static TABLE: &[Entry] = &[$(Entry { domain: $domain, op: $op, since: $since, build: $build },)*];
@@ -332,11 +341,7 @@ pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
                 .to_owned(),
         }));
     };
-    let newest = match domain {
-        ONNX => NEWEST_OPSET,
-        ML => NEWEST_ML,
-        _ => i64::MAX,
-    };
+    let newest = newest(domain).unwrap_or(i64::MAX);
     if node.version < entry.since || node.version > newest {
         return Err(unsupported(format!(
             "versions {} to {newest} are: convert the model with onnx.version_converter",

@@ -10,7 +10,7 @@ use isotrace_onnx::proto::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_shape_proto, type_proto,
 };
-use isotrace_ops::nchwc::{BLOCK, DOMAIN};
+use isotrace_ops::nchwc::{self, BLOCK, DOMAIN};
 
 /// For each value whether its memory is blocked.
 pub fn blocked(graph: &Graph) -> Vec<bool> {
@@ -38,6 +38,7 @@ pub fn annotate(graph: &mut Graph, block: usize) {
     for node in graph.nodes.iter_mut().filter(|n| n.domain == DOMAIN) {
         node.attributes.insert(BLOCK.into(), Attribute::Int(block as i64));
     }
+    nchwc::mark_views(graph, block);
 }
 
 /// Channels and columns of the probe: two blocks at most, and two columns to tell one from two.

@@ -19,15 +19,10 @@ fn domain(entry: &Entry) -> &'static str {
     if entry.domain.is_empty() { "ai.onnx" } else { entry.domain }
 }
 
-/// The newest version known, where the domain has versions worth the name.
-fn newest(entry: &Entry) -> Option<i64> {
-    entry.domain.is_empty().then_some(isotrace_ops::NEWEST_OPSET)
-}
-
 fn as_json() -> String {
     let entries: Vec<serde_json::Value> = isotrace_ops::entries()
         .iter()
-        .map(|e| serde_json::json!({"domain": domain(e), "op": e.op, "since": e.since, "newest": newest(e)}))
+        .map(|e| serde_json::json!({"domain": domain(e), "op": e.op, "since": e.since, "newest": isotrace_ops::newest(e.domain)}))
         .collect();
     let mut text = serde_json::to_string_pretty(&entries).expect("plain values");
     text.push('\n');
@@ -42,7 +37,9 @@ fn as_text(console: Console) -> String {
     let mut out = String::new();
     for (name, mut entries) in domains {
         entries.sort_by_key(|e| e.op);
-        let until = newest(entries[0]).map(|n| format!(", up to version {n}")).unwrap_or_default();
+        let until = isotrace_ops::newest(entries[0].domain)
+            .map(|n| format!(", up to version {n}"))
+            .unwrap_or_default();
         let _ = writeln!(out, "{name}: {} operators{until}", entries.len());
         let cells: Vec<String> = entries
             .iter()

@@ -3,7 +3,7 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, element_count};
 
-use crate::{Call, Flow, OpError, Operator, arguments, attributes};
+use crate::{Call, Flow, OpError, Operator, arguments, attributes, nchwc};
 
 /// Reshape. The shape is attribute `shape` below version 5, input 1 from there on. A 0 keeps the input's size unless
 /// `allowzero`, one -1 takes what is left.
@@ -11,6 +11,8 @@ use crate::{Call, Flow, OpError, Operator, arguments, attributes};
 struct Reshape {
     shape: Option<Vec<i64>>,
     allow_zero: bool,
+    /// Where it shows the memory of a blocked tensor: the block.
+    block: Option<i64>,
 }
 
 /// Parses a node.
@@ -18,12 +20,16 @@ pub fn reshape(node: &Node) -> Result<Box<dyn Operator>, OpError> {
     Ok(Box::new(Reshape {
         shape: attributes::ints(node, "shape")?,
         allow_zero: attributes::flag(node, "allowzero", false)?,
+        block: attributes::int(node, nchwc::BLOCK)?,
     }))
 }
 
 impl Operator for Reshape {
     fn run(&self, call: &Call<'_>) -> Result<Vec<Tensor>, OpError> {
         let data = call.need(0, "data")?;
+        if let Some(block) = self.block {
+            return Ok(vec![nchwc::view(data, arguments::count(block, "the block")?)?]);
+        }
         let shape = arguments::setting(self.shape.as_deref(), call, 1, "shape")?
             .ok_or(OpError::Missing(1, "shape"))?;
         Ok(vec![data.reshape(&target(data.shape(), &shape, self.allow_zero)?)?])
