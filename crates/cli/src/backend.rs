@@ -79,10 +79,23 @@ impl Loaded {
     }
 
     /// Lets constants that another model holds as well be that model's.
-    pub fn share_constants(&mut self, other: &Self) {
+    fn share_constants(&mut self, other: &Self) {
         if self.ran.is_none() {
             self.user.share_constants(other.graph());
         }
+    }
+
+    /// Settles what the files of two models leave open and only the two together tell: how wide blocks of channels
+    /// are. Constants that both hold are kept once.
+    pub fn settle(a: &mut Self, b: &mut Self) -> anyhow::Result<()> {
+        let tell = |side: &mut Self, other: &Self| match side.ran {
+            None => isotrace_ops::nchwc::settle(&mut side.user, other.graph()),
+            Some(_) => Ok(()),
+        };
+        tell(a, b)?;
+        tell(b, a)?;
+        b.share_constants(a);
+        Ok(())
     }
 
     /// What a recording of modules saw.

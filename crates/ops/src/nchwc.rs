@@ -18,7 +18,8 @@
 //! size puts each filter's weights together. The F statistic of one-way analysis of variance on squared weights,
 //! filter by filter, summed over a graph's convolutions as a log likelihood ratio, decides; on two `ResNet` files each
 //! of 12 layers alone pointed the right way (F of 2.5 to 75 against 1.6 to 36). Where filters do not differ in scale, as in
-//! networks that were never trained, nothing tells, and 16 is taken.
+//! networks that were never trained, nothing tells, and 16 is taken, until the model that the graph is held against is
+//! known ([`settle`]): its own weights are those of this graph under one block size and no other.
 
 use isotrace_graph::{Attribute, Graph, Node};
 use isotrace_tensor::{Element, Tensor};
@@ -119,6 +120,117 @@ fn weigh<'a>(weights: impl Iterator<Item = &'a Tensor>) -> Result<usize, OpError
     }
 }
 
+/// Filters looked at in each convolution by [`settle`].
+const FILTERS: usize = 16;
+
+/// Takes the other block size where the shapes allow it and the weights of `other`, the model that `graph` is held
+/// against, say so: filters that point where its own point, whatever factor a norm that was folded in gave each.
+pub fn settle(graph: &mut Graph, other: &Graph) -> Result<(), OpError> {
+    let convs = blocked_weights(graph);
+    let mut votes = [Some(0usize); 2];
+    for (w, _) in &convs {
+        for (votes, block) in votes.iter_mut().zip(SIZES) {
+            *votes = votes.filter(|_| fits(w.shape(), block));
+        }
+    }
+    if convs.is_empty() || votes.contains(&None) || named(graph).is_some() {
+        return Ok(());
+    }
+    // What is blocked on the other side is put in order by the size that was found there.
+    let mut theirs = Vec::new();
+    let blocked = blocked_weights(other);
+    for constant in other.values.iter().filter_map(|v| v.constant.as_ref()) {
+        if constant.rank() != 4 || !constant.dtype().is_float() {
+            continue;
+        }
+        let found = blocked.iter().find(|(w, _)| w.bytes().as_ptr() == constant.bytes().as_ptr());
+        theirs.push((constant, found.and_then(|(_, block)| *block)));
+    }
+    for (w, _) in &convs {
+        let alike = |t: &Tensor| {
+            let (own, theirs) = (w.shape(), t.shape());
+            own[2..] == theirs[2..] && own.iter().zip(theirs).take(2).all(|(x, y)| x >= y && x - y < SIZES[0])
+        };
+        let near: Vec<_> = theirs.iter().filter(|(t, _)| alike(t)).collect();
+        if near.is_empty() {
+            continue;
+        }
+        let own = w.to_f64()?;
+        let mut best = [0; 2];
+        for (t, block) in near {
+            let right = t.to_f64()?;
+            for (best, size) in best.iter_mut().zip(SIZES) {
+                *best = (*best).max(in_line(&own, w.shape(), size, &right, t.shape(), *block));
+            }
+        }
+        for (votes, best) in votes.iter_mut().zip(best) {
+            *votes = votes.map(|v| v + best);
+        }
+    }
+    let [Some(wide), Some(narrow)] = votes else { return Ok(()) };
+    if wide != narrow {
+        let block = SIZES[usize::from(narrow > wide)];
+        for node in graph.nodes.iter_mut().filter(|n| n.domain == DOMAIN) {
+            node.attributes.insert(BLOCK.into(), Attribute::Int(block as i64));
+        }
+    }
+    Ok(())
+}
+
+/// The weights of a graph's blocked convolutions, and the block size that was found for each.
+fn blocked_weights(graph: &Graph) -> Vec<(Tensor, Option<usize>)> {
+    let convs = graph.nodes.iter().filter(|n| n.domain == DOMAIN && n.op == "Conv");
+    let weight = |n: &Node| {
+        let w = graph.value((*n.inputs.get(1)?)?).constant.as_ref().filter(|w| w.rank() == 4)?;
+        let block = match n.attributes.get(BLOCK) {
+            Some(Attribute::Int(b)) => usize::try_from(*b).ok(),
+            _ => None,
+        };
+        Some((w.clone(), block))
+    };
+    convs.filter_map(weight).collect()
+}
+
+/// Whether weights may be made of blocks of this size.
+fn fits(shape: &[usize], block: usize) -> bool {
+    matches!(*shape, [o, i, _, _] if o % block == 0 && (i < block || i % block == 0))
+}
+
+/// Where weights of a shape hold one number, in blocks or, without a size, in plain order.
+fn place(shape: &[usize], block: Option<usize>, filter: usize, channel: usize, tap: usize) -> usize {
+    let (channels, taps) = (shape[1], shape[2] * shape[3]);
+    let Some(block) = block else { return (filter * channels + channel) * taps + tap };
+    let inner = if channels < block { 1 } else { block };
+    let (outside, within) = (filter / block * (channels / inner) + channel / inner, channel % inner);
+    ((outside * taps + tap) * inner + within) * block + filter % block
+}
+
+/// How many of the first filters of `own`, in blocks of `block`, are those of `right` but for a factor. Those of one
+/// number always are, and do not count.
+fn in_line(
+    own: &[f64],
+    shape: &[usize],
+    block: usize,
+    right: &[f64],
+    plain: &[usize],
+    theirs: Option<usize>,
+) -> usize {
+    let (channels, taps) = (plain[1], plain[2] * plain[3]);
+    let mut count = 0;
+    for filter in 0..plain[0].min(FILTERS) {
+        let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
+        for channel in 0..channels {
+            for tap in 0..taps {
+                let x = own[place(shape, Some(block), filter, channel, tap)];
+                let y = right[place(plain, theirs, filter, channel, tap)];
+                (xx, yy, xy) = (xx + x * x, yy + y * y, xy + x * y);
+            }
+        }
+        count += usize::from(channels * taps > 1 && xy * xy > 0.999 * xx * yy);
+    }
+    count
+}
+
 /// The block size of one convolution's weights alone.
 pub fn block_of(weights: &Tensor) -> Result<usize, OpError> {
     weigh(std::iter::once(weights))
@@ -126,25 +238,22 @@ pub fn block_of(weights: &Tensor) -> Result<usize, OpError> {
 
 /// The block size of a graph, from all its blocked convolutions; `None` where it has no blocked operator.
 pub fn block_of_graph(graph: &Graph) -> Result<Option<usize>, OpError> {
-    let blocked = || graph.nodes.iter().filter(|n| n.domain == DOMAIN);
-    if blocked().next().is_none() {
+    if graph.nodes.iter().all(|n| n.domain != DOMAIN) {
         return Ok(None);
     }
-    // A view of the memory names it.
-    let named = graph.nodes.iter().filter(|n| n.domain.is_empty() && n.op == "Reshape").find_map(|n| {
-        match asked(graph, n)?.as_slice() {
-            [0, -1, 0, 0, last] => SIZES.into_iter().find(|&size| usize::try_from(*last) == Ok(size)),
-            _ => None,
-        }
-    });
-    if named.is_some() {
-        return Ok(named);
+    if let Some(block) = named(graph) {
+        return Ok(Some(block));
     }
-    let weights = blocked()
-        .filter(|n| n.op == "Conv")
-        .filter_map(|n| graph.value((*n.inputs.get(1)?)?).constant.as_ref())
-        .filter(|w| w.rank() == 4);
-    weigh(weights).map(Some)
+    weigh(blocked_weights(graph).iter().map(|(w, _)| w)).map(Some)
+}
+
+/// The block size that a view of the memory names.
+fn named(graph: &Graph) -> Option<usize> {
+    let views = graph.nodes.iter().filter(|n| n.domain.is_empty() && n.op == "Reshape");
+    views.filter_map(|n| asked(graph, n)).find_map(|shape| match *shape {
+        [0, -1, 0, 0, last] => SIZES.into_iter().find(|&size| usize::try_from(last) == Ok(size)),
+        _ => None,
+    })
 }
 
 /// Writes the block size into every blocked node, so that each need not find it alone.
@@ -290,6 +399,51 @@ mod tests {
             for node in &graph.nodes {
                 let found = crate::attributes::int(node, BLOCK).unwrap();
                 assert_eq!(found, Some(block as i64));
+            }
+        }
+    }
+
+    /// A network of one convolution.
+    fn network(domain: &str, w: Vec<f32>, shape: [usize; 4]) -> Graph {
+        let mut graph = Graph::default();
+        let constant = Some(Tensor::from_vec(&shape, w).unwrap());
+        let w = graph.add_value(Value { constant, ..Value::default() });
+        graph.nodes.push(Node {
+            name: String::new(),
+            domain: domain.into(),
+            op: "Conv".into(),
+            version: 1,
+            inputs: vec![None, Some(w)],
+            outputs: vec![],
+            attributes: Attributes::default(),
+        });
+        graph
+    }
+
+    #[test]
+    fn the_other_model_tells_the_block_size_where_nothing_else_does() {
+        for (block, shape) in
+            SIZES.into_iter().flat_map(|b| [[48, 3, 4, 4], [32, 16, 3, 3], [16, 1, 3, 3]].map(|s| (b, s)))
+        {
+            let plain = weights([1, shape[0] * shape[1], shape[2], shape[3]], 5);
+            let each = shape[1..].iter().product::<usize>();
+            // A norm folded into the one, and in one case channels that fill the last block up.
+            let folded =
+                plain.iter().enumerate().map(|(i, w)| w * (1.0 + (i / each) as f32)).collect::<Vec<_>>();
+            let mut kept = shape;
+            kept[0] -= 4;
+            let other = network("", plain[..kept.iter().product()].to_vec(), kept);
+            for stored in [block_weights(&plain, shape, block), block_weights(&folded, shape, block)] {
+                let mut graph = network(DOMAIN, stored, shape);
+                annotate(&mut graph).unwrap();
+                settle(&mut graph, &other).unwrap();
+                let found = crate::attributes::int(&graph.nodes[0], BLOCK).unwrap();
+                assert_eq!(found, Some(block as i64), "{shape:?}");
+                // Blocked on both sides: what is known of the one holds for the other.
+                let mut again = network(DOMAIN, block_weights(&plain, shape, block), shape);
+                settle(&mut again, &graph).unwrap();
+                let found = crate::attributes::int(&again.nodes[0], BLOCK).unwrap();
+                assert_eq!(found, Some(block as i64), "{shape:?} beside another");
             }
         }
     }

@@ -153,8 +153,8 @@ fn diff(
     let (backend_a, backend_b) = (backend_a?, backend_b?);
     let interrupts = Interrupts::new();
     let report = py.detach(|| -> anyhow::Result<Report> {
-        let ((path_a, a), (path_b, mut b)) = (a.load(Some(backend_a))?, b.load(Some(backend_b))?);
-        b.share_constants(&a);
+        let ((path_a, mut a), (path_b, mut b)) = (a.load(Some(backend_a))?, b.load(Some(backend_b))?);
+        Loaded::settle(&mut a, &mut b)?;
         let brought = isotrace_cli::brought([(&path_a, a.recorded()), (&path_b, b.recorded())])?;
         if brought.is_some() && given.is_some() {
             anyhow::bail!(

@@ -91,9 +91,9 @@ fn loaded(args: &args::Diff) -> anyhow::Result<(Loaded, Loaded)> {
     // What is said of both is said of those that it is about.
     let level = |runner, own: Option<_>| own.or(optimisation.filter(|_| runner == Runner::Onnxruntime));
     let [a, b] = runners;
-    let a = Loaded::new(&args.a, a, level(a, args.optimisation_a))?;
+    let mut a = Loaded::new(&args.a, a, level(a, args.optimisation_a))?;
     let mut b = Loaded::new(&args.b, b, level(b, args.optimisation_b))?;
-    b.share_constants(&a);
+    Loaded::settle(&mut a, &mut b)?;
     Ok((a, b))
 }
 

@@ -64,8 +64,7 @@ pub fn of_attribute(op: &str, name: &str) -> &'static str {
         "interleaved" | "rotary_embedding_dim" | "is_packed_batching" => "rope",
         "training_mode" => "mode",
         "axis" | "axes" | "batch_dims" | "batch_axis" | "time_axis" | "p" if name != "p" => "axis",
-        "p" => "reduction",
-        "reduction" => "reduction",
+        "p" | "reduction" => "reduction",
         _ if name == "mode" && op == "Pad" => "padding",
         // Whether depth or columns come first.
         _ if name == "mode" && op == "DepthToSpace" => "layout",
