@@ -305,3 +305,75 @@ def test_a_formula_of_the_way_forward_is_pytorchs(tmp_path, name):
     function, tensors = FORWARD[name]
     with torch.no_grad():
         judged(recorded(tmp_path / "trace", function, tensors(), train=False))
+
+
+# Operators of ATen's core set of which no rule is wanted: what makes constants or draws at random is taken as recorded,
+# sizes are no tensors, and complex numbers are computed with by nobody here.
+WITHOUT_RULE = {"arange", "empty", "empty_strided", "fill", "rand", "randn", "randperm", "_local_scalar_dense",
+                "sym_numel", "sym_size", "sym_storage_offset", "sym_stride", "_fft_c2r", "_fft_r2c"}  # fmt: skip
+
+
+def test_every_core_operator_of_aten_has_a_rule():
+    import json
+    import subprocess
+    import sys
+
+    listed = subprocess.run([sys.executable, "-m", "isotrace", "ops", "--json"], capture_output=True, text=True, check=True)
+    known = {entry["op"] for entry in json.loads(listed.stdout) if entry["domain"] == "aten"}
+    packets = ((name, getattr(torch.ops.aten, name)) for name in dir(torch.ops.aten))
+    core = {name for name, packet in packets if hasattr(packet, "overloads")
+            and any(torch.Tag.core in getattr(packet, o).tags for o in packet.overloads())}  # fmt: skip
+    assert len(core) > 100 and core - known == WITHOUT_RULE
+
+
+class Solver(torch.nn.Module):
+    """A network around operators that isotrace does not know."""
+
+    def __init__(self, epsilon=1e-5):
+        super().__init__()
+        self.before, self.norm = torch.nn.Linear(8, 8), torch.nn.LayerNorm(8, eps=epsilon)
+        self.between, self.after = torch.nn.Linear(8, 8), torch.nn.Linear(8, 4)
+
+    def forward(self, x):
+        h = torch.tanh(self.norm(self.before(x)))
+        inverse = torch.linalg.inv(h.transpose(1, 2) @ h + 0.5 * torch.eye(8))
+        return self.after(torch.fft.rfft(self.between(inverse)).abs().repeat(1, 1, 2)[..., :8])
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory):
+    """The network recorded as it is, on its own input."""
+    torch.manual_seed(0)
+    net, x, folder = Solver().eval(), torch.randn(2, 6, 8), tmp_path_factory.mktemp("solver") / "trace"
+    with torch.no_grad(), isotrace.torch.record(net, folder):
+        net(x)
+    return net, x, folder
+
+
+def test_what_nobody_knows_is_counted_and_accuses_no_one(solved, tmp_path):
+    net, x, reference = solved
+    # Another order of the same sums: every value behind the first product rounds otherwise.
+    order = torch.randperm(8)
+    turned = Solver().eval()
+    turned.load_state_dict(net.state_dict())
+    turned.before.weight.data = turned.before.weight.data[:, order]
+    turned.forward = lambda x: Solver.forward(turned, x[..., order])
+    with torch.no_grad(), isotrace.torch.record(turned, tmp_path / "turned"):
+        turned(x)
+    report = isotrace.diff(reference, tmp_path / "turned")
+    assert report.verdict in ("identical", "equivalent"), str(report)
+    assert any("linalg_inv" in place for w in report.warnings for place in w.where), str(report)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_fault_beside_what_nobody_knows_is_one_fault(solved, tmp_path, place):
+    net, x, reference = solved
+    wrong = Solver(epsilon=0.3 if place == "before" else 1e-5).eval()
+    wrong.load_state_dict(net.state_dict())
+    if place == "after":
+        wrong.after.bias.data += 0.25
+    with torch.no_grad(), isotrace.torch.record(wrong, tmp_path / "wrong"):
+        wrong(x)
+    report = isotrace.diff(reference, tmp_path / "wrong")
+    classes = [c.cause["class"] for c in report.culprits]
+    assert classes == ["epsilon" if place == "before" else "bias"], str(report)

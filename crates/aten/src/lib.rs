@@ -91,6 +91,11 @@ pub enum AtenError {
     Graph(#[from] GraphError),
 }
 
+/// ATen's operators of which the table says what they compute, without overloads, in order.
+pub fn operators() -> Vec<&'static str> {
+    lower::known()
+}
+
 /// The graph of a trace, with what was recorded of its values.
 pub fn recorded(trace: &Trace) -> Result<Recorded, AtenError> {
     if trace.nodes().is_empty() {

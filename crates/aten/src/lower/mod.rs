@@ -78,6 +78,13 @@ pub fn lower(call: &mut Call<'_>) -> Results {
     }
 }
 
+/// The operators that have a rule, in order.
+pub fn known() -> Vec<&'static str> {
+    let mut names: Vec<&str> = FAMILIES.iter().flat_map(|f| f.iter()).map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The rule of an operator.
 fn rule_of(name: &str) -> Option<Rule> {
     FAMILIES.iter().flat_map(|f| f.iter()).find(|(known, _)| *known == name).map(|(_, rule)| *rule)

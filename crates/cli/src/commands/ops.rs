@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 
 use isotrace_ops::Entry;
 
+/// The domain of PyTorch's operators, which recordings hold.
+const ATEN: &str = "aten";
+
 use crate::console::{self, Console};
 
 /// Lists the supported operators.
@@ -20,10 +23,13 @@ fn domain(entry: &Entry) -> &'static str {
 }
 
 fn as_json() -> String {
-    let entries: Vec<serde_json::Value> = isotrace_ops::entries()
-        .iter()
-        .map(|e| serde_json::json!({"domain": domain(e), "op": e.op, "since": e.since, "newest": isotrace_ops::newest(e.domain)}))
-        .collect();
+    let of_files = isotrace_ops::entries().iter().map(|e| {
+        serde_json::json!({"domain": domain(e), "op": e.op, "since": e.since, "newest": isotrace_ops::newest(e.domain)})
+    });
+    let of_recordings = isotrace_aten::operators()
+        .into_iter()
+        .map(|op| serde_json::json!({"domain": ATEN, "op": op, "since": 1, "newest": null}));
+    let entries: Vec<serde_json::Value> = of_files.chain(of_recordings).collect();
     let mut text = serde_json::to_string_pretty(&entries).expect("plain values");
     text.push('\n');
     text
@@ -41,17 +47,22 @@ fn as_text(console: Console) -> String {
             .map(|n| format!(", up to version {n}"))
             .unwrap_or_default();
         let _ = writeln!(out, "{name}: {} operators{until}", entries.len());
-        let cells: Vec<String> = entries
-            .iter()
-            .map(|e| if e.since > 1 { format!("{} (from {})", e.op, e.since) } else { e.op.to_owned() })
-            .collect();
-        let widest = cells.iter().map(String::len).max().unwrap_or(0) + 2;
-        // One a line for programs, columns for eyes.
-        let columns = if console.terminal { ((console.width - 2) / widest).max(1) } else { 1 };
-        for line in cells.chunks(columns) {
-            let padded: Vec<String> = line.iter().map(|c| format!("{c:widest$}")).collect();
-            let _ = writeln!(out, "  {}", padded.concat().trim_end());
-        }
+        let named =
+            |e: &&Entry| if e.since > 1 { format!("{} (from {})", e.op, e.since) } else { e.op.to_owned() };
+        listed(&mut out, &entries.iter().map(named).collect::<Vec<_>>(), console);
     }
+    let aten = isotrace_aten::operators();
+    let _ = writeln!(out, "{ATEN}, in recordings of PyTorch: {} operators", aten.len());
+    listed(&mut out, &aten.into_iter().map(str::to_owned).collect::<Vec<_>>(), console);
     out
+}
+
+/// One a line for programs, columns for eyes.
+fn listed(out: &mut String, cells: &[String], console: Console) {
+    let widest = cells.iter().map(String::len).max().unwrap_or(0) + 2;
+    let columns = if console.terminal { ((console.width - 2) / widest).max(1) } else { 1 };
+    for line in cells.chunks(columns) {
+        let padded: Vec<String> = line.iter().map(|c| format!("{c:widest$}")).collect();
+        let _ = writeln!(out, "  {}", padded.concat().trim_end());
+    }
 }
