@@ -6,6 +6,7 @@ use isotrace_graph::{NodeId, ValueId};
 
 use crate::causes::{Proposal, WHOLE, proposals, telling};
 use crate::context;
+use crate::role;
 use crate::site::Site;
 use crate::written;
 
@@ -240,6 +241,17 @@ fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
         return proposal.class;
     }
     let (a, b) = (site.judge.a, site.judge.b);
+    // A network may lead to a mask or to positions; its weights are weights all the same.
+    let weighs = |n: NodeId| {
+        let node = b.graph().node(n);
+        let matrix =
+            |t: &isotrace_tensor::Tensor| t.rank() >= 2 && t.shape().iter().filter(|&&d| d > 1).count() >= 2;
+        let weight = node.inputs.get(1).copied().flatten().filter(|&v| b.is_constant(v));
+        role::is_product(&node.op) && weight.and_then(|v| b.declared.get(v)).is_some_and(matrix)
+    };
+    if proposal.class.starts_with("weight_") && proposal.patches.iter().all(|(n, _)| weighs(*n)) {
+        return proposal.class;
+    }
     let read = proposal.edge.and_then(|v| context::purpose(b, v));
     let of_b = || {
         let mut written = proposal.patches.iter().flat_map(|(n, _)| b.graph().node(*n).writes());

@@ -181,6 +181,17 @@ fn name(
             format!("which is A's {theirs:?} with {said}, but for a factor for each channel"),
         );
     }
+    let weighs = role::is_product(&site.node_b(n).op) && slot == 1;
+    if (general == "weight_value" || weighs)
+        && let Some((axis, size)) = on_grids_of_blocks(own, right)
+    {
+        return (
+            "quantisation",
+            format!(
+                "which lies on a grid of a few levels for each block of {size} along axis {axis}, as A's {theirs:?} does not"
+            ),
+        );
+    }
     if general != "weight_value" && general != "bias" && general != "normalisation"
         || own.len() != right.len()
     {
@@ -202,6 +213,9 @@ fn name(
     if let Some(by) = moved_rows(own, right) {
         return ("index", format!("whose rows are those of A's {theirs:?}, {by} further on"));
     }
+    if general == "bias" && rows_elsewhere(own, right) {
+        return ("index", format!("whose rows are rows of A's {theirs:?}, some at other places"));
+    }
     if same_multiset(own, right) {
         if site.node_b(n).op.starts_with("Gather") {
             return (
@@ -213,7 +227,9 @@ fn name(
         let class = if recurrent {
             recurrent_class(own, right)
         } else if general == "weight_value" {
-            "weight_layout"
+            // What nodes compute for a node that has no weights is laid out, not stored, otherwise.
+            let computed = site.node_b(n).inputs[slot].is_some_and(|v| site.judge.b.producer(v).is_some());
+            if computed && !weighs { "layout" } else { "weight_layout" }
         } else {
             general
         };
@@ -310,18 +326,86 @@ fn elsewhere(site: &Site<'_, '_, '_>, own: &Tensor, right: ValueId) -> Option<St
         let narrow = site.judge.rounds_to(site.judge.b.main, declared.dtype());
         let shadow = site.judge.a.shadow.get(v)?;
         let t = &pool::rounded_to(shadow, narrow);
-        let same = t.len() == own.len() && t.dtype() == own.dtype() && pool::same_numbers(t, own);
-        let trivial = own.to_f64().is_ok_and(|x| x.iter().all(|y| *y == x[0]));
-        (same && !trivial).then(|| graph.value(v).name.clone())
+        let alike = t.len() == own.len() && t.dtype() == own.dtype();
+        let same = alike && pool::same_numbers(t, own);
+        let trivial = || own.to_f64().is_ok_and(|x| x.iter().all(|y| *y == x[0]));
+        let name = || graph.value(v).name.clone();
+        if same && !trivial() {
+            return Some(name());
+        }
+        // A table of words is stored the other way round than the product with it.
+        let across =
+            matches!((t.shape(), own.shape()), ([r, c], [q, p]) if r == p && c == q && r > &1 && c > &1);
+        let turned = alike && across && t.permute(&[1, 0]).is_ok_and(|t| pool::same_numbers(&t, own));
+        (turned && !trivial()).then(|| format!("{} transposed", name()))
     })
 }
 
+/// Whether what differs between two tensors are the same numbers at other places. Folding on one side rounds them once
+/// more.
 fn same_multiset(x: &Tensor, y: &Tensor) -> bool {
     let (Ok(x), Ok(y)) = (x.to_f64(), y.to_f64()) else { return false };
-    let (mut x, mut y) = (x.into_owned(), y.into_owned());
+    if x.len() != y.len() {
+        return false;
+    }
+    let within = 1e-6 * y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let near = |x: f64, y: f64| x == y || (x - y).abs() <= within;
+    let (mut x, mut y): (Vec<f64>, Vec<f64>) =
+        x.iter().zip(y.iter()).filter(|(x, y)| !near(**x, **y)).map(|(x, y)| (*x, *y)).unzip();
     x.sort_unstable_by(f64::total_cmp);
     y.sort_unstable_by(f64::total_cmp);
-    x == y
+    !x.is_empty() && x.iter().zip(&y).all(|(x, y)| near(*x, *y))
+}
+
+/// Elements that share a step in the formats that quantise weights block by block.
+const BLOCKS: [usize; 5] = [8, 16, 32, 64, 128];
+/// The largest number of steps that 4 bits count.
+const STEPS: i32 = 8;
+
+/// Along which axis and in blocks of how many elements `own` lies on a grid of a few levels, each block on its own, and
+/// `right` does not: numbers put there with a step for each block, right or not.
+fn on_grids_of_blocks(own: &Tensor, right: &Tensor) -> Option<(usize, usize)> {
+    let [rows, columns] = *own.shape() else { return None };
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    if x.len() != y.len() || x.len() < 64 {
+        return None;
+    }
+    let on_grid = |block: &mut dyn Iterator<Item = f64>| {
+        let numbers: Vec<f64> = block.collect();
+        let largest = numbers.iter().fold(0f64, |m, x| m.max(x.abs()));
+        let whole = |steps: i32| {
+            let step = largest / f64::from(steps);
+            numbers.iter().all(|x| (x / step - (x / step).round()).abs() < 1e-3)
+        };
+        largest == 0.0 || (1..=STEPS).any(whole)
+    };
+    let all = |of: &[f64], axis: usize, size: usize| {
+        let (along, across) = if axis == 0 { (rows, columns) } else { (columns, rows) };
+        let at = |i: usize, j: usize| if axis == 0 { of[i * columns + j] } else { of[j * columns + i] };
+        (0..across)
+            .all(|j| (0..along / size).all(|b| on_grid(&mut (b * size..(b + 1) * size).map(|i| at(i, j)))))
+    };
+    let fits = |axis: usize, size: usize| own.shape()[axis] % size == 0;
+    // The widest that fits: a part of a block lies on its grid as well.
+    BLOCKS
+        .into_iter()
+        .rev()
+        .flat_map(|size| [(0, size), (1, size)])
+        .find(|&(axis, size)| fits(axis, size) && all(&x, axis, size) && !all(&y, axis, size))
+}
+
+/// Whether a table added as a constant holds nothing but rows of A's, not all where A has them: read at other places.
+fn rows_elsewhere(own: &Tensor, right: &Tensor) -> bool {
+    let [.., rows, width] = *right.shape() else { return false };
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
+    if own.shape() != right.shape() || rows < 4 || width < 4 || x.len() != rows * width {
+        return false;
+    }
+    let key = |row: &[f64]| row.iter().map(|x| x.to_bits()).collect::<Vec<u64>>();
+    let known: std::collections::BTreeSet<Vec<u64>> = y.chunks(width).map(key).collect();
+    let kept = x.chunks(width).zip(y.chunks(width)).filter(|(x, y)| x == y).count();
+    let distinct: std::collections::BTreeSet<Vec<u64>> = x.chunks(width).map(key).collect();
+    known.len() > 2 && kept < rows && distinct.len() > 1 && distinct.is_subset(&known)
 }
 
 /// Whether two weights differ by one factor for each channel, nearly all of them different: what is left of a norm once
@@ -449,7 +533,7 @@ fn shift(own: &Tensor, right: &Tensor) -> String {
 }
 
 /// The narrow type whose rounding of `right` is `own`, element by element.
-fn rounded(own: &Tensor, right: &Tensor) -> Option<DType> {
+pub(super) fn rounded(own: &Tensor, right: &Tensor) -> Option<DType> {
     let narrow = [DType::F16, DType::BF16, DType::F8E4M3FN, DType::F8E5M2];
     narrow
         .into_iter()
@@ -472,7 +556,7 @@ fn shortened(own: &Tensor, right: &Tensor) -> Option<u32> {
 }
 
 /// Whether `own` lies near `right` and, as a whole or in each row or column, on at most 256 evenly spaced levels.
-fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
+pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
     let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
     if x.len() < 64 || x.iter().zip(y.iter()).any(|(x, y)| (x - y).abs() > largest / 8.0) {
