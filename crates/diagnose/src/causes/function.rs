@@ -13,7 +13,7 @@ use isotrace_ops::{Flow, Precision};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
-use super::{Cause, Proposal, WHOLE, difference, label, telling};
+use super::{Cause, Proposal, WHOLE, difference, folded, label, telling};
 use crate::context;
 use crate::role;
 use crate::site::Site;
@@ -55,11 +55,16 @@ impl Cause for Function {
                 ),
                 format!("A's {of_a}, {what} {own}, on the same inputs"),
             ),
-            None => (
-                class,
-                format!("{of_b} in B and {of_a} in A are {}", article(class)),
-                format!("A's {of_a} on the same inputs"),
-            ),
+            None => {
+                let told = if class == "normalisation" { folded::told(site) } else { None };
+                let said = told.as_ref().map(|(_, how)| format!(": {how}")).unwrap_or_default();
+                let class = told.map_or(class, |(class, _)| class);
+                (
+                    class,
+                    format!("{of_b} in B and {of_a} in A are {}{said}", article(class)),
+                    format!("A's {of_a} on the same inputs"),
+                )
+            }
         };
         out.push(Proposal {
             patches: vec![(n, patch)],

@@ -9,6 +9,7 @@ mod attribute;
 mod constant;
 mod difference;
 mod extra;
+mod folded;
 mod function;
 mod layout;
 mod missing;

@@ -81,6 +81,21 @@ pub(super) fn of_channels(own: &Tensor, right: &Tensor) -> Option<String> {
     all.iter().find(|turn| turn.applied(right).is_some_and(|t| by_channel(own, &t))).map(Turn::said)
 }
 
+/// How `own` lies against `right`, where it is nearly it, turned.
+pub(super) fn lies(own: &Tensor, right: &Tensor) -> Option<String> {
+    turns(right.shape())
+        .iter()
+        .find(|turn| turn.applied(right).is_some_and(|t| near(own, &t)))
+        .map(Turn::said)
+}
+
+/// Whether two tensors of one shape hold the same numbers but for what folding a norm rounds.
+pub(super) fn near(x: &Tensor, y: &Tensor) -> bool {
+    let (Ok(p), Ok(q)) = (x.to_f64(), y.to_f64()) else { return false };
+    let largest = q.iter().fold(0f64, |m, v| m.max(v.abs()));
+    x.shape() == y.shape() && p.iter().zip(q.iter()).all(|(p, q)| (p - q).abs() <= 1e-5 * largest)
+}
+
 /// Another way for a weight to lie.
 #[derive(Clone)]
 struct Turn {

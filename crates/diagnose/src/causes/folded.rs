@@ -1,0 +1,142 @@
+//! What differs between a convolution with its norm behind it and one into which the norm was folded.
+//!
+//! The two have no weight in common that could be held against each other: each filter of the one is that of the other
+//! times what the norm multiplies its channel by. Divided by that, both are the same weight, and what is left says what
+//! is wrong with it. Where nothing is left but a factor for each channel, it is the norm's own.
+
+use isotrace_align::{Region, Side};
+use isotrace_graph::{Attribute, NodeId};
+use isotrace_ops::nchwc;
+use isotrace_tensor::Tensor;
+
+use super::{constant, turned};
+use crate::role;
+use crate::site::Site;
+
+/// The cause and how B's weight differs from A's, where one side alone keeps its norm apart and the weights differ by
+/// more than the norm could make them.
+pub fn told(site: &Site<'_, '_, '_>) -> Option<(&'static str, String)> {
+    let (theirs, own) = (filters(site.judge.a, &site.open_a)?, filters(site.judge.b, &site.open_b)?);
+    let sizes = [0, 1].map(|axis| own.weight.shape()[axis].min(theirs.weight.shape()[axis]));
+    let cut = |t: &Tensor| t.slice(0, 0, sizes[0]).ok()?.slice(1, 0, sizes[1]).ok();
+    let (x, y) = (cut(&own.weight)?, cut(&theirs.weight)?);
+    let (x, y) = match (&own.gain, &theirs.gain) {
+        (Some(gain), None) => (x, divided(&y, gain)?),
+        (None, Some(gain)) => (divided(&x, gain)?, y),
+        _ => return None,
+    };
+    if x.shape() != y.shape() || in_line(&x, &y)? {
+        return None;
+    }
+    let which = "once the norm is folded into neither";
+    if let Some(turn) = turned::lies(&x, &y) {
+        return Some(("weight_layout", format!("the weight is A's with {turn}, {which}")));
+    }
+    for (axis, what) in [(1, "inputs"), (0, "outputs")] {
+        if moved(&x, &y, axis) {
+            return Some((
+                "weight_layout",
+                format!("the weight is A's with its {what} in another order, {which}"),
+            ));
+        }
+    }
+    if let Some(narrow) = constant::rounded(&x, &y) {
+        return Some(("precision", format!("the weight is A's rounded to {narrow}, {which}")));
+    }
+    if constant::on_a_coarse_grid(&x, &y) {
+        return Some(("quantisation", format!("the weight is A's on a grid of a few levels a row, {which}")));
+    }
+    Some(("weight_value", format!("the weight is not A's, {which}")))
+}
+
+/// The plain weight of a region's one convolution, and what its norm multiplies each channel by.
+struct Filters {
+    weight: Tensor,
+    gain: Option<Vec<f64>>,
+}
+
+fn filters(side: &Side<'_>, region: &Region) -> Option<Filters> {
+    let nodes: Vec<NodeId> = region.dynamic_nodes(side).collect();
+    let of = |is: &dyn Fn(&str) -> bool| -> Vec<NodeId> {
+        nodes.iter().copied().filter(|&n| is(&side.graph().node(n).op)).collect()
+    };
+    let [conv] = of(&role::is_product)[..] else { return None };
+    let norms = of(&role::is_normalisation);
+    let node = side.graph().node(conv);
+    let v = node.inputs.get(1).copied().flatten().filter(|&v| side.is_constant(v))?;
+    let mut weight = side.shadow.get(v).filter(|t| t.rank() >= 3)?.clone();
+    if !node.op.ends_with("Conv") {
+        return None;
+    }
+    if node.domain == nchwc::DOMAIN {
+        let block = match node.attributes.get(nchwc::BLOCK) {
+            Some(Attribute::Int(b)) => usize::try_from(*b).ok()?,
+            _ => nchwc::block_of(&weight).ok()?,
+        };
+        let plain = nchwc::unblock_weights(&weight.to_f64().ok()?, weight.shape(), block).ok()?;
+        weight = Tensor::from_vec(weight.shape(), plain).ok()?;
+    }
+    let gain = match norms[..] {
+        [] => None,
+        [norm] => Some(gain(side, norm)?),
+        _ => return None,
+    };
+    Some(Filters { weight, gain })
+}
+
+/// What a batch norm multiplies each channel by.
+fn gain(side: &Side<'_>, n: NodeId) -> Option<Vec<f64>> {
+    let node = side.graph().node(n);
+    if node.op != "BatchNormalization" {
+        return None;
+    }
+    let read = |slot: usize| {
+        let v = node.inputs.get(slot).copied().flatten().filter(|&v| side.is_constant(v))?;
+        side.shadow.get(v)?.to_f64().ok().map(std::borrow::Cow::into_owned)
+    };
+    let epsilon = match node.attributes.get("epsilon") {
+        Some(Attribute::Float(e)) => f64::from(*e),
+        _ => f64::from(1e-5f32),
+    };
+    Some(read(1)?.iter().zip(read(4)?).map(|(scale, variance)| scale / (variance + epsilon).sqrt()).collect())
+}
+
+/// A weight with each filter divided by a number of its own.
+fn divided(weight: &Tensor, by: &[f64]) -> Option<Tensor> {
+    let x = weight.to_f64().ok()?;
+    let each = x.len() / weight.shape()[0].max(1);
+    if by.len() < weight.shape()[0] || by.contains(&0.0) {
+        return None;
+    }
+    let divided: Vec<f64> = x.iter().enumerate().map(|(i, x)| x / by[i / each.max(1)]).collect();
+    Tensor::from_vec(weight.shape(), divided).ok()
+}
+
+/// Whether each filter is the other side's but for a factor.
+fn in_line(x: &Tensor, y: &Tensor) -> Option<bool> {
+    let each = y.len() / y.shape()[0].max(1);
+    let (x, y) = (x.to_f64().ok()?, y.to_f64().ok()?);
+    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    Some(x.chunks(each.max(1)).zip(y.chunks(each.max(1))).all(|(x, y)| {
+        let (own, theirs) = (dot(x, x), dot(y, y));
+        dot(x, y).powi(2) >= (1.0 - 1e-8) * own * theirs && (own > 0.0) == (theirs > 0.0)
+    }))
+}
+
+/// Whether `x` is `y` with what lies along an axis in another order.
+fn moved(x: &Tensor, y: &Tensor, axis: usize) -> bool {
+    let size = y.shape()[axis];
+    let part = |t: &Tensor, i: usize| t.slice(axis, i, 1).ok();
+    let mut left: Vec<usize> = (0..size).collect();
+    // More would take longer than an answer is worth.
+    size > 1
+        && size <= 512
+        && (0..size).all(|i| {
+            let Some(own) = part(x, i) else { return false };
+            let at = left.iter().position(|&j| part(y, j).is_some_and(|t| turned::near(&own, &t)));
+            at.is_some_and(|at| {
+                left.remove(at);
+                true
+            })
+        })
+}
