@@ -38,6 +38,11 @@ pub fn kind(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
     if only_a.is_empty() && only_b.is_empty() {
         return settings(site, in_a, in_b);
     }
+    if only_a.is_empty() && adds_to_softmax(b, &of_b, &only_b)
+        || only_b.is_empty() && adds_to_softmax(a, &of_a, &only_a)
+    {
+        return Some("activation");
+    }
     if let Some(class) = reduced(a, &only_a, b, &only_b) {
         return Some(class);
     }
@@ -243,7 +248,7 @@ fn parts(side: &Side<'_>, region: &Region) -> Vec<Part> {
     for n in region.dynamic_nodes(side) {
         let node = side.graph().node(n);
         let op = node.op.as_str();
-        if role::is_layout(op) || op == "Identity" {
+        if role::is_layout(op) || op == "Identity" || casts_nothing(side, n) {
             continue;
         }
         let mut push = |op: &str, class| out.push((op.to_owned(), class, n));
@@ -293,6 +298,36 @@ fn parts(side: &Side<'_>, region: &Region) -> Vec<Part> {
         }
     }
     out
+}
+
+/// Whether a node casts to the type that is there already.
+fn casts_nothing(side: &Side<'_>, n: NodeId) -> bool {
+    let node = side.graph().node(n);
+    let dtype = |v: ValueId| side.declared.get(v).map(isotrace_tensor::Tensor::dtype);
+    let read = node.inputs.first().copied().flatten().and_then(dtype);
+    matches!(node.op.as_str(), "Cast" | "CastLike")
+        && read.is_some()
+        && node.writes().all(|v| dtype(v) == read)
+}
+
+/// Whether all that one region has beside the other's softmax is a constant joined to the scores, and cut off the
+/// result: a term more in the denominator.
+fn adds_to_softmax(side: &Side<'_>, all: &[Part], only: &[Part]) -> bool {
+    let softmax = |n: NodeId| side.graph().node(n).op == "Softmax";
+    let read_by = |n: NodeId| {
+        let mut readers =
+            side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
+        readers.any(softmax)
+    };
+    let reads =
+        |n: NodeId| side.dynamic_inputs(n).first().and_then(|&v| side.producer(v)).is_some_and(softmax);
+    let one_more = |n: NodeId| side.graph().node(n).inputs.iter().flatten().any(|&v| side.is_constant(v));
+    let joins = |p: &Part| p.0 == "Concat" && read_by(p.2) && one_more(p.2);
+    let cuts = |p: &Part| matches!(p.0.as_str(), "Slice" | "Split" | "Gather") && reads(p.2);
+    all.iter().any(|p| p.0 == "Softmax")
+        && only.iter().any(joins)
+        && only.iter().any(cuts)
+        && only.iter().all(|p| joins(p) || cuts(p))
 }
 
 fn without(these: &[Part], those: &[Part]) -> Vec<Part> {
