@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::faults::Fault;
 use crate::recorded::FUSED;
+use crate::role;
 
 /// What a declared comparison of one pair found.
 #[derive(Debug, Clone, Copy)]
@@ -257,7 +258,11 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
             ),
         ),
         Some((_, d)) => (
-            "precision",
+            if turns_by(who, if narrow_b.is_some() { &nodes_b } else { &nodes_a }, d) {
+                "rope"
+            } else {
+                "precision"
+            },
             format!(
                 "{name} rounds to {d} here while it computes in {}; the difference {:.3e} is {:.0} times what {} allows",
                 who.main, found.difference, found.share, who.main
@@ -304,6 +309,30 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
         nearest: Vec::new(),
     }
 }
+
+/// Whether what nodes narrow to a type are the positions or angles themselves, of which cosines and sines are taken.
+fn turns_by(side: &Side<'_>, nodes: &[NodeId], narrow: DType) -> bool {
+    let narrowed = |v: &ValueId| side.declared.get(*v).is_some_and(|t| t.dtype() == narrow);
+    let mut at: Vec<ValueId> =
+        nodes.iter().flat_map(|&n| side.graph().node(n).writes()).filter(narrowed).collect();
+    for _ in 0..TO_ANGLES {
+        let readers: Vec<NodeId> =
+            at.iter().flat_map(|v| side.consumers[v.index()].iter().copied()).collect();
+        let curve = |n: &NodeId| matches!(side.graph().node(*n).op.as_str(), "Cos" | "Sin");
+        if readers.iter().any(|n| curve(n) && role::is_of_angles(side, *n)) {
+            return true;
+        }
+        let on = |n: &NodeId| {
+            let op = side.graph().node(*n).op.as_str();
+            role::is_layout(op) || matches!(op, "Cast" | "Concat" | "Mul" | "MatMul" | "Einsum")
+        };
+        at = readers.iter().filter(|n| on(n)).flat_map(|&n| side.graph().node(n).writes()).collect();
+    }
+    false
+}
+
+/// Steps from narrowed positions to the cosines of their angles.
+const TO_ANGLES: usize = 6;
 
 /// What a region computes when nothing in it is narrowed to `narrow`: the side's own precision kept throughout.
 fn widened(
