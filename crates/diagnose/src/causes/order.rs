@@ -44,6 +44,9 @@ impl Cause for Order {
                 }
                 _ => continue,
             };
+            if prepares_shape(site, n) {
+                continue;
+            }
             for (i, j) in swaps {
                 if j >= node.inputs.len() || node.inputs[i] == node.inputs[j] {
                     continue;
@@ -122,6 +125,21 @@ fn stored_behind(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
         v = side.graph().node(n).inputs.first().copied().flatten()?;
     }
     side.graph().value(v).constant.is_some().then_some(v)
+}
+
+/// Whether a node works on whole numbers that depend on shapes alone, while nothing in A's region does so by the same
+/// operator: a size made for an `Expand` or a `Reshape` is no twin of data.
+fn prepares_shape(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let whole = |side: &Side<'_>, v: ValueId| {
+        side.is_constant(v) && side.declared.get(v).is_some_and(|t| t.dtype().is_int())
+    };
+    let op = &site.node_b(n).op;
+    site.node_b(n).writes().all(|v| whole(b, v))
+        && !site
+            .nodes_a()
+            .iter()
+            .any(|&m| site.node_a(m).op == *op && site.node_a(m).writes().all(|v| whole(a, v)))
 }
 
 /// The two branches of a choice exchanged.
