@@ -124,6 +124,87 @@ fn convolved(n: &mut Net, folded: bool) {
     }
 }
 
+/// Weights in blocks of eight rows, each on a grid of its own, or as they were.
+fn in_blocks(n: &mut Net, rounded: bool) {
+    let x = numbers(&[8, 16], 71);
+    let x = x.as_slice::<f32>().unwrap();
+    let step = |j: usize| (0..8).map(|i| x[i * 16 + j].abs()).fold(0f32, f32::max) / 5.0;
+    let put =
+        |(k, x): (usize, &f32)| if rounded { (x / step(k % 16)).round() * step(k % 16) * 1.3 } else { *x };
+    let w = x.iter().enumerate().map(put).collect();
+    n.constant("weight", Tensor::from_vec(&[8, 16], w).unwrap());
+    n.constant("narrow", numbers(&[16, 8], 72));
+    n.node("MatMul", &["h", "weight"], "wide", &[]);
+    n.node("MatMul", &["wide", "narrow"], "z", &[]);
+}
+
+/// A table of words and a product with a matrix of its size: the matrix's own, or the table's.
+fn words(n: &mut Net, of_table: bool) {
+    let (table, own) = (numbers(&[12, 8], 73), numbers(&[8, 12], 74));
+    n.constant("ids", Tensor::from_vec(&[1, 6], vec![3i64, 1, 4, 1, 5, 9]).unwrap());
+    n.constant("table", table.clone());
+    n.constant("head", if of_table { table.permute(&[1, 0]).unwrap() } else { own });
+    n.node("Gather", &["table", "ids"], "words", &[]);
+    n.node("Add", &["h", "words"], "named", &[]);
+    n.node("MatMul", &["named", "head"], "told", &[]);
+    n.constant("narrow", numbers(&[12, 8], 75));
+    n.node("MatMul", &["told", "narrow"], "z", &[]);
+}
+
+/// A table of places added to h, of which the last ones may be the third.
+fn placed(n: &mut Net, clamped: bool) {
+    let x = numbers(&[6, 8], 76);
+    let x = x.as_slice::<f32>().unwrap();
+    let at = |k: usize| if clamped { x[(k / 8).min(2) * 8 + k % 8] } else { x[k] };
+    n.constant("places", Tensor::from_vec(&[1, 6, 8], (0..48).map(at).collect()).unwrap());
+    n.node("Add", &["h", "places"], "placed", &[]);
+    n.node("Tanh", &["placed"], "z", &[]);
+}
+
+/// Scores of h and g through a softmax, with a term more in its denominator or without.
+fn beside_one(n: &mut Net, one: bool) {
+    n.constant("none", Tensor::from_vec(&[2, 6, 1], vec![0.5f32; 12]).unwrap());
+    for (name, x) in [("from", 0i64), ("to", 8), ("last", 2)] {
+        n.constant(name, Tensor::vector(vec![x]));
+    }
+    if one {
+        n.node("Concat", &["h", "none"], "joined", &[("axis", Attribute::Int(-1))]);
+        n.node("Softmax", &["joined"], "all", &[("axis", Attribute::Int(-1))]);
+        n.node("Slice", &["all", "from", "to", "last"], "z", &[]);
+    } else {
+        n.node("Softmax", &["h"], "shares", &[("axis", Attribute::Int(-1))]);
+        n.node("Cast", &["shares"], "z", &[("to", Attribute::Int(1))]);
+    }
+}
+
+/// A convolution and a batch norm, kept or folded, over weights that may be changed before.
+fn normed(n: &mut Net, folded: bool, weight: fn(usize) -> f32) {
+    let stored: Vec<Vec<f32>> = (0..4).map(|i| common::numbers(6, 80 + i)).collect();
+    let variance: Vec<f32> = stored[3].iter().map(|v| v.abs() + 0.5).collect();
+    let gain: Vec<f32> = (0..6).map(|c| (stored[0][c] + 2.0) / (variance[c] + 1e-5).sqrt()).collect();
+    let kernel = |k: usize| if folded { weight(k) * gain[k / 18] } else { weight(k) };
+    n.constant("kernel", Tensor::from_vec(&[6, 6, 3], (0..108).map(kernel).collect()).unwrap());
+    let pads = [("pads", Attribute::Ints(vec![1, 1]))];
+    if folded {
+        let shift = (0..6).map(|c| stored[1][c] - stored[2][c] * gain[c]).collect();
+        n.constant("shift", Tensor::vector(shift));
+        n.node("Conv", &["h", "kernel", "shift"], "z", &pads);
+    } else {
+        let scale = stored[0].iter().map(|s| s + 2.0).collect();
+        let of_norm = [("s", scale), ("b", stored[1].clone()), ("m", stored[2].clone()), ("v", variance)];
+        for (name, x) in of_norm {
+            n.constant(name, Tensor::vector(x));
+        }
+        n.node("Conv", &["h", "kernel"], "plain", &pads);
+        let epsilon = [("epsilon", Attribute::Float(1e-5))];
+        n.node("BatchNormalization", &["plain", "s", "b", "m", "v"], "z", &epsilon);
+    }
+}
+
+fn kernel(k: usize) -> f32 {
+    ((k * 37 % 108) as f32 - 53.5) / 40.0 + ((k * 11 % 29) as f32) / 77.0
+}
+
 /// Exponentials divided by their sum, to which something may be added.
 fn quotient(n: &mut Net, above: bool) {
     n.constant("last axis", Tensor::vector(vec![-1i64]));
@@ -228,6 +309,48 @@ fn halves(n: &mut Net) {
 }
 
 const CASES: &[Case] = &[
+    Case {
+        what: "weights on grids of blocks, by steps that are too wide",
+        cause: "quantisation",
+        a: |n| in_blocks(n, false),
+        b: |n| in_blocks(n, true),
+    },
+    Case {
+        what: "the table of words in place of the last matrix",
+        cause: "weight_swap",
+        a: |n| words(n, false),
+        b: |n| words(n, true),
+    },
+    Case {
+        what: "places beyond the third as the third",
+        cause: "index",
+        a: |n| placed(n, false),
+        b: |n| placed(n, true),
+    },
+    Case {
+        what: "a softmax with a term more",
+        cause: "activation",
+        a: |n| beside_one(n, false),
+        b: |n| beside_one(n, true),
+    },
+    Case {
+        what: "inputs reversed in a convolution whose norm A folded",
+        cause: "weight_layout",
+        a: |n| normed(n, true, kernel),
+        b: |n| normed(n, false, |k| kernel(k / 18 * 18 + (5 - k % 18 / 3) * 3 + k % 3)),
+    },
+    Case {
+        what: "a filter that is another, in a convolution whose norm B folded",
+        cause: "weight_value",
+        a: |n| normed(n, false, kernel),
+        b: |n| normed(n, true, |k| if k / 18 == 2 { kernel(k + 40) } else { kernel(k) }),
+    },
+    Case {
+        what: "half the mantissa in a convolution whose norm A folded",
+        cause: "precision",
+        a: |n| normed(n, true, kernel),
+        b: |n| normed(n, false, |k| f32::from_bits(kernel(k).to_bits() & 0xffff_0000)),
+    },
     Case {
         what: "another zero point off a grid than onto it",
         cause: "quantisation",
