@@ -385,7 +385,7 @@ fn on_grids_of_blocks(own: &Tensor, right: &Tensor) -> Option<(usize, usize)> {
         (0..across)
             .all(|j| (0..along / size).all(|b| on_grid(&mut (b * size..(b + 1) * size).map(|i| at(i, j)))))
     };
-    let fits = |axis: usize, size: usize| own.shape()[axis] % size == 0;
+    let fits = |axis: usize, size: usize| own.shape()[axis].is_multiple_of(size);
     // The widest that fits: a part of a block lies on its grid as well.
     BLOCKS
         .into_iter()

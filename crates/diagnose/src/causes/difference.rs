@@ -303,7 +303,7 @@ fn parts(side: &Side<'_>, region: &Region) -> Vec<Part> {
 /// Whether a node casts to the type that is there already.
 fn casts_nothing(side: &Side<'_>, n: NodeId) -> bool {
     let node = side.graph().node(n);
-    let dtype = |v: ValueId| side.declared.get(v).map(isotrace_tensor::Tensor::dtype);
+    let dtype = |v: ValueId| side.declared.get(v).map(Tensor::dtype);
     let read = node.inputs.first().copied().flatten().and_then(dtype);
     matches!(node.op.as_str(), "Cast" | "CastLike")
         && read.is_some()

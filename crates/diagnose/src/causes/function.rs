@@ -46,25 +46,24 @@ impl Cause for Function {
         let of_a = names(nodes_a.iter().map(|&m| label(site.judge.a, m)).collect());
         let of_b = names(nodes_b.iter().map(|&m| label(site.judge.b, m)).collect());
         let set = if class == "normalisation" { another_setting(site) } else { None };
-        let (class, summary, change) = match set {
-            Some(Reset { node, class, what, own, theirs }) => (
+        let (class, summary, change) = if let Some(Reset { node, class, what, own, theirs }) = set {
+            (
                 class,
                 format!(
                     "{of_b} computes what A would with {what} {theirs} in {}, which has {own}",
                     label(site.judge.a, node)
                 ),
                 format!("A's {of_a}, {what} {own}, on the same inputs"),
-            ),
-            None => {
-                let told = if class == "normalisation" { folded::told(site) } else { None };
-                let said = told.as_ref().map(|(_, how)| format!(": {how}")).unwrap_or_default();
-                let class = told.map_or(class, |(class, _)| class);
-                (
-                    class,
-                    format!("{of_b} in B and {of_a} in A are {}{said}", article(class)),
-                    format!("A's {of_a} on the same inputs"),
-                )
-            }
+            )
+        } else {
+            let told = if class == "normalisation" { folded::told(site) } else { None };
+            let said = told.as_ref().map(|(_, how)| format!(": {how}")).unwrap_or_default();
+            let class = told.map_or(class, |(class, _)| class);
+            (
+                class,
+                format!("{of_b} in B and {of_a} in A are {}{said}", article(class)),
+                format!("A's {of_a} on the same inputs"),
+            )
         };
         out.push(Proposal {
             patches: vec![(n, patch)],
