@@ -164,13 +164,13 @@ fn placed(n: &mut Net, clamped: bool) {
 /// Scores of h and g through a softmax, with a term more in its denominator or without.
 fn beside_one(n: &mut Net, one: bool) {
     n.constant("none", Tensor::from_vec(&[2, 6, 1], vec![0.5f32; 12]).unwrap());
-    for (name, x) in [("from", 0i64), ("to", 8), ("last", 2)] {
+    for (name, x) in [("from", 0i64), ("to", 8), ("last axis", 2)] {
         n.constant(name, Tensor::vector(vec![x]));
     }
     if one {
         n.node("Concat", &["h", "none"], "joined", &[("axis", Attribute::Int(-1))]);
         n.node("Softmax", &["joined"], "all", &[("axis", Attribute::Int(-1))]);
-        n.node("Slice", &["all", "from", "to", "last"], "z", &[]);
+        n.node("Slice", &["all", "from", "to", "last axis"], "z", &[]);
     } else {
         n.node("Softmax", &["h"], "shares", &[("axis", Attribute::Int(-1))]);
         n.node("Cast", &["shares"], "z", &[("to", Attribute::Int(1))]);
@@ -191,13 +191,13 @@ fn normed(n: &mut Net, folded: bool, weight: fn(usize) -> f32) {
         n.node("Conv", &["h", "kernel", "shift"], "z", &pads);
     } else {
         let scale = stored[0].iter().map(|s| s + 2.0).collect();
-        let of_norm = [("s", scale), ("b", stored[1].clone()), ("m", stored[2].clone()), ("v", variance)];
+        let of_norm = [("s", scale), ("b", stored[1].clone()), ("m", stored[2].clone()), ("var", variance)];
         for (name, x) in of_norm {
             n.constant(name, Tensor::vector(x));
         }
         n.node("Conv", &["h", "kernel"], "plain", &pads);
         let epsilon = [("epsilon", Attribute::Float(1e-5))];
-        n.node("BatchNormalization", &["plain", "s", "b", "m", "v"], "z", &epsilon);
+        n.node("BatchNormalization", &["plain", "s", "b", "m", "var"], "z", &epsilon);
     }
 }
 

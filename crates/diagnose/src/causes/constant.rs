@@ -541,7 +541,7 @@ pub(super) fn rounded(own: &Tensor, right: &Tensor) -> Option<DType> {
 }
 
 /// The bits of mantissa that are left of `right` in `own`, where fewer than a float has are (TF32 keeps 10).
-fn shortened(own: &Tensor, right: &Tensor) -> Option<u32> {
+pub(super) fn shortened(own: &Tensor, right: &Tensor) -> Option<u32> {
     let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
     let used = |t: &[f64]| {
         t.iter()

@@ -43,6 +43,9 @@ pub fn told(site: &Site<'_, '_, '_>) -> Option<(&'static str, String)> {
     if let Some(narrow) = constant::rounded(&x, &y) {
         return Some(("precision", format!("the weight is A's rounded to {narrow}, {which}")));
     }
+    if let Some(bits) = constant::shortened(&x, &y) {
+        return Some(("precision", format!("the weight is A's with {bits} bits of mantissa, {which}")));
+    }
     if constant::on_a_coarse_grid(&x, &y) {
         return Some(("quantisation", format!("the weight is A's on a grid of a few levels a row, {which}")));
     }
