@@ -184,6 +184,8 @@ FORMULAS = {
 
 # Without a way back: what is counted, ordered or rounded has none, and that of the others is not in the table.
 FORWARD = {
+    "half types and numbers": (lambda x, y: (x * 0.3 + 0.7) / 0.9 + (y - 0.1) * 1.7,
+                               lambda: [r(40, 6, dtype=torch.float16), r(40, 6, dtype=torch.float16)]),
     "trigonometry": (lambda x: x.cosh() + x.sinh() + x.atan() + x.asinh() + (x.tanh() * 0.9).atanh() + (x.abs() + 1.1).acosh(),
                      lambda: [r(3, 6)]),
     "arcs": (lambda x: x.sin().acos() + x.sin().asin(), lambda: [r(3, 6)]),

@@ -93,8 +93,16 @@ pub fn operand(c: &mut Call<'_>, at: usize, names: &[&str], dtype: DType) -> Opt
     c.scalar(x, dtype)
 }
 
-fn binary(c: &mut Call<'_>, op: &str) -> Results {
+/// The type in which two operands meet: a number beside a tensor of a half type is not rounded to it, and only what comes
+/// out is.
+fn meeting(c: &Call<'_>) -> Option<DType> {
     let dtype = c.result(0)?.0;
+    let half = matches!(dtype, DType::F16 | DType::BF16);
+    Some(if half && c.input(1).is_none() { DType::F32 } else { dtype })
+}
+
+fn binary(c: &mut Call<'_>, op: &str) -> Results {
+    let dtype = meeting(c)?;
     let x = c.input_as(0, dtype)?;
     let y = operand(c, 1, &["other"], dtype)?;
     if op == "Mul" && dtype == DType::Bool {
@@ -105,18 +113,21 @@ fn binary(c: &mut Call<'_>, op: &str) -> Results {
         let quotient = c.op("Div", &[x, y], &[]);
         let whole = c.op("Floor", &[quotient], &[]);
         let part = c.op("Mul", &[whole, y], &[]);
-        return one(c.op("Sub", &[x, part], &[]));
+        let rest = c.op("Sub", &[x, part], &[]);
+        return one(c.as_result(rest, 0)?);
     }
-    one(c.op(op, &[x, y], &[]))
+    let v = c.op(op, &[x, y], &[]);
+    one(c.as_result(v, 0)?)
 }
 
 /// Sums and differences carry a factor of their second operand.
 fn sum(c: &mut Call<'_>, op: &str) -> Results {
-    let dtype = c.result(0)?.0;
+    let dtype = meeting(c)?;
     let x = c.input_as(0, dtype)?;
     let y = operand(c, 1, &["other"], dtype)?;
     let y = scaled(c, y, c.number("alpha").unwrap_or(1.0))?;
-    one(c.op(if dtype == DType::Bool { "Or" } else { op }, &[x, y], &[]))
+    let v = c.op(if dtype == DType::Bool { "Or" } else { op }, &[x, y], &[]);
+    one(c.as_result(v, 0)?)
 }
 
 /// A value times a number, itself where that is 1.
@@ -154,16 +165,17 @@ fn lerp(c: &mut Call<'_>) -> Results {
 }
 
 fn divide(c: &mut Call<'_>) -> Results {
-    let dtype = c.result(0)?.0;
+    let dtype = meeting(c)?;
     let x = c.input_as(0, dtype)?;
     let y = operand(c, 1, &["other"], dtype)?;
     let quotient = c.op("Div", &[x, y], &[]);
-    match c.text("rounding_mode") {
-        None => one(quotient),
-        Some("floor") => one(floored(c, x, y)?),
-        Some("trunc") => one(cut(c, quotient)?),
-        _ => None,
-    }
+    let v = match c.text("rounding_mode") {
+        None => quotient,
+        Some("floor") => floored(c, x, y)?,
+        Some("trunc") => cut(c, quotient)?,
+        _ => return None,
+    };
+    one(c.as_result(v, 0)?)
 }
 
 fn power(c: &mut Call<'_>) -> Results {
