@@ -17,6 +17,8 @@ pub enum Flow {
     /// A sum of products with coefficients of one sign, linear in each input: the change is at most
     /// f(|x| + e) - f(|x|).
     Linear,
+    /// No small change of an input reaches an output: decisions, and what was drawn or recorded.
+    Decided,
     /// Anything else: seeded random changes, the largest of a few.
     General,
 }
@@ -38,6 +40,7 @@ pub fn propagate(
         return outputs.iter().map(zeros).collect();
     }
     match flow {
+        Flow::Decided => none(outputs),
         Flow::Moves => {
             let moved = replace(call, |i, x| match errors.get(i).and_then(Option::as_ref) {
                 Some(e) => Ok(e.clone()),

@@ -90,7 +90,7 @@ pub trait Operator: Send + Sync + std::fmt::Debug {
     fn budget(&self, call: &Call<'_>, index: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         let _ = (call, index);
         match self.flow() {
-            Flow::Moves => Ok(budget::exact(output.len())),
+            Flow::Moves | Flow::Decided => Ok(budget::exact(output.len())),
             _ => budget::correctly_rounded(output, unit),
         }
     }

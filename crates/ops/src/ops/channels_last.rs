@@ -7,8 +7,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use super::{integer, pool};
-use crate::budget::{self, Budget, Unit};
-use crate::{Call, Decision, OpError, Operator, attributes, flow};
+use crate::{Call, Decision, Flow, OpError, Operator, attributes};
 
 #[derive(Debug)]
 struct ChannelsLast {
@@ -58,17 +57,8 @@ impl Operator for ChannelsLast {
         Ok(outputs)
     }
 
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
-    }
-
-    fn propagate(
-        &self,
-        _: &Call<'_>,
-        outputs: &[Tensor],
-        _: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
-        flow::none(outputs)
+    fn flow(&self) -> Flow {
+        Flow::Decided
     }
 
     fn decision(&self) -> Decision {

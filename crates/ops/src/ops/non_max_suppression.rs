@@ -7,7 +7,7 @@
 use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
-use crate::{Call, Decision, Float, OpError, Operator, arguments, attributes, flow, for_float};
+use crate::{Call, Decision, Float, Flow, OpError, Operator, arguments, attributes, for_float};
 
 #[derive(Debug)]
 struct NonMaxSuppression {
@@ -124,13 +124,8 @@ impl Operator for NonMaxSuppression {
         Ok(vec![Tensor::from_vec(&[rows.len() / 3, 3], rows)?])
     }
 
-    fn propagate(
-        &self,
-        _: &Call<'_>,
-        outputs: &[Tensor],
-        _: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
-        flow::none(outputs)
+    fn flow(&self) -> Flow {
+        Flow::Decided
     }
 
     fn decision(&self) -> Decision {

@@ -111,13 +111,8 @@ impl Operator for NonZero {
         Ok(vec![Tensor::from_vec(&[data.rank(), places.len()], out)?])
     }
 
-    fn propagate(
-        &self,
-        _: &Call<'_>,
-        outputs: &[Tensor],
-        _: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
-        flow::none(outputs)
+    fn flow(&self) -> Flow {
+        Flow::Decided
     }
 
     fn keeps_half(&self) -> bool {

@@ -9,7 +9,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use crate::budget::{Budget, Unit};
-use crate::{Call, Decision, OpError, Operator, flow};
+use crate::{Call, Decision, Flow, OpError, Operator};
 
 /// The domain of calls that nobody here knows.
 pub const DOMAIN: &str = "isotrace.opaque";
@@ -47,14 +47,8 @@ impl Operator for Opaque {
         Ok(vec![allowed(output, unit)?; output.len()])
     }
 
-    /// What its inputs' errors do to it nobody knows; the recorded values stand.
-    fn propagate(
-        &self,
-        _: &Call<'_>,
-        outputs: &[Tensor],
-        _: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
-        flow::none(outputs)
+    fn flow(&self) -> Flow {
+        Flow::Decided
     }
 
     fn decision(&self) -> Decision {

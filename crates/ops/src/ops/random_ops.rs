@@ -6,10 +6,9 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{DType, Tensor};
 
-use crate::budget::{self, Budget, Unit};
 use crate::moves::room;
 use crate::random::{Random, Stream};
-use crate::{Call, Decision, OpError, Operator, arguments, attributes, flow};
+use crate::{Call, Decision, Flow, OpError, Operator, arguments, attributes, flow};
 
 #[derive(Debug, Clone, Copy)]
 enum Law {
@@ -146,17 +145,8 @@ impl Operator for Bernoulli {
         true
     }
 
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
-    }
-
-    fn propagate(
-        &self,
-        _: &Call<'_>,
-        outputs: &[Tensor],
-        _: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
-        flow::none(outputs)
+    fn flow(&self) -> Flow {
+        Flow::Decided
     }
 
     fn decision(&self) -> Decision {
@@ -219,13 +209,8 @@ impl Operator for Multinomial {
         true
     }
 
-    fn propagate(
-        &self,
-        _: &Call<'_>,
-        outputs: &[Tensor],
-        _: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
-        flow::none(outputs)
+    fn flow(&self) -> Flow {
+        Flow::Decided
     }
 
     fn decision(&self) -> Decision {

@@ -172,17 +172,8 @@ impl Operator for OneHotEncoder {
         Decision::Outputs
     }
 
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
-    }
-
-    fn propagate(
-        &self,
-        _: &Call<'_>,
-        outputs: &[Tensor],
-        _: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
-        crate::flow::none(outputs)
+    fn flow(&self) -> Flow {
+        Flow::Decided
     }
 }
 

@@ -5,9 +5,8 @@ use isotrace_graph::{Attribute, Node};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
-use crate::budget::{self, Budget, Unit};
 use crate::moves::{Runs, move_elements};
-use crate::{Call, Decision, OpError, Operator, attributes, flow};
+use crate::{Call, Decision, Flow, OpError, Operator, attributes};
 
 /// What an element is looked up by: a text, or a number by its bits, so that NaN is a key like any other.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -166,17 +165,8 @@ impl Operator for Encoder {
         Decision::Outputs
     }
 
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
-    }
-
-    fn propagate(
-        &self,
-        _: &Call<'_>,
-        outputs: &[Tensor],
-        _: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
-        flow::none(outputs)
+    fn flow(&self) -> Flow {
+        Flow::Decided
     }
 }
 
