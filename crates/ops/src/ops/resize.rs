@@ -7,7 +7,7 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, element_count, normalise_axis, strides};
 
 use super::matmul::absolute;
-use super::resample::{Axis, Coordinates, Filter, Mode, Nearest};
+use super::resample::{Axis, Coordinates, Filter, Mode, Nearest, Place};
 use crate::budget::{self, Budget, Unit};
 use crate::moves::{Move, move_elements, room};
 use crate::{Call, Float, Flow, OpError, Operator, attributes, for_float};
@@ -235,51 +235,85 @@ impl Resize {
         x: &Tensor,
         axes: &[(usize, Axis)],
         out_shape: &[usize],
-        magnitude: bool,
+        weight: &dyn Fn(f64) -> f64,
     ) -> Result<Vec<T>, OpError> {
         let mut shape = x.shape().to_vec();
         let mut data = x.as_slice::<T>()?.to_vec();
         for (a, axis) in axes {
-            let (outer, inner): (usize, usize) =
-                (shape[..*a].iter().product(), shape[a + 1..].iter().product());
-            let length = shape[*a];
+            data = resampled(&data, &shape, *a, axis, &|_, w| weight(w))?;
             shape[*a] = axis.places.len();
-            let mut out = room::<T>(&shape)?;
-            for o in 0..outer {
-                let plane = &data[o * length * inner..(o + 1) * length * inner];
-                for place in &axis.places {
-                    let start = out.len();
-                    out.resize(start + inner, T::ZERO);
-                    for &(i, weight) in &place.taps {
-                        // A coordinate is known to a few roundings of its own size, and each weight moves as it does,
-                        // however small it is.
-                        let weight = if magnitude { weight.abs() + place.coordinate.abs() } else { weight };
-                        let weight = T::of(weight);
-                        let row = &plane[i * inner..(i + 1) * inner];
-                        out[start..].iter_mut().zip(row).for_each(|(y, &x)| *y += weight * x);
-                    }
-                }
-            }
-            data = out;
         }
-        // Places outside of the region asked for take the extrapolation value.
-        for (a, axis) in axes {
-            let inner: usize = out_shape[a + 1..].iter().product();
-            if axis.places.iter().all(|p| !p.outside) || data.is_empty() {
-                continue;
-            }
-            for (row, out) in data.chunks_mut(inner.max(1)).enumerate() {
-                if axis.places[row % axis.places.len()].outside {
-                    out.fill(T::of(self.extrapolation));
-                }
-            }
-        }
+        fill_outside(&mut data, axes, out_shape, T::of(self.extrapolation));
         Ok(data)
+    }
+
+    /// The sums of absolute products, and what a coordinate's rounding adds to them, to first order: a coordinate is known
+    /// to a few roundings of its own size, and each weight of its axis moves as it does, however small it is.
+    fn sizes(x: &Tensor, axes: &[(usize, Axis)], out_shape: &[usize]) -> Result<Vec<f64>, OpError> {
+        let mut shape = x.shape().to_vec();
+        let mut sums = absolute(x)?.as_slice::<f64>()?.to_vec();
+        let mut moved = vec![0.0; sums.len()];
+        for (a, axis) in axes {
+            let by =
+                |data: &[f64], weight: &dyn Fn(&Place, f64) -> f64| resampled(data, &shape, *a, axis, weight);
+            moved = by(&moved, &|_, weight| weight.abs())?;
+            let more = by(&sums, &|place, _| place.coordinate.abs())?;
+            moved.iter_mut().zip(more).for_each(|(e, more)| *e += more);
+            sums = by(&sums, &|_, weight| weight.abs())?;
+            shape[*a] = axis.places.len();
+        }
+        sums.iter_mut().zip(moved).for_each(|(sum, moved)| *sum += moved);
+        // What is put there is a constant.
+        fill_outside(&mut sums, axes, out_shape, 0.0);
+        Ok(sums)
     }
 
     fn is_pick(&self) -> bool {
         matches!(self.filter.mode, Mode::Nearest(_))
     }
+}
+
+/// Puts a number at all places outside of the region that is asked for.
+fn fill_outside<T: Copy>(data: &mut [T], axes: &[(usize, Axis)], out_shape: &[usize], number: T) {
+    for (a, axis) in axes {
+        let inner: usize = out_shape[a + 1..].iter().product();
+        if axis.places.iter().all(|p| !p.outside) || data.is_empty() {
+            continue;
+        }
+        for (row, out) in data.chunks_mut(inner.max(1)).enumerate() {
+            if axis.places[row % axis.places.len()].outside {
+                out.fill(number);
+            }
+        }
+    }
+}
+
+/// Sums along axis `a` of a tensor of `shape`, over the taps of each place, each weighed by what `weight` makes of its place
+/// and its own weight.
+fn resampled<T: Float>(
+    data: &[T],
+    shape: &[usize],
+    a: usize,
+    axis: &Axis,
+    weight: &dyn Fn(&Place, f64) -> f64,
+) -> Result<Vec<T>, OpError> {
+    let (outer, inner): (usize, usize) = (shape[..a].iter().product(), shape[a + 1..].iter().product());
+    let length = shape[a];
+    let made = [&shape[..a], &[axis.places.len()], &shape[a + 1..]].concat();
+    let mut out = room::<T>(&made)?;
+    for o in 0..outer {
+        let plane = &data[o * length * inner..(o + 1) * length * inner];
+        for place in &axis.places {
+            let start = out.len();
+            out.resize(start + inner, T::ZERO);
+            for &(i, w) in &place.taps {
+                let w = T::of(weight(place, w));
+                let row = &plane[i * inner..(i + 1) * inner];
+                out[start..].iter_mut().zip(row).for_each(|(y, &x)| *y += w * x);
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Picks one place along each resampled axis.
@@ -331,7 +365,7 @@ impl Operator for Resize {
             return Ok(vec![move_elements(&[x], &shape, &pick)?]);
         }
         Ok(vec![for_float!(x.dtype(), "X", T => {
-            Ok(Tensor::from_vec(&shape, self.interpolated::<T>(x, &axes, &shape, false)?)?)
+            Ok(Tensor::from_vec(&shape, self.interpolated::<T>(x, &axes, &shape, &|w| w)?)?)
         })?])
     }
 
@@ -344,8 +378,7 @@ impl Operator for Resize {
             return Ok(budget::exact(output.len()));
         }
         let (axes, shape) = self.plan(call)?;
-        let x = absolute(call.need(0, "X")?)?;
-        let magnitude = self.interpolated::<f64>(&x, &axes, &shape, true)?;
+        let magnitude = Self::sizes(call.need(0, "X")?, &axes, &shape)?;
         let terms: usize =
             axes.iter().map(|(_, a)| a.places.iter().map(|p| p.taps.len()).max().unwrap_or(1)).product();
         budget::sum(output, &magnitude, terms.max(1) as f64, unit)
@@ -362,22 +395,7 @@ impl Operator for Resize {
         };
         // Sizes and places stay; only values move, each by its weights' absolute values.
         let (axes, shape) = self.plan(call)?;
-        let e = absolute(e)?;
-        let mut change = self.interpolated::<f64>(&e, &axes, &shape, false)?;
-        if !self.is_pick() {
-            let absolute: Vec<(usize, Axis)> = axes
-                .into_iter()
-                .map(|(a, mut axis)| {
-                    for place in &mut axis.places {
-                        for tap in &mut place.taps {
-                            tap.1 = tap.1.abs();
-                        }
-                    }
-                    (a, axis)
-                })
-                .collect();
-            change = self.interpolated::<f64>(&e, &absolute, &shape, false)?;
-        }
+        let change = self.interpolated::<f64>(&absolute(e)?, &axes, &shape, &f64::abs)?;
         Ok(vec![Tensor::from_vec(&shape, change)?])
     }
 
