@@ -5,7 +5,7 @@ use isotrace_align::{Region, Side};
 use isotrace_graph::{Attribute, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 
-use super::constant::by_channel;
+use super::numbers::by_channel;
 use crate::role;
 use crate::site::Site;
 

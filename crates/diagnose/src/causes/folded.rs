@@ -9,7 +9,7 @@ use isotrace_graph::{Attribute, NodeId};
 use isotrace_ops::nchwc;
 use isotrace_tensor::Tensor;
 
-use super::{constant, turned};
+use super::{numbers, turned};
 use crate::role;
 use crate::site::Site;
 
@@ -40,13 +40,13 @@ pub fn told(site: &Site<'_, '_, '_>) -> Option<(&'static str, String)> {
             ));
         }
     }
-    if let Some(narrow) = constant::rounded(&x, &y) {
+    if let Some(narrow) = numbers::rounded(&x, &y) {
         return Some(("precision", format!("the weight is A's rounded to {narrow}, {which}")));
     }
-    if let Some(bits) = constant::shortened(&x, &y) {
+    if let Some(bits) = numbers::shortened(&x, &y) {
         return Some(("precision", format!("the weight is A's with {bits} bits of mantissa, {which}")));
     }
-    if constant::on_a_coarse_grid(&x, &y) {
+    if numbers::on_a_coarse_grid(&x, &y) {
         return Some(("quantisation", format!("the weight is A's on a grid of a few levels a row, {which}")));
     }
     Some(("weight_value", format!("the weight is not A's, {which}")))

@@ -13,6 +13,7 @@ mod folded;
 mod function;
 mod layout;
 mod missing;
+mod numbers;
 mod operator;
 mod order;
 mod ratio;

@@ -8,7 +8,7 @@ use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::NodeId;
 use isotrace_tensor::Tensor;
 
-use super::constant::by_channel;
+use super::numbers::by_channel;
 use super::{Cause, Proposal, label};
 use crate::pool;
 use crate::role;

@@ -1,0 +1,274 @@
+//! What the numbers of two constants say of one another: how one was made of the other, or where the two part.
+//!
+//! `own` is what B holds, `right` what A holds at this place, of one length unless a function says otherwise.
+
+use isotrace_tensor::{DType, Tensor};
+
+use crate::pool;
+
+/// A function of one number.
+type Curve = fn(f64) -> f64;
+
+/// Functions that a stored parameter may have gone through, or not.
+const CURVES: [(&str, Curve); 6] = [
+    ("exp(x)", f64::exp),
+    ("exp(-x)", |x| (-x).exp()),
+    ("-exp(x)", |x| -x.exp()),
+    ("sigmoid(x)", |x| 1.0 / (1.0 + (-x).exp())),
+    ("tanh(x)", f64::tanh),
+    ("log(1 + exp(x))", |x| x.exp().ln_1p()),
+];
+
+/// Where one of two constants is a curve of the other, element by element: which. Numbers that hardly vary are near too
+/// many curves.
+pub(super) fn curve(own: &Tensor, right: &Tensor) -> Option<String> {
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let range = |t: &[f64]| {
+        let (low, high) =
+            t.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+        high - low
+    };
+    let leads = |f: Curve, from: &[f64], to: &[f64]| {
+        let near = |(x, y): (&f64, &f64)| (f(*x) - y).abs() <= 1e-5 * y.abs().max(1e-3);
+        range(to) > 1e-2 && from.iter().zip(to).all(near)
+    };
+    if x.len() < 8 || x.len() != y.len() {
+        return None;
+    }
+    CURVES.iter().find_map(|&(name, f)| {
+        if leads(f, &y, &x) {
+            Some(format!("{name} of"))
+        } else if leads(f, &x, &y) {
+            Some(format!("what lacks {name} to be"))
+        } else {
+            None
+        }
+    })
+}
+
+/// Whether what differs between two tensors are the same numbers at other places. Folding on one side rounds them once
+/// more.
+pub(super) fn same_multiset(x: &Tensor, y: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (x.to_f64(), y.to_f64()) else { return false };
+    if x.len() != y.len() {
+        return false;
+    }
+    let within = 1e-6 * y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let near = |x: f64, y: f64| x == y || (x - y).abs() <= within;
+    let (mut x, mut y): (Vec<f64>, Vec<f64>) =
+        x.iter().zip(y.iter()).filter(|(x, y)| !near(**x, **y)).map(|(x, y)| (*x, *y)).unzip();
+    x.sort_unstable_by(f64::total_cmp);
+    y.sort_unstable_by(f64::total_cmp);
+    !x.is_empty() && x.iter().zip(&y).all(|(x, y)| near(*x, *y))
+}
+
+/// Elements that share a step in the formats that quantise weights block by block.
+const BLOCKS: [usize; 5] = [8, 16, 32, 64, 128];
+/// The largest number of steps that 4 bits count.
+const STEPS: i32 = 8;
+
+/// Along which axis and in blocks of how many elements `own` lies on a grid of a few levels, each block on its own, and
+/// `right` does not: numbers put there with a step for each block, right or not.
+pub(super) fn on_grids_of_blocks(own: &Tensor, right: &Tensor) -> Option<(usize, usize)> {
+    let [rows, columns] = *own.shape() else { return None };
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    if x.len() != y.len() || x.len() < 64 {
+        return None;
+    }
+    let on_grid = |block: &mut dyn Iterator<Item = f64>| {
+        let numbers: Vec<f64> = block.collect();
+        let largest = numbers.iter().fold(0f64, |m, x| m.max(x.abs()));
+        let whole = |steps: i32| {
+            let step = largest / f64::from(steps);
+            numbers.iter().all(|x| (x / step - (x / step).round()).abs() < 1e-3)
+        };
+        largest == 0.0 || (1..=STEPS).any(whole)
+    };
+    let all = |of: &[f64], axis: usize, size: usize| {
+        let (along, across) = if axis == 0 { (rows, columns) } else { (columns, rows) };
+        let at = |i: usize, j: usize| if axis == 0 { of[i * columns + j] } else { of[j * columns + i] };
+        (0..across)
+            .all(|j| (0..along / size).all(|b| on_grid(&mut (b * size..(b + 1) * size).map(|i| at(i, j)))))
+    };
+    let fits = |axis: usize, size: usize| own.shape()[axis].is_multiple_of(size);
+    // The widest that fits: a part of a block lies on its grid as well.
+    BLOCKS
+        .into_iter()
+        .rev()
+        .flat_map(|size| [(0, size), (1, size)])
+        .find(|&(axis, size)| fits(axis, size) && all(&x, axis, size) && !all(&y, axis, size))
+}
+
+/// Whether a table added as a constant holds nothing but rows of A's, not all where A has them: read at other places.
+pub(super) fn rows_elsewhere(own: &Tensor, right: &Tensor) -> bool {
+    let [.., rows, width] = *right.shape() else { return false };
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
+    if own.shape() != right.shape() || rows < 4 || width < 4 || x.len() != rows * width {
+        return false;
+    }
+    let key = |row: &[f64]| row.iter().map(|x| x.to_bits()).collect::<Vec<u64>>();
+    let known: std::collections::BTreeSet<Vec<u64>> = y.chunks(width).map(key).collect();
+    let kept = x.chunks(width).zip(y.chunks(width)).filter(|(x, y)| x == y).count();
+    let distinct: std::collections::BTreeSet<Vec<u64>> = x.chunks(width).map(key).collect();
+    known.len() > 2 && kept < rows && distinct.len() > 1 && distinct.is_subset(&known)
+}
+
+/// Whether two weights differ by one factor for each channel, nearly all of them different: what is left of a norm once
+/// it is folded into the product before or behind it.
+pub(super) fn by_channel(own: &Tensor, right: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
+    let [first, _, ..] = *right.shape() else { return false };
+    if own.shape() != right.shape() {
+        return false;
+    }
+    let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let along = |channels: usize, channel: &dyn Fn(usize) -> usize| {
+        let mut factors: Vec<Option<f64>> = vec![None; channels];
+        for (i, (x, y)) in x.iter().zip(y.iter()).enumerate() {
+            if y.abs() <= 1e-3 * largest {
+                continue;
+            }
+            let factor = factors[channel(i)].get_or_insert(x / y);
+            if (x / y - *factor).abs() > 1e-4 * factor.abs() {
+                return false;
+            }
+        }
+        let mut told: Vec<f64> = factors.into_iter().flatten().collect();
+        let moved = told.iter().filter(|f| (**f - 1.0).abs() > 1e-5).count();
+        told.sort_unstable_by(f64::total_cmp);
+        told.dedup_by(|p, q| (*p - *q).abs() <= 1e-4 * q.abs());
+        channels >= 4 && 4 * moved >= 3 * channels && 2 * told.len() >= channels
+    };
+    let inner = x.len() / first.max(1);
+    // Outputs of a convolution are its weight's first axis, those of one that is turned around the second, those of a
+    // matrix either.
+    let second = right.shape()[1];
+    let within = inner / second.max(1);
+    first > 1
+        && second * within > 1
+        && (along(first, &|i| i / inner) || along(second, &|i| i / within % second))
+}
+
+/// In which rows and columns two tensors of one shape differ, and by what factor.
+pub(super) fn where_differs(own: &Tensor, right: &Tensor) -> String {
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return String::new() };
+    if own.shape() != right.shape() {
+        return format!("(shape {:?} against {:?})", own.shape(), right.shape());
+    }
+    let width = own.shape().last().copied().unwrap_or(1).max(1);
+    let places: Vec<usize> = (0..x.len()).filter(|&i| x[i] != y[i]).collect();
+    let distinct =
+        |f: &dyn Fn(usize) -> usize| places.iter().map(|&i| f(i)).collect::<std::collections::BTreeSet<_>>();
+    let (rows, columns) = (distinct(&|i| i / width), distinct(&|i| i % width));
+    let mut text = format!("in {} of {} elements", places.len(), x.len());
+    if rows.len() <= 3 {
+        text += &format!(", rows {rows:?}");
+    }
+    if columns.len() <= 3 {
+        text += &format!(", columns {columns:?}");
+    }
+    if x.iter().all(|v| *v == 0.0) {
+        return text + ": all of it is zero";
+    }
+    let factors: Vec<f64> = places.iter().map(|&i| x[i] / y[i]).collect();
+    if let Some(&first) = factors.first()
+        && factors.iter().all(|f| (f - first).abs() <= 1e-5 * first.abs())
+    {
+        text += &format!(", all by a factor of {first:.6}");
+    }
+    text
+}
+
+/// By how many rows a table is shifted, if it is.
+pub(super) fn shift(own: &Tensor, right: &Tensor) -> String {
+    let rows = right.shape().first().copied().unwrap_or(0);
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return String::new() };
+    let width = y.len().checked_div(rows).unwrap_or(0);
+    let by = (1..rows.min(64)).find(|k| {
+        (0..rows).all(|r| {
+            let from = (r + k) % rows;
+            x[from * width..(from + 1) * width] == y[r * width..(r + 1) * width]
+        })
+    });
+    by.map_or(String::new(), |k| format!(", {k} further on"))
+}
+
+/// The narrow type whose rounding of `right` is `own`, element by element.
+pub(super) fn rounded(own: &Tensor, right: &Tensor) -> Option<DType> {
+    let narrow = [DType::F16, DType::BF16, DType::F8E4M3FN, DType::F8E5M2];
+    narrow
+        .into_iter()
+        .find(|&d| right.cast(d).and_then(|t| t.cast(own.dtype())).is_ok_and(|t| pool::same_numbers(&t, own)))
+}
+
+/// The bits of mantissa that are left of `right` in `own`, where fewer than a float has are (TF32 keeps 10).
+pub(super) fn shortened(own: &Tensor, right: &Tensor) -> Option<u32> {
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let used = |t: &[f64]| {
+        t.iter()
+            .filter(|v| **v != 0.0 && v.is_finite())
+            .map(|v| 52 - (v.to_bits() & ((1 << 52) - 1) | 1 << 52).trailing_zeros())
+            .max()
+    };
+    let (left, before) = (used(&x)?, used(&y)?);
+    let near = |(x, y): (&f64, &f64)| (x - y).abs() <= y.abs() * f64::powi(2.0, -(left as i32));
+    (x.len() >= 16 && (3..20).contains(&left) && before > left + 2 && x.iter().zip(y.iter()).all(near))
+        .then_some(left)
+}
+
+/// Whether `own` lies near `right` and, as a whole or in each row or column, on at most 256 evenly spaced levels.
+pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
+    let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    if x.len() < 64 || x.iter().zip(y.iter()).any(|(x, y)| (x - y).abs() > largest / 8.0) {
+        return false;
+    }
+    let width = own.shape().last().copied().unwrap_or(1).max(1);
+    let rows = || x.chunks(width).all(evenly_spaced);
+    let columns =
+        || (0..width).all(|j| evenly_spaced(&x.iter().skip(j).step_by(width).copied().collect::<Vec<_>>()));
+    // What was on such a grid before is not known to have been put there.
+    let news = |grid: &dyn Fn(&[f64]) -> bool| grid(&x) && !grid(&y);
+    news(&|t| evenly_spaced(t)) || width >= 16 && rows() || x.len() / width >= 16 && columns()
+}
+
+/// Whether numbers are whole multiples of a step that is at least a 256th of their range, and more where they are few.
+///
+/// The step is the one that the numbers themselves suggest: from the smallest gap between two of them, refined on
+/// ever larger gaps, so that neither rounding of the numbers nor levels that none of them takes mislead.
+fn evenly_spaced(x: &[f64]) -> bool {
+    let mut levels = x.to_vec();
+    levels.sort_unstable_by(f64::total_cmp);
+    let (Some(&low), Some(&high)) = (levels.first(), levels.last()) else { return false };
+    let range = high - low;
+    levels.dedup_by(|p, q| (*p - *q).abs() <= 1e-6 * range);
+    if range <= 0.0 || levels.len() < 3 || levels.len() > 256 {
+        return false;
+    }
+    let mut step = levels.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
+    for l in &levels[1..] {
+        let steps = ((l - low) / step).round();
+        if ((l - low) / step - steps).abs() > 0.1 {
+            return false;
+        }
+        step = (l - low) / steps;
+    }
+    let on = |l: &f64| ((l - low) / step - ((l - low) / step).round()).abs() < 0.01;
+    // Numbers that happen to lie so are few against the levels they could take.
+    let most = if x.len() < 64 { x.len() as f64 / 2.0 } else { 256.0 };
+    (range / step).round() <= most && levels.iter().all(on)
+}
+
+/// By how many rows `own` is `right` moved along the last axis but one (what runs over the end aside).
+pub(super) fn moved_rows(own: &Tensor, right: &Tensor) -> Option<i64> {
+    let [.., rows, width] = *right.shape() else { return None };
+    if own.shape() != right.shape() || rows < 4 {
+        return None;
+    }
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let row = |t: &[f64], i: usize| t[i * width..(i + 1) * width].to_vec();
+    [1i64, -1, 2, -2].into_iter().find(|&by| {
+        let within = (0..rows).filter(|&r| usize::try_from(r as i64 + by).is_ok_and(|q| q < rows));
+        within.clone().count() > 2 && within.clone().all(|r| row(&x, r) == row(&y, (r as i64 + by) as usize))
+    })
+}
