@@ -352,20 +352,27 @@ impl<'t> Builder<'t> {
             version: VERSION,
             inputs,
             outputs,
-            attributes: node.attributes.iter().map(|(name, a)| (name.clone(), setting(a))).collect(),
+            attributes: node
+                .attributes
+                .iter()
+                .filter_map(|(name, a)| Some((name.clone(), setting(a)?)))
+                .collect(),
         });
         Ok(())
     }
 }
 
-/// A setting of a call that nobody here knows, so that two such calls can be told apart.
-fn setting(attribute: &record::Attribute) -> Attribute {
-    match attribute {
+/// A setting of a call that nobody here knows, so that two such calls can be told apart. Tensors among the settings go by
+/// numbers that mean nothing in another recording.
+fn setting(attribute: &record::Attribute) -> Option<Attribute> {
+    Some(match attribute {
         record::Attribute::Int(i) => Attribute::Int(*i),
         record::Attribute::Bool(b) => Attribute::Int(i64::from(*b)),
         record::Attribute::Ints(list) => Attribute::Ints(list.clone()),
-        other => Attribute::Bytes(format!("{other:?}").into_bytes()),
-    }
+        record::Attribute::String(text) => Attribute::Bytes(text.clone().into_bytes()),
+        record::Attribute::Tensor(_) | record::Attribute::Tensors(_) => return None,
+        other => Attribute::Bytes(serde_json::to_vec(other).unwrap_or_default()),
+    })
 }
 
 struct Values<'t> {

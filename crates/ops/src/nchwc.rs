@@ -166,6 +166,12 @@ pub fn settle(graph: &mut Graph, other: &Graph) -> Result<(), OpError> {
         for (votes, best) in votes.iter_mut().zip(best) {
             *votes = votes.map(|v| v + best);
         }
+        // No layer speaks louder than its filters: this far apart, those that are left hardly turn it.
+        if let [Some(wide), Some(narrow)] = votes
+            && wide.abs_diff(narrow) >= 4 * FILTERS
+        {
+            break;
+        }
     }
     let [Some(wide), Some(narrow)] = votes else { return Ok(()) };
     if wide != narrow {

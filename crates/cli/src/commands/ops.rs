@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 
 use isotrace_ops::Entry;
 
+use crate::console::{self, Console};
+
 /// The domain of PyTorch's operators, which recordings hold.
 const ATEN: &str = "aten";
-
-use crate::console::{self, Console};
 
 /// Lists the supported operators.
 pub fn run(json: bool, console: Console) -> anyhow::Result<u8> {

@@ -42,9 +42,8 @@ const BLIND: (f64, f64) = (1024.0, 0.05);
 /// 3,950. In between, nothing can be said.
 const FAULT: (f64, f64) = (3072.0, 1.0);
 /// Units within which one operator's rounding stays, where both sides gave it the same bits: nothing before it matters
-/// then. Without a fault, 0.5 at most, whatever the type; the smallest fault comes to 776 in float32. The most is that of
-/// [`BLIND`].
-const ALONE: f64 = 128.0;
+/// then. The most is that of [`BLIND`].
+const ALONE: f64 = isotrace_ops::ops::opaque::UNITS;
 /// Classes that are one operator, by the beginnings of their names. What recurs rounds many times over.
 const OPERATORS: [&str; 8] = [
     "torch.nn.modules.activation.",

@@ -99,7 +99,9 @@ fn weights_exchanged(site: &Site<'_, '_, '_>, made: [Option<ValueId>; 2]) -> Opt
         let stored = |&c: &ValueId| a.graph().value(c).constant.is_some() && a.graph().value(c).name == *name;
         a.graph().value_ids().find(stored)
     };
-    let same = |v: ValueId, theirs: ValueId| matches!((b.declared.get(v), a.declared.get(theirs)), (Some(v), Some(t)) if v.bit_eq(t));
+    let same = |v: ValueId, theirs: ValueId| {
+        b.declared.get(v).zip(a.declared.get(theirs)).is_some_and(|(own, theirs)| own.bit_eq(theirs))
+    };
     let (of_x, of_y) = (namesake(x)?, namesake(y)?);
     (x != y && same(x, of_y) && same(y, of_x) && !same(x, of_x)).then_some([x, y])
 }

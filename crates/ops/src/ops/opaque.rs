@@ -14,9 +14,9 @@ use crate::{Call, Decision, Flow, OpError, Operator};
 /// The domain of calls that nobody here knows.
 pub const DOMAIN: &str = "isotrace.opaque";
 
-/// How many units of its largest element an unknown kernel may be off by: what a single operator of a recording of
-/// modules is held to.
-const UNITS: f64 = 128.0;
+/// How many units of its largest element a kernel that nobody can replay may be off by. Without a fault, 0.5 at most,
+/// whatever the type, of single operators that were recorded as modules; the smallest fault comes to 776 in float32.
+pub const UNITS: f64 = 128.0;
 
 #[derive(Debug)]
 struct Opaque {
