@@ -21,6 +21,19 @@ pub(crate) trait Isa: Copy {
         out
     }
 
+    /// The larger of each pair of numbers, none of them NaN. Written out, since a compiler may make stores under a mask
+    /// of it, which take a hundred cycles on some processors.
+    #[inline(always)]
+    fn larger_f32(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        larger(a, b)
+    }
+
+    /// The same for f64.
+    #[inline(always)]
+    fn larger_f64(self, a: [f64; 8], b: [f64; 8]) -> [f64; 8] {
+        larger(a, b)
+    }
+
     /// Adds three bits in every place: the sum and the carry.
     #[inline(always)]
     fn add_bits(self, a: [u64; 8], b: [u64; 8], c: [u64; 8]) -> [[u64; 8]; 2] {
@@ -63,6 +76,14 @@ pub(crate) trait Isa: Copy {
     fn zip_u16(self, a: [u16; 32], b: [u16; 32]) -> [[u16; 32]; 2] {
         zip(&a, &b)
     }
+}
+
+#[inline(always)]
+fn larger<T: Copy + PartialOrd, const L: usize>(mut a: [T; L], b: [T; L]) -> [T; L] {
+    for (a, b) in a.iter_mut().zip(b) {
+        *a = if b > *a { b } else { *a };
+    }
+    a
 }
 
 /// The words of two vectors in turn: a0 b0 a1 b1 and so on.
@@ -144,9 +165,60 @@ macro_rules! zip_avx2 {
     };
 }
 
+// What `pulp` calls V3, and conversions from f16, which every processor with AVX2 has.
 #[cfg(target_arch = "x86_64")]
-impl Isa for pulp::x86::V3 {
+pulp::simd_type!({
+    /// Vectors of 32 bytes.
+    pub(crate) struct Ymm {
+        pub sse: f!("sse"),
+        pub sse2: f!("sse2"),
+        pub fxsr: f!("fxsr"),
+        pub sse3: f!("sse3"),
+        pub ssse3: f!("ssse3"),
+        pub sse4_1: f!("sse4.1"),
+        pub sse4_2: f!("sse4.2"),
+        pub popcnt: f!("popcnt"),
+        pub avx: f!("avx"),
+        pub avx2: f!("avx2"),
+        pub bmi1: f!("bmi1"),
+        pub bmi2: f!("bmi2"),
+        pub fma: f!("fma"),
+        pub lzcnt: f!("lzcnt"),
+        pub f16c: f!("f16c"),
+    }
+});
+
+#[cfg(target_arch = "x86_64")]
+impl Isa for Ymm {
     const COUNTS_ZEROS: bool = false;
+
+    #[expect(
+        unsafe_code,
+        reason = "`pulp` has no call for this instruction; `f16c` is the proof that it exists"
+    )]
+    #[inline(always)]
+    fn widen_f16(self, bits: &[u16; 16]) -> [f32; 16] {
+        let halves: [std::arch::x86_64::__m128i; 2] = pulp::cast(*bits);
+        // SAFETY: a value of this type exists only where the processor was found to have F16C.
+        pulp::cast(unsafe {
+            [std::arch::x86_64::_mm256_cvtph_ps(halves[0]), std::arch::x86_64::_mm256_cvtph_ps(halves[1])]
+        })
+    }
+
+    #[inline(always)]
+    fn larger_f32(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        let (a, b): ([std::arch::x86_64::__m256; 2], [std::arch::x86_64::__m256; 2]) =
+            (pulp::cast(a), pulp::cast(b));
+        // Of two that are equal, the second is kept.
+        pulp::cast([self.avx._mm256_max_ps(b[0], a[0]), self.avx._mm256_max_ps(b[1], a[1])])
+    }
+
+    #[inline(always)]
+    fn larger_f64(self, a: [f64; 8], b: [f64; 8]) -> [f64; 8] {
+        let (a, b): ([std::arch::x86_64::__m256d; 2], [std::arch::x86_64::__m256d; 2]) =
+            (pulp::cast(a), pulp::cast(b));
+        pulp::cast([self.avx._mm256_max_pd(b[0], a[0]), self.avx._mm256_max_pd(b[1], a[1])])
+    }
 
     #[inline(always)]
     fn prefetch(self, line: *const i8) {
@@ -216,6 +288,16 @@ impl Isa for pulp::x86::V4 {
         pulp::cast(self.avx512f._mm512_cvtph_ps(pulp::cast(*bits)))
     }
 
+    #[inline(always)]
+    fn larger_f32(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        pulp::cast(self.avx512f._mm512_max_ps(pulp::cast(b), pulp::cast(a)))
+    }
+
+    #[inline(always)]
+    fn larger_f64(self, a: [f64; 8], b: [f64; 8]) -> [f64; 8] {
+        pulp::cast(self.avx512f._mm512_max_pd(pulp::cast(b), pulp::cast(a)))
+    }
+
     /// Two instructions, each of which takes any function of three bits.
     #[inline(always)]
     fn add_bits(self, a: [u64; 8], b: [u64; 8], c: [u64; 8]) -> [[u64; 8]; 2] {
@@ -263,7 +345,7 @@ pub(crate) trait Job {
 pub(crate) enum Level {
     Portable,
     #[cfg(target_arch = "x86_64")]
-    Avx2(pulp::x86::V3),
+    Avx2(Ymm),
     #[cfg(target_arch = "x86_64")]
     Avx512(pulp::x86::V4),
     #[cfg(target_arch = "aarch64")]
@@ -288,7 +370,7 @@ impl Level {
         let levels = [
             Some(Self::Portable),
             #[cfg(target_arch = "x86_64")]
-            pulp::x86::V3::try_new().map(Self::Avx2),
+            Ymm::try_new().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
             pulp::x86::V4::try_new().map(Self::Avx512),
             #[cfg(target_arch = "aarch64")]

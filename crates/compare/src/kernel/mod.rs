@@ -58,7 +58,7 @@ pub(crate) const LONGEST: usize = 1024;
 pub(crate) struct Pass<'l, T: Real<L>, const L: usize> {
     steps: Steps<T::Word>,
     moments: Moments,
-    largest: [[T::Word; L]; 2],
+    largest: [T::Word; 2],
     /// Counts and maxima.
     sums: Sums,
     /// Whether sums may be made in f32.
@@ -95,7 +95,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         Self {
             steps: Steps::new(),
             moments: Moments::new(),
-            largest: [[T::Word::ZERO; L]; 2],
+            largest: [T::Word::ZERO; 2],
             sums: Sums::default(),
             narrow: narrow && T::NARROW,
             judging: None,
@@ -157,12 +157,10 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         if self.tiles == RUN {
             self.empty();
         }
-        let mut bits = Bits::of(
-            T::words(x),
-            T::words(y),
-            #[inline(always)]
-            |k| ahead(isa, x, y, k),
-        );
+        for k in 0..LINES / 4 {
+            ahead(isa, x, y, k);
+        }
+        let mut bits = Bits::of(T::words(x), T::words(y));
         self.sums.bits_differ |= !bits.differ().0;
         let mut numbers;
         let (mut a, mut b) = (x, y);
@@ -172,7 +170,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             let [p, q] = &mut numbers;
             self.take_specials(x, y, [p, q], &place);
             (a, b) = (&p[..x.len()], &q[..x.len()]);
-            bits = Bits::of(T::words(a), T::words(b), |_| ());
+            bits = Bits::of(T::words(a), T::words(b));
         }
         self.numbers::<I, JUDGED>(isa, a, b, (&bits, special), order, place)
     }
@@ -184,14 +182,12 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         isa: I,
         x: &[T],
         y: &[T],
-        (bits, special): (&Bits<T::Word, L>, bool),
+        (bits, special): (&Bits<T::Word>, bool),
         order: Order,
         place: impl Place,
     ) -> bool {
         for (largest, tile) in self.largest.iter_mut().zip(&bits.largest) {
-            for l in 0..L {
-                largest[l] = largest[l].max(tile[l]);
-            }
+            *largest = (*largest).max(*tile);
         }
         let judging = if JUDGED { self.judging.as_ref() } else { None };
         let immoderate = judging.is_some_and(|j| special || bits.exceed(j.moderate));
@@ -239,7 +235,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         let seen =
             Seen { abs: max_abs, rel: max_rel, limits: limits.unwrap_or(Limits { rtol: 0.0, atol: 0.0 }) };
         let sides = [x, y];
-        // A quarter of what comes next was asked for with the bits.
+        // A quarter of what comes next was asked for before the bits were looked at.
         // A macro, since what is inlined for certain must be written as an argument.
         macro_rules! add {
             ($tile:ty) => {
@@ -365,13 +361,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
     /// The largest finite magnitudes so far.
     #[inline(always)]
     fn largest(&self) -> [f64; 2] {
-        [0, 1].map(|side| {
-            let mut word = T::Word::ZERO;
-            for l in 0..L {
-                word = word.max(self.largest[side][l]);
-            }
-            self.sums.largest[side].max(T::of_word(word).wide())
-        })
+        [0, 1].map(|side| self.sums.largest[side].max(T::of_word(self.largest[side]).wide()))
     }
 }
 
@@ -428,31 +418,27 @@ impl OnNumbers for Steepest {
 }
 
 /// What the bits of a tile say before any number is computed.
-struct Bits<W, const L: usize> {
-    /// The bits in which the two differ anywhere in a lane.
-    differ: [W; L],
+struct Bits<W> {
+    /// The bits in which any two differ.
+    differ: W,
     /// The largest magnitude of either side.
-    largest: [[W; L]; 2],
+    largest: [W; 2],
     /// The smallest magnitude of A.
-    smallest: [W; L],
+    smallest: W,
 }
 
-impl<W: Word, const L: usize> Bits<W, L> {
+impl<W: Word> Bits<W> {
+    /// A plain loop over all, which is compiled to wide vectors more surely than one over lanes: most instruction sets
+    /// lack the maximum of some word.
     #[inline(always)]
-    fn of(x: &[W], y: &[W], ahead: impl Fn(usize)) -> Self {
-        let (mut differ, mut a, mut b) = ([W::ZERO; L], [W::ZERO; L], [W::ZERO; L]);
-        let mut least = [W::MAGNITUDE; L];
-        for (k, (x, y)) in x.as_chunks::<L>().0.iter().zip(y.as_chunks::<L>().0).enumerate() {
-            if k % 4 == 0 {
-                ahead(k / 4);
-            }
-            for l in 0..L {
-                differ[l] = differ[l] | (x[l] ^ y[l]);
-                let magnitude = x[l] & W::MAGNITUDE;
-                a[l] = a[l].max(magnitude);
-                least[l] = least[l].min(magnitude);
-                b[l] = b[l].max(y[l] & W::MAGNITUDE);
-            }
+    fn of(x: &[W], y: &[W]) -> Self {
+        let (mut differ, mut a, mut b, mut least) = (W::ZERO, W::ZERO, W::ZERO, W::MAGNITUDE);
+        for (&x, &y) in x.iter().zip(y) {
+            differ = differ | (x ^ y);
+            let magnitude = x & W::MAGNITUDE;
+            a = a.max(magnitude);
+            least = least.min(magnitude);
+            b = b.max(y & W::MAGNITUDE);
         }
         Self { differ, largest: [a, b], smallest: least }
     }
@@ -460,30 +446,18 @@ impl<W: Word, const L: usize> Bits<W, L> {
     /// Whether a magnitude reaches `limit`.
     #[inline(always)]
     fn exceed(&self, limit: W) -> bool {
-        let mut any = false;
-        for l in 0..L {
-            any |= self.largest[0][l].max(self.largest[1][l]) >= limit;
-        }
-        any
+        self.largest[0].max(self.largest[1]) >= limit
     }
 
     /// Whether all of A reach `least`.
     #[inline(always)]
     fn normal(&self, least: W) -> bool {
-        let mut any = false;
-        for l in 0..L {
-            any |= self.smallest[l] < least;
-        }
-        !any
+        self.smallest >= least
     }
 
     /// Whether all bits agree, and whether a pair may have opposite signs.
     #[inline(always)]
     fn differ(&self) -> (bool, bool) {
-        let mut any = W::ZERO;
-        for l in 0..L {
-            any = any | self.differ[l];
-        }
-        (any == W::ZERO, any > W::MAGNITUDE)
+        (self.differ == W::ZERO, self.differ > W::MAGNITUDE)
     }
 }

@@ -1,5 +1,6 @@
 //! Sums of one tile: of differences, of squares, of products.
 
+use crate::isa::Isa;
 use crate::native::{Around, Limits, Rounding};
 
 use super::{LONGEST, PARTS};
@@ -184,16 +185,22 @@ impl Moments {
 
     /// A tile of f64.
     #[inline(always)]
-    pub fn add_f64<K: Kind>(&mut self, x: &[f64], y: &[f64], seen: Seen, ahead: impl Fn(usize)) -> Found {
-        self.add_wide::<f64, K>(x, y, seen, ahead)
+    pub fn add_f64<I: Isa, K: Kind>(
+        &mut self,
+        isa: I,
+        [x, y]: [&[f64]; 2],
+        seen: Seen,
+        ahead: impl Fn(usize),
+    ) -> Found {
+        self.add_wide::<I, f64, K>(isa, [x, y], seen, ahead)
     }
 
     /// A tile of numbers, everything in f64; `ahead` is called for each part of the tile, to ask for what comes next.
     #[inline(always)]
-    pub fn add_wide<T: Number, K: Kind>(
+    pub fn add_wide<I: Isa, T: Number, K: Kind>(
         &mut self,
-        x: &[T],
-        y: &[T],
+        isa: I,
+        [x, y]: [&[T]; 2],
         seen: Seen,
         ahead: impl Fn(usize),
     ) -> Found {
@@ -209,15 +216,19 @@ impl Moments {
                 beyond += T::beyond(seen.limits, x, y);
             }
             for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
+                let (mut apart, mut above) = ([0.0; LANES], [0.0; LANES]);
                 for l in 0..LANES {
                     let (x, y) = (x[l].wide(), y[l].wide());
                     let d = (x - y).abs();
                     tile.add::<K>(l, x, y, d);
-                    larger[l] = if d > larger[l] { d } else { larger[l] };
+                    apart[l] = d;
                     if !K::FLAT {
-                        let above = slope.mul_add(x.abs(), d);
-                        over[l] = if above > over[l] { above } else { over[l] };
+                        above[l] = slope.mul_add(x.abs(), d);
                     }
+                }
+                larger = isa.larger_f64(larger, apart);
+                if !K::FLAT {
+                    over = isa.larger_f64(over, above);
                 }
             }
         }
@@ -227,9 +238,15 @@ impl Moments {
 
     /// The same for f32, with the maxima in f32 where differences are exact in it: within a factor of two (Sterbenz).
     #[inline(always)]
-    pub fn add_f32<K: Kind>(&mut self, x: &[f32], y: &[f32], seen: Seen, ahead: impl Fn(usize)) -> Found {
+    pub fn add_f32<I: Isa, K: Kind>(
+        &mut self,
+        isa: I,
+        [x, y]: [&[f32]; 2],
+        seen: Seen,
+        ahead: impl Fn(usize),
+    ) -> Found {
         if K::FLAT || K::JUDGED || !K::CLOSE {
-            return self.add_wide::<f32, K>(x, y, seen, ahead);
+            return self.add_wide::<I, f32, K>(isa, [x, y], seen, ahead);
         }
         let mut tile = Tile::new();
         let (max, slope) = (seen.narrow_limit(true), -narrow_below(seen.rel));
@@ -237,18 +254,19 @@ impl Moments {
         let length = x.len() / PARTS;
         for (part, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
             ahead(part);
+            // Two loops, since the sums alone take most registers that there are.
             for (x, y) in x.as_chunks::<NARROW>().0.iter().zip(y.as_chunks::<NARROW>().0) {
+                let (mut apart, mut above) = ([0.0; NARROW], [0.0; NARROW]);
                 for l in 0..NARROW {
-                    let d = (x[l] - y[l]).abs();
-                    larger[l] = if d > larger[l] { d } else { larger[l] };
-                    let above = slope.mul_add(x[l].abs(), d);
-                    over[l] = if above > over[l] { above } else { over[l] };
+                    apart[l] = (x[l] - y[l]).abs();
+                    above[l] = slope.mul_add(x[l].abs(), apart[l]);
                 }
-                for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
-                    for l in 0..LANES {
-                        let (x, y) = (f64::from(x[l]), f64::from(y[l]));
-                        tile.add::<K>(l, x, y, (x - y).abs());
-                    }
+                (larger, over) = (isa.larger_f32(larger, apart), isa.larger_f32(over, above));
+            }
+            for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
+                for l in 0..LANES {
+                    let (x, y) = (f64::from(x[l]), f64::from(y[l]));
+                    tile.add::<K>(l, x, y, (x - y).abs());
                 }
             }
         }
@@ -277,10 +295,10 @@ impl Moments {
     /// and sums of a few of them lose no more than 2^-19 of their value before they go on in f64. `exact` says that
     /// differences are exact in f32, `R` rounds to the type.
     #[inline(always)]
-    pub fn add_narrow<W, K: Kind, R: Rounding<f32> + Around>(
+    pub fn add_narrow<I: Isa, W, K: Kind, R: Rounding<f32> + Around>(
         &mut self,
-        x: &[W],
-        y: &[W],
+        isa: I,
+        [x, y]: [&[W]; 2],
         load: impl Fn(&[W; 2 * NARROW]) -> [[f32; NARROW]; 2],
         seen: Seen,
         exact: bool,
@@ -306,6 +324,7 @@ impl Moments {
                     let (x, y) = (load(x), load(y));
                     let mut apart = [zero; 2];
                     for (half, (x, y)) in x.iter().zip(&y).enumerate() {
+                        let mut above = zero;
                         for l in 0..NARROW {
                             let (x, y) = (x[l], y[l]);
                             let d = (x - y).abs();
@@ -314,14 +333,16 @@ impl Moments {
                             squares[l] = d.mul_add(d, squares[l]);
                             a[l] = x.mul_add(x, a[l]);
                             b[l] = y.mul_add(y, b[l]);
-                            larger[l] = if d > larger[l] { d } else { larger[l] };
                             if !K::CLOSE {
                                 product[l] = x.mul_add(y, product[l]);
                             }
                             if !K::FLAT {
-                                let above = slope.mul_add(x.abs(), d);
-                                over[l] = if above > over[l] { above } else { over[l] };
+                                above[l] = slope.mul_add(x.abs(), d);
                             }
+                        }
+                        larger = isa.larger_f32(larger, apart[half]);
+                        if !K::FLAT {
+                            over = isa.larger_f32(over, above);
                         }
                     }
                     if !K::JUDGED {

@@ -112,14 +112,14 @@ macro_rules! wide {
 
             #[inline(always)]
             fn add<I: Isa, K: Kind>(
-                _: I,
+                isa: I,
                 to: &mut Moments,
-                [x, y]: [&[Self]; 2],
+                sides: [&[Self]; 2],
                 seen: Seen,
                 _: Narrow,
                 ahead: impl Fn(usize),
             ) -> Found {
-                to.$add::<K>(x, y, seen, ahead)
+                to.$add::<I, K>(isa, sides, seen, ahead)
             }
 
             #[inline(always)]
@@ -327,9 +327,9 @@ macro_rules! half {
             ) -> Found {
                 if narrow != Narrow::No {
                     let mut tile = Moments::new();
-                    let found = tile.add_narrow::<u16, K, $quick>(
-                        Self::words(x),
-                        Self::words(y),
+                    let found = tile.add_narrow::<I, u16, K, $quick>(
+                        isa,
+                        [Self::words(x), Self::words(y)],
                         #[inline(always)]
                         |bits| <$t as Half>::pair(isa, bits),
                         seen,
@@ -342,7 +342,7 @@ macro_rules! half {
                     }
                 }
                 let (x, y) = (Half::tile(isa, x), Half::tile(isa, y));
-                to.add_wide::<f32, Any>(&x.0, &y.0, seen, ahead)
+                to.add_wide::<I, f32, Any>(isa, [&x.0, &y.0], seen, ahead)
             }
 
             #[inline(always)]
