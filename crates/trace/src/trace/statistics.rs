@@ -8,6 +8,7 @@
 //! subnormal numbers) shows in those and only then is looked for. Pieces are put together in their order, whichever
 //! thread computed them.
 
+use half::slice::HalfFloatSliceExt;
 use isotrace_tensor::{C64, C128, DType, Tensor, bf16, f16};
 use rayon::prelude::*;
 
@@ -48,12 +49,17 @@ pub fn of(tensor: &Tensor, by: By<'_>) -> (Sums, usize) {
     let smallest = smallest_normal(tensor.dtype());
     let (mut sums, count) = match tensor.dtype() {
         DType::F32 => whole(tensor.as_slice::<f32>().unwrap_or_default(), by, &Piece::f32),
-        DType::BF16 => {
-            whole(tensor.as_slice::<bf16>().unwrap_or_default(), by, &|p, x| p.widened(x, bf16::to_f32))
-        }
-        DType::F16 => {
-            whole(tensor.as_slice::<f16>().unwrap_or_default(), by, &|p, x| p.widened(x, f16::to_f32))
-        }
+        DType::BF16 => whole(tensor.as_slice::<bf16>().unwrap_or_default(), by, &|p, x| {
+            // Numbers are not looked at one by one, as the library does to keep every NaN quiet: all count as one.
+            p.widened(x, |from, to| {
+                to.iter_mut()
+                    .zip(from)
+                    .for_each(|(to, from)| *to = f32::from_bits(u32::from(from.to_bits()) << 16));
+            })
+        }),
+        DType::F16 => whole(tensor.as_slice::<f16>().unwrap_or_default(), by, &|p, x| {
+            p.widened(x, HalfFloatSliceExt::convert_to_f32_slice)
+        }),
         DType::F64 => whole(tensor.as_slice::<f64>().unwrap_or_default(), by, &Piece::f64),
         dtype => {
             let bytes = tensor.raw_bytes();
@@ -258,10 +264,10 @@ impl pulp::NullaryFnOnce for Singles<'_> {
     }
 }
 
-/// The same of numbers that an f32 holds exactly.
+/// The same of numbers that an f32 holds exactly, widened a block at a time.
 struct Widened<'a, T, W>(&'a mut Piece, &'a [T], W);
 
-impl<T: Copy, W: Fn(T) -> f32> pulp::NullaryFnOnce for Widened<'_, T, W> {
+impl<T: Copy, W: Fn(&[T], &mut [f32])> pulp::NullaryFnOnce for Widened<'_, T, W> {
     type Output = ();
 
     #[inline(always)]
@@ -269,9 +275,7 @@ impl<T: Copy, W: Fn(T) -> f32> pulp::NullaryFnOnce for Widened<'_, T, W> {
         let mut block = [0f32; BLOCK];
         for values in self.1.chunks(BLOCK) {
             let block = &mut block[..values.len()];
-            for (to, &from) in block.iter_mut().zip(values) {
-                *to = self.2(from);
-            }
+            self.2(values, block);
             self.0.block_f32(block, self.1.len() >= MANY);
         }
     }
@@ -296,7 +300,7 @@ impl Piece {
         pulp::Arch::new().dispatch(Singles(self, values));
     }
 
-    fn widened<T: Copy>(&mut self, values: &[T], wide: impl Fn(T) -> f32) {
+    fn widened<T: Copy>(&mut self, values: &[T], wide: impl Fn(&[T], &mut [f32])) {
         pulp::Arch::new().dispatch(Widened(self, values, wide));
     }
 

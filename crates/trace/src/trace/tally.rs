@@ -55,25 +55,108 @@ impl Counters {
     }
 }
 
-/// Adds a group to counters, `$word` giving the word of a vector of numbers: for AVX-512, whose instructions take any
-/// function of three bits, and whose shifts beyond a word give zero.
+/// Vector instructions for what a tally does, on some words at a time.
 #[cfg(target_arch = "x86_64")]
-macro_rules! add_group {
-    ($f:ident, $counters:expr, $group:ident, $word:ident) => {{
+trait Words<const W: usize>: Copy {
+    /// Adds three bits in every place: the sum and the carry.
+    fn add(self, a: [u32; W], b: [u32; W], c: [u32; W]) -> [[u32; W]; 2];
+    /// The word of each number: bit n, where its exponent is n below `top`; none below 31.
+    fn words(self, numbers: &[f32; W], top: u32) -> [u32; W];
+    /// Words of numbers, but for those of negative ones.
+    fn positive(self, numbers: &[f32; W], words: [u32; W]) -> [u32; W];
+    /// Asks for memory.
+    fn ask(self, line: *const i8);
+}
+
+/// With instructions that take any function of three bits.
+#[cfg(target_arch = "x86_64")]
+impl Words<16> for pulp::x86::V4 {
+    #[inline(always)]
+    fn add(self, a: Vector, b: Vector, c: Vector) -> [Vector; 2] {
         const ODD: i32 = 0b1001_0110;
         const TWO: i32 = 0b1110_1000;
-        let [mut one, mut two, mut four, mut eight, mut sixteen] = $counters.low.map(pulp::cast);
+        let [a, b, c] = [a, b, c].map(pulp::cast);
+        let f = self.avx512f;
+        [
+            pulp::cast(f._mm512_ternarylogic_epi32::<ODD>(a, b, c)),
+            pulp::cast(f._mm512_ternarylogic_epi32::<TWO>(a, b, c)),
+        ]
+    }
+
+    #[inline(always)]
+    fn words(self, numbers: &[f32; 16], top: u32) -> Vector {
+        let f = self.avx512f;
+        let exponent = f._mm512_srli_epi32::<24>(f._mm512_slli_epi32::<1>(pulp::cast(*numbers)));
+        let below = f._mm512_sub_epi32(f._mm512_set1_epi32(top.cast_signed()), exponent);
+        // A shift beyond a word gives zero.
+        pulp::cast(f._mm512_sllv_epi32(f._mm512_set1_epi32(1), below))
+    }
+
+    #[inline(always)]
+    fn positive(self, numbers: &[f32; 16], words: Vector) -> Vector {
+        let f = self.avx512f;
+        let negative = f._mm512_srai_epi32::<31>(pulp::cast(*numbers));
+        pulp::cast(f._mm512_andnot_si512(negative, pulp::cast(words)))
+    }
+
+    #[inline(always)]
+    fn ask(self, line: *const i8) {
+        self.sse._mm_prefetch::<SECOND>(line);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Words<8> for pulp::x86::V3 {
+    #[inline(always)]
+    fn add(self, a: [u32; 8], b: [u32; 8], c: [u32; 8]) -> [[u32; 8]; 2] {
+        let [a, b, c] = [a, b, c].map(pulp::cast);
+        let v = self.avx2;
+        let one = v._mm256_xor_si256(a, b);
+        [
+            pulp::cast(v._mm256_xor_si256(one, c)),
+            pulp::cast(v._mm256_or_si256(v._mm256_and_si256(a, b), v._mm256_and_si256(one, c))),
+        ]
+    }
+
+    #[inline(always)]
+    fn words(self, numbers: &[f32; 8], top: u32) -> [u32; 8] {
+        let v = self.avx2;
+        let exponent = v._mm256_srli_epi32::<24>(v._mm256_slli_epi32::<1>(pulp::cast(*numbers)));
+        let below = v._mm256_sub_epi32(self.avx._mm256_set1_epi32(top.cast_signed()), exponent);
+        // A shift beyond a word gives zero.
+        pulp::cast(v._mm256_sllv_epi32(self.avx._mm256_set1_epi32(1), below))
+    }
+
+    #[inline(always)]
+    fn positive(self, numbers: &[f32; 8], words: [u32; 8]) -> [u32; 8] {
+        let v = self.avx2;
+        let negative = v._mm256_srai_epi32::<31>(pulp::cast(*numbers));
+        pulp::cast(v._mm256_andnot_si256(negative, pulp::cast(words)))
+    }
+
+    #[inline(always)]
+    fn ask(self, line: *const i8) {
+        self.sse._mm_prefetch::<SECOND>(line);
+    }
+}
+
+/// Adds the words `at` and those behind it of each vector of a group, `$word` giving them for a vector of numbers.
+#[cfg(target_arch = "x86_64")]
+macro_rules! add_group {
+    ($simd:ident, $w:ident, $counters:expr, $at:ident, $word:ident) => {{
+        let [mut one, mut two, mut four, mut eight, mut sixteen] =
+            $counters.low.map(|low| *low[$at..].first_chunk::<$w>().expect("whole vectors"));
         macro_rules! add {
             ($a:ident, $b:expr, $c:expr) => {{
                 let (b, c) = ($b, $c);
-                let carry = $f._mm512_ternarylogic_epi32::<TWO>($a, b, c);
-                $a = $f._mm512_ternarylogic_epi32::<ODD>($a, b, c);
+                let [sum, carry] = $simd.add($a, b, c);
+                $a = sum;
                 carry
             }};
         }
         macro_rules! twos {
             ($k:expr) => {
-                add!(one, $word!(&$group[$k]), $word!(&$group[$k + 1]))
+                add!(one, $word!($k), $word!($k + 1))
             };
         }
         macro_rules! fours {
@@ -92,8 +175,10 @@ macro_rules! add_group {
             };
         }
         let carry = add!(sixteen, sixteens!(0), sixteens!(16));
-        $counters.low = [one, two, four, eight, sixteen].map(pulp::cast);
-        $counters.carry(pulp::cast(carry));
+        for (low, sum) in $counters.low.iter_mut().zip([one, two, four, eight, sixteen]) {
+            low[$at..$at + $w].copy_from_slice(&sum);
+        }
+        carry
     }};
 }
 
@@ -124,11 +209,12 @@ impl Default for Tally {
 impl Tally {
     /// Adds numbers, whole groups of them, none larger than `largest`, and says how many of them are zero; `None` where
     /// not all can be told apart by their exponents: some are subnormal, or less than 2^-30 of the largest, or the
-    /// processor has no AVX-512. Then none was added.
+    /// processor has no vectors for it. Then none was added.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub fn add(&mut self, values: &[f32], largest: f32) -> Option<u32> {
-        let simd = pulp::x86::V4::try_new()?;
+        let wide = pulp::x86::V4::try_new();
+        let narrow = pulp::x86::V3::try_new()?;
         let exponent = largest.to_bits() >> 23;
         if exponent >= EXPONENTS as u32 - 1 {
             return None;
@@ -154,29 +240,47 @@ impl Tally {
         if outside != zeros {
             return None;
         }
-        let f = simd.avx512f;
-        let (unit, tops) = (f._mm512_set1_epi32(1), f._mm512_set1_epi32(top.cast_signed()));
-        // A macro, since what is inlined for certain is no closure.
-        macro_rules! word {
-            ($x:expr) => {{
-                let bits = pulp::cast(*$x);
-                let exponent = f._mm512_srli_epi32::<24>(f._mm512_slli_epi32::<1>(bits));
-                f._mm512_sllv_epi32(unit, f._mm512_sub_epi32(tops, exponent))
-            }};
-        }
-        macro_rules! positive {
-            ($x:expr) => {{
-                simd.sse._mm_prefetch::<SECOND>(std::ptr::from_ref($x).cast::<i8>().wrapping_add(AHEAD));
-                f._mm512_andnot_si512(f._mm512_srai_epi32::<31>(pulp::cast(*$x)), word!($x))
-            }};
-        }
         for group in values.as_chunks::<GROUP>().0 {
-            let group = group.as_chunks::<LANES>().0;
-            add_group!(f, self.all, group, word);
-            add_group!(f, self.positive, group, positive);
-            self.taken += 1;
+            match wide {
+                Some(simd) => self.group::<_, 16>(simd, group),
+                None => self.group::<_, 8>(narrow, group),
+            }
         }
         Some(zeros)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn group<I: Words<W>, const W: usize>(&mut self, simd: I, group: &[f32; GROUP]) {
+        let top = self.top;
+        let mut carries = [[0; LANES]; 2];
+        for at in (0..LANES).step_by(W) {
+            // Macros, since what is inlined for certain is no closure.
+            macro_rules! numbers {
+                ($k:expr) => {
+                    group[LANES * ($k) + at..].first_chunk::<W>().expect("whole vectors")
+                };
+            }
+            macro_rules! word {
+                ($k:expr) => {
+                    simd.words(numbers!($k), top)
+                };
+            }
+            macro_rules! positive {
+                ($k:expr) => {{
+                    let numbers = numbers!($k);
+                    if at == 0 {
+                        simd.ask(numbers.as_ptr().cast::<i8>().wrapping_add(AHEAD));
+                    }
+                    simd.positive(numbers, word!($k))
+                }};
+            }
+            carries[0][at..at + W].copy_from_slice(&add_group!(simd, W, self.all, at, word));
+            carries[1][at..at + W].copy_from_slice(&add_group!(simd, W, self.positive, at, positive));
+        }
+        self.all.carry(carries[0]);
+        self.positive.carry(carries[1]);
+        self.taken += 1;
     }
 
     /// Numbers are counted one by one on other processors.
@@ -223,7 +327,7 @@ mod tests {
     #[test]
     fn groups_are_counted_as_their_numbers_are() {
         // Processors without these instructions count one by one.
-        if pulp::x86::V4::try_new().is_none() {
+        if pulp::x86::V3::try_new().is_none() {
             return;
         }
         let mut tally = Tally::default();
