@@ -51,14 +51,14 @@ pub fn of(tensor: &Tensor, by: By<'_>) -> (Sums, usize) {
         DType::F32 => whole(tensor.as_slice::<f32>().unwrap_or_default(), by, &Piece::f32),
         DType::BF16 => whole(tensor.as_slice::<bf16>().unwrap_or_default(), by, &|p, x| {
             // Numbers are not looked at one by one, as the library does to keep every NaN quiet: all count as one.
-            p.widened(x, |from, to| {
-                to.iter_mut()
-                    .zip(from)
-                    .for_each(|(to, from)| *to = f32::from_bits(u32::from(from.to_bits()) << 16));
-            })
+            p.widened(x, |from: &[bf16], to: &mut [f32]| {
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+                }
+            });
         }),
         DType::F16 => whole(tensor.as_slice::<f16>().unwrap_or_default(), by, &|p, x| {
-            p.widened(x, HalfFloatSliceExt::convert_to_f32_slice)
+            p.widened(x, HalfFloatSliceExt::convert_to_f32_slice);
         }),
         DType::F64 => whole(tensor.as_slice::<f64>().unwrap_or_default(), by, &Piece::f64),
         dtype => {
