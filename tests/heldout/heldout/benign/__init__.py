@@ -6,3 +6,7 @@ FIRST = tuple(REWRITES)  # before the modules of the second set register theirs
 from . import fused, lowered, rearranged  # noqa: E402, F401
 
 SECOND = tuple(k for k in REWRITES if k not in FIRST)
+
+from . import respelled  # noqa: E402, F401
+
+THIRD = tuple(k for k in REWRITES if k not in FIRST + SECOND)

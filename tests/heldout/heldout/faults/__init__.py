@@ -6,3 +6,7 @@ FIRST = tuple(FAULTS)  # before the modules of the second set register theirs
 from . import ported_attention, ported_layers, ported_weights  # noqa: E402, F401
 
 SECOND = tuple(k for k in FAULTS if k not in FIRST)
+
+from . import again_layers, again_paths  # noqa: E402, F401
+
+THIRD = tuple(k for k in FAULTS if k not in FIRST + SECOND)
