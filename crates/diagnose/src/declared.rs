@@ -49,8 +49,14 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
     let never = |_: NodeId| false;
     let enters_a = |r: ValueId| half_ulp(judge.a, unit_a, r, judge.a.declared.get(r)?);
     let enters_b = |r: ValueId| {
-        let exact =
-            !judge.b.is_constant(r) && state.own_declared[r.index()].as_ref()?.dtype() == judge.a.main;
+        let own = state.own_declared[r.index()].as_ref()?.dtype();
+        let theirs =
+            state.matched[r.index()].as_ref().and_then(|m| judge.a.declared.get(m.a)).map(Tensor::dtype);
+        // What A keeps in double precision, B's single precision rounds where it is put in.
+        if theirs == Some(DType::F64) && own == DType::F32 {
+            return Uncertainty::rounded(state.declared[r.index()].as_ref()?, Unit::F32);
+        }
+        let exact = !judge.b.is_constant(r) && own == judge.a.main;
         if exact { None } else { half_ulp(judge.b, unit_b, r, state.declared[r.index()].as_ref()?) }
     };
     let mut hidden = behind_a.nodes.iter().flat_map(|&n| judge.a.graph().node(n).writes());
@@ -242,6 +248,10 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
         (None, Some(d)) => (judge.a, "A", Some((false, d))),
         (None, None) => (judge.b, "B", None),
     };
+    let (narrowing, other, wide) = match narrow {
+        Some((false, _)) => (&nodes_a, judge.b, &nodes_b),
+        _ => (&nodes_b, judge.a, &nodes_a),
+    };
     let largest = |side: &Side<'_>, w: ValueId| {
         side.shadow
             .get(w)
@@ -258,8 +268,12 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
             ),
         ),
         Some((_, d)) => (
-            if turns_by(who, if narrow_b.is_some() { &nodes_b } else { &nodes_a }, d) {
+            if turns_by(who, narrowing, d) {
                 "rope"
+            } else if sums_in_parts(who, narrowing) && !sums_in_parts(other, wide) {
+                "accumulation"
+            } else if of_statistics(who, narrowing, d) {
+                "normalisation"
             } else {
                 "precision"
             },
@@ -329,6 +343,26 @@ fn turns_by(side: &Side<'_>, nodes: &[NodeId], narrow: DType) -> bool {
         at = readers.iter().filter(|n| on(n)).flat_map(|&n| side.graph().node(n).writes()).collect();
     }
     false
+}
+
+/// Whether these nodes add up a product in parts: several products meet in sums.
+fn sums_in_parts(side: &Side<'_>, nodes: &[NodeId]) -> bool {
+    let count = |is: &dyn Fn(&str) -> bool| nodes.iter().filter(|&&n| is(&side.graph().node(n).op)).count();
+    let added = nodes.iter().any(|&n| side.graph().node(n).op == "Add" && side.dynamic_inputs(n).len() > 1);
+    added && count(&role::is_product) > 1
+}
+
+/// Whether all that these nodes narrow to a type are statistics, to which values are brought.
+fn of_statistics(side: &Side<'_>, nodes: &[NodeId], narrow: DType) -> bool {
+    let narrows = |n: &&NodeId| {
+        let node = side.graph().node(**n);
+        node.op == "Cast" && node.writes().any(|v| side.declared.get(v).is_some_and(|t| t.dtype() == narrow))
+    };
+    let statistic = |n: &NodeId| {
+        side.dynamic_inputs(*n).into_iter().all(|v| role::is_statistic(side, v)) && role::normalises(side, *n)
+    };
+    let mut narrowed = nodes.iter().filter(narrows).peekable();
+    narrowed.peek().is_some() && narrowed.all(statistic)
 }
 
 /// Steps from narrowed positions to the cosines of their angles.
