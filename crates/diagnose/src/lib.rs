@@ -125,10 +125,17 @@ pub fn diff(
     let (mut found, state, left) = if assemble::not_a_number(&side_a, &outputs).is_some() {
         (Vec::new(), state, Vec::new())
     } else {
-        let (bound, state, exchanged) = binding::settle(&judge, bound.clone(), &outputs, state);
-        let (mut found, state, left) = faults::find(&judge, &bound, &outputs, state);
+        let as_named = state.clone();
+        let (settled, state, exchanged) = binding::settle(&judge, bound.clone(), &outputs, state);
+        let (mut found, state, left) = faults::find(&judge, &settled, &outputs, state);
         found.splice(0..0, exchanged);
-        (found, state, left)
+        // One reader that reads the other input looks like an exchange from all that comes behind it.
+        let exchanges = settled != bound && found.len() > 1;
+        let plain = exchanges.then(|| faults::find(&judge, &bound, &outputs, as_named));
+        match plain {
+            Some(plain) if plain.2.len() <= left.len() && plain.0.len() < found.len() => plain,
+            _ => (found, state, left),
+        }
     };
     if judge.interrupted() {
         return Err(failed(&a)(RunError::Interrupted));

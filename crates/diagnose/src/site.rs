@@ -162,8 +162,15 @@ fn widen(judge: &Judge<'_, '_>, state: &State, point: ValueId, candidate: ValueI
             }
         }
         if !grown && let Some(&(_, of_a, v)) = foreign.iter().max() {
-            let through = if of_a { &mut through_a } else { &mut through_b };
-            through.push(v);
+            // Where B made what it reads of that very value, it may have made the wrong thing of it.
+            let made = if of_a { made_of(judge, state, &border_b, judge.index.class(v)) } else { Vec::new() };
+            if !made.is_empty() && b.nodes.len() < WIDEST {
+                through_b.extend(made);
+            } else if of_a {
+                through_a.push(v);
+            } else {
+                through_b.push(v);
+            }
             grown = true;
         }
         if !grown {
@@ -172,6 +179,24 @@ fn widen(judge: &Judge<'_, '_>, state: &State, point: ValueId, candidate: ValueI
         (a, b) = (behind_a(&through_a), behind_b(&through_b));
     }
     (a, b)
+}
+
+/// Steps from a value to what is made of it.
+const NEAR: usize = 6;
+
+/// Those of B's values that are made, in a few steps, of one that stands for A's `class`, and that B makes more often
+/// than A does: in place of something else.
+fn made_of(judge: &Judge<'_, '_>, state: &State, values: &[ValueId], class: ValueId) -> Vec<ValueId> {
+    let of = |v: ValueId| state.matched[v.index()].as_ref().map(|m| judge.index.class(m.a));
+    let is = |v: ValueId| of(v) == Some(class);
+    let surplus = |v: ValueId| {
+        let own = of(v);
+        let made = judge.b.graph().value_ids().filter(|&w| of(w) == own).count();
+        let theirs = judge.a.graph().value_ids().filter(|&w| Some(judge.index.class(w)) == own).count();
+        own.is_some() && made > theirs
+    };
+    let behind = |v: ValueId| Region::behind(judge.b, &[v], is, NEAR).boundary.into_iter().any(is);
+    values.iter().copied().filter(|&v| !is(v) && behind(v) && surplus(v)).collect()
 }
 
 fn is_void(judge: &Judge<'_, '_>, state: &State, n: NodeId) -> bool {

@@ -65,7 +65,8 @@ impl Cause for Layout {
                         });
                         continue;
                     }
-                    let culprit = layout_node(site, v).unwrap_or(n);
+                    let turned = layout_node(site, v);
+                    let culprit = turned.unwrap_or(n);
                     let twin = site
                         .nodes_a()
                         .iter()
@@ -75,7 +76,8 @@ impl Cause for Layout {
                         patches: vec![(n, patch)],
                         nodes_b: vec![culprit],
                         nodes_a: twin.into_iter().collect(),
-                        edge: None,
+                        // Where nothing near turned it, the value itself is to blame.
+                        edge: turned.is_none().then_some(v),
                         class: "layout",
                         summary: format!(
                             "{} hands on the right numbers in another order than A reads them",
