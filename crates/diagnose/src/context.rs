@@ -80,6 +80,12 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
                 End::Data
             }
         }
+        // A time or a place on its way to the waves that encode it.
+        "Mul" | "Div" | "Add" | "Sub"
+            if own.dtype().is_float() && result.is_some_and(|r| reaches(side, r, &["Cos", "Sin"], NEAR)) =>
+        {
+            End::Prepared
+        }
         "Where" if slot == 0 => {
             let chosen = result.and_then(value);
             if chosen.is_some_and(|t| !t.dtype().is_float()) { End::Prepared } else { End::Is("mask") }

@@ -1,7 +1,7 @@
 //! Fault after fault until the outputs agree: find the site, undo the fault or put A's value in, go on.
 
 use isotrace_align::search::{Hypothesis, attempt, failing, search};
-use isotrace_align::{Changes, Judge, Relation, Side, State};
+use isotrace_align::{Changes, Judge, Region, Relation, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 
 use crate::causes::{Proposal, WHOLE, proposals, telling};
@@ -56,7 +56,7 @@ pub fn find<'s, 'g>(
     loop {
         let left = failing(judge, &state, outputs);
         if left.is_empty() || rounds == MOST_FAULTS || judge.interrupted() {
-            return (births_first(judge.b, absorb(faults)), state, left);
+            return (births_first(judge.b, absorb(moved_on(judge, faults))), state, left);
         }
         rounds += 1;
         let found = search(judge, &mut state, &left, &changes);
@@ -70,7 +70,7 @@ pub fn find<'s, 'g>(
             }
         }
         if !progressed {
-            return (births_first(judge.b, absorb(faults)), state, left);
+            return (births_first(judge.b, absorb(moved_on(judge, faults))), state, left);
         }
         state = State::execute(judge, inputs, &changes);
     }
@@ -253,15 +253,25 @@ fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
         return proposal.class;
     }
     let read = proposal.edge.and_then(|v| context::purpose(b, v));
-    let of_b = || {
-        let mut written = proposal.patches.iter().flat_map(|(n, _)| b.graph().node(*n).writes());
-        written.find_map(|v| context::purpose(b, v))
-    };
     let of_a = || {
         let mut written = proposal.nodes_a.iter().flat_map(|&n| a.graph().node(n).writes());
         written.find_map(|v| context::purpose(a, v))
     };
-    read.or_else(of_b).or_else(of_a).unwrap_or(proposal.class)
+    let of_b = || {
+        let mut written = proposal.patches.iter().flat_map(|(n, _)| b.graph().node(*n).writes());
+        let found = written.find_map(|v| context::purpose(b, v));
+        // A curve that leaves nothing but 0 and 1 hides nothing where A's does not.
+        let bent = proposal.class == "activation" && !proposal.nodes_a.is_empty();
+        found.filter(|_| !bent || of_a() == found)
+    };
+    // What B does too much may leave nothing of what the value is for; A shows it.
+    let of_read = || {
+        let nodes =
+            proposal.patches.iter().filter(|_| proposal.nodes_a.is_empty() && proposal.class == "index");
+        let mut read = nodes.flat_map(|(n, _)| b.dynamic_inputs(*n));
+        read.find_map(|v| context::purpose(a, site.partner(v)?))
+    };
+    read.or_else(of_b).or_else(of_a).or_else(of_read).unwrap_or(proposal.class)
 }
 
 fn unexplained(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, before: f64) -> Fault {
@@ -374,6 +384,65 @@ fn merge(faults: &mut Vec<Fault>, fault: Fault) {
         None => faults.push(fault),
     }
 }
+
+/// A node of B that A has not, and one of its kind that A has further on: it stands at another point of the way, and what
+/// is between the two, a number added or multiplied, is what reads the wrong thing.
+fn moved_on(judge: &Judge<'_, '_>, mut faults: Vec<Fault>) -> Vec<Fault> {
+    let (a, b) = (judge.a, judge.b);
+    let pair = (0..faults.len()).find_map(|i| {
+        let [n] = faults[i].nodes_b[..] else { return None };
+        let op = &b.graph().node(n).op;
+        let j = (0..faults.len()).find(|&j| {
+            let lacks = |&m: &NodeId| a.graph().node(m).op == *op;
+            j != i && faults[j].nodes_a.len() == 1 && faults[j].nodes_a.iter().all(lacks)
+        })?;
+        let extra = faults[i].nodes_a.is_empty() && faults[i].proof.is_some() && faults[j].proof.is_some();
+        let between = faults[j].outputs_b.iter().find_map(|&end| between(b, n, end))?;
+        extra.then_some((i, j, between))
+    });
+    let Some((i, j, passed)) = pair else { return faults };
+    let class = role::of_presence(b, passed);
+    if !matches!(class, "bias" | "scale" | "normalisation" | "rope" | "mask") {
+        return faults;
+    }
+    let other = faults[j].clone();
+    let fault = &mut faults[i];
+    let end = b.graph().node(passed).writes();
+    fault
+        .outputs_b
+        .extend(end.filter(|v| !other.outputs_b.contains(v)).chain(other.outputs_b.iter().copied()));
+    fault.outputs_b.dedup();
+    fault.nodes_b.push(passed);
+    fault.nodes_a.clone_from(&other.nodes_a);
+    fault.evidence.insert(0, fault.summary.clone());
+    fault.evidence.insert(1, other.summary);
+    class.clone_into(&mut fault.class);
+    fault.summary = format!(
+        "{} stands behind {}, in A before it",
+        crate::causes::label(b, passed),
+        crate::causes::label(b, fault.nodes_b[0])
+    );
+    faults.remove(j);
+    faults
+}
+
+/// The one node that adds a number or multiplies by it between what `n` writes and `end`, layout aside.
+fn between(b: &Side<'_>, n: NodeId, end: ValueId) -> Option<NodeId> {
+    let starts: Vec<ValueId> = b.graph().node(n).writes().collect();
+    let region = Region::behind(b, &[end], |v| starts.contains(&v), FEW);
+    if starts.contains(&end) || !region.boundary.iter().any(|v| starts.contains(v)) {
+        return None;
+    }
+    let mut working = region.dynamic_nodes(b).filter(|&m| !role::is_layout(&b.graph().node(m).op));
+    let passed = working.next()?;
+    let node = b.graph().node(passed);
+    let number =
+        matches!(node.op.as_str(), "Add" | "Sub" | "Mul" | "Div") && b.dynamic_inputs(passed).len() == 1;
+    (number && working.next().is_none()).then_some(passed)
+}
+
+/// Nodes between two places that are one fault.
+const FEW: usize = 4;
 
 /// Where NaN is born comes before what only reads it.
 fn births_first(b: &Side<'_>, faults: Vec<Fault>) -> Vec<Fault> {

@@ -152,25 +152,44 @@ pub fn guards(side: &Side<'_>, n: NodeId) -> bool {
 /// Steps looked along a chain of operators of one element each.
 const STEPS: usize = 8;
 
-/// Whether a value is a statistic: a reduction over axes that are kept, and what is computed from it alone.
-pub fn is_statistic(side: &Side<'_>, v: ValueId) -> bool {
+/// A reduction over axes that are kept, seen from what is computed from it alone.
+struct Statistic {
+    /// Its elements, before they are repeated for all that it is about.
+    len: usize,
+    /// Whether a root or an inverse is taken of it.
+    rooted: bool,
+}
+
+fn statistic(side: &Side<'_>, v: ValueId) -> Option<Statistic> {
     let mut at = v;
+    let mut rooted = false;
     for _ in 0..STEPS {
-        let Some(n) = side.producer(at) else { return false };
+        let n = side.producer(at)?;
         let node = side.graph().node(n);
         match node.op.as_str() {
-            "ReduceMean" | "ReduceSum" | "ReduceSumSquare" | "ReduceL2" => return true,
+            "ReduceMean" | "ReduceSum" | "ReduceSumSquare" | "ReduceL2" => {
+                let rooted = rooted || node.op == "ReduceL2";
+                return Some(Statistic { len: side.declared.get(at)?.len(), rooted });
+            }
             op if is_layout(op)
-                || matches!(op, "Cast" | "Mul" | "Div" | "Add" | "Sqrt" | "Reciprocal" | "Pow") =>
+                || matches!(
+                    op,
+                    "Cast" | "Mul" | "Div" | "Add" | "Sqrt" | "Reciprocal" | "Pow" | "Clip" | "Max"
+                ) =>
             {
-                let reads = side.dynamic_inputs(n);
-                let [next] = reads[..] else { return false };
+                rooted |= matches!(op, "Sqrt" | "Reciprocal" | "Pow");
+                let [next] = side.dynamic_inputs(n)[..] else { return None };
                 at = next;
             }
-            _ => return false,
+            _ => return None,
         }
     }
-    false
+    None
+}
+
+/// Whether a value is a statistic: a reduction over axes that are kept, and what is computed from it alone.
+pub fn is_statistic(side: &Side<'_>, v: ValueId) -> bool {
+    statistic(side, v).is_some()
 }
 
 /// Whether what a node makes of a statistic brings values to it: subtracted, divided by, or a root taken of it.
@@ -220,17 +239,94 @@ fn cuts_gates(side: &Side<'_>, n: NodeId) -> bool {
     sigmoids >= 2 && curves.len() >= 3
 }
 
-/// Whether what a node writes is summed up or averaged.
-fn is_reduced(side: &Side<'_>, n: NodeId) -> bool {
+/// Whether what a node writes, a square, becomes a statistic that brings values to it.
+fn is_of_statistic(side: &Side<'_>, n: NodeId) -> bool {
     let mut readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
-    readers.any(|n| is_reduction(&side.graph().node(n).op))
+    let sums = |r: NodeId| matches!(side.graph().node(r).op.as_str(), "ReduceMean" | "ReduceSum");
+    normalises(side, n) || readers.any(|r| sums(r) && normalises(side, r))
 }
 
 /// Whether the second thing that a node reads is a statistic: what it subtracts or divides by.
 fn centres(side: &Side<'_>, n: NodeId) -> bool {
     let [Some(all), Some(mean)] = side.graph().node(n).inputs[..] else { return false };
-    let len = |v: ValueId| side.declared.get(v).map(Tensor::len);
-    is_statistic(side, mean) && len(mean) < len(all)
+    let all = side.declared.get(all).map_or(0, Tensor::len);
+    statistic(side, mean).is_some_and(|s| s.len < all)
+}
+
+/// Whether a product multiplies by the inverse of a statistic, which is how a division by it is written too.
+fn is_divided_out(side: &Side<'_>, n: NodeId) -> bool {
+    let [Some(x), Some(y)] = side.graph().node(n).inputs[..] else { return false };
+    let by = |all: ValueId, v: ValueId| {
+        let all = side.declared.get(all).map_or(0, Tensor::len);
+        statistic(side, v).is_some_and(|s| s.rooted && s.len < all)
+    };
+    by(x, y) || by(y, x)
+}
+
+/// Whether a value has just been brought to its statistics: gains, shifts and layouts aside, it is what a norm writes.
+fn is_normed(side: &Side<'_>, v: ValueId) -> bool {
+    let mut at = v;
+    for _ in 0..STEPS {
+        let Some(n) = side.producer(at) else { return false };
+        let node = side.graph().node(n);
+        let op = node.op.as_str();
+        if is_normalisation(op) || op == "Div" && centres(side, n) || op == "Mul" && is_divided_out(side, n) {
+            return true;
+        }
+        let [next] = side.dynamic_inputs(n)[..] else { return false };
+        if !is_layout(op) && !matches!(op, "Cast" | "Mul" | "Add" | "Sub" | "Div") {
+            return false;
+        }
+        at = next;
+    }
+    false
+}
+
+/// Whether a product with a number for each channel is the gain of a norm: it follows one, is followed by a shift where a
+/// norm has become numbers, or brings an input to its range.
+fn is_gain(side: &Side<'_>, n: NodeId) -> bool {
+    let [x] = side.dynamic_inputs(n)[..] else { return true };
+    let shifts = |m: NodeId| {
+        let node = side.graph().node(m);
+        let wide = |v: &ValueId| side.is_constant(*v) && side.declared.get(*v).is_some_and(|t| t.len() > 1);
+        matches!(node.op.as_str(), "Add" | "Sub") && node.inputs.iter().flatten().any(wide)
+    };
+    let product = |v: ValueId| side.producer(v).is_some_and(|m| is_product(&side.graph().node(m).op));
+    let readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
+    let shifted = || readers.into_iter().any(shifts);
+    let before = || {
+        let m = side.producer(x).filter(|&m| shifts(m))?;
+        Some(!side.dynamic_inputs(m).into_iter().any(product))
+    };
+    is_normed(side, x) || product(x) && shifted() || before().unwrap_or(side.producer(x).is_none())
+}
+
+/// Whether all that is made of what a node writes multiplies what a norm writes: `1 + w` is its gain.
+fn gains_follow(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at: Vec<ValueId> = side.graph().node(n).writes().collect();
+    let mut found = false;
+    for _ in 0..STEPS {
+        let mut next = Vec::new();
+        for &v in &at {
+            for &r in &side.consumers[v.index()] {
+                let node = side.graph().node(r);
+                if is_layout(&node.op) || node.op == "Cast" {
+                    next.extend(node.writes());
+                } else if node.op == "Mul"
+                    && node.inputs.iter().flatten().any(|&x| x != v && is_normed(side, x))
+                {
+                    found = true;
+                } else {
+                    return false;
+                }
+            }
+        }
+        if next.is_empty() {
+            return found;
+        }
+        at = next;
+    }
+    false
 }
 
 /// Whether a sum adds something to a statistic by which values are divided: the denominator of a softmax, a variance.
@@ -450,14 +546,32 @@ pub fn is_score(side: &Side<'_>, n: NodeId) -> bool {
     false
 }
 
-/// Whether whole numbers depend on the distance of two positions alone: the same along each diagonal.
+/// Whether numbers depend on the distance of two positions alone: the same along each diagonal.
 fn by_distance(tensor: &Tensor) -> bool {
     let [.., rows, columns] = *tensor.shape() else { return false };
+    same_along_diagonals(tensor, rows, columns, 1)
+}
+
+/// Whether a table holds, for each channel or head, numbers that depend on the distance of two positions alone.
+fn is_by_distance(tensor: &Tensor) -> bool {
+    let channels = || match *tensor.shape() {
+        [.., rows, columns, width] if rows == columns => same_along_diagonals(tensor, rows, columns, width),
+        _ => false,
+    };
+    tensor.dtype().is_float() && (by_distance(tensor) || channels())
+}
+
+fn same_along_diagonals(tensor: &Tensor, rows: usize, columns: usize, width: usize) -> bool {
     let Ok(x) = tensor.to_f64() else { return false };
+    let at = |m: &[f64], i: usize, j: usize, c: usize| m[(i * columns + j) * width + c];
     rows > 2
         && columns > 2
+        && width > 0
         && x.iter().any(|v| *v != x[0])
-        && x.chunks(rows * columns).all(|m| {
-            (1..rows).all(|i| (1..columns).all(|j| m[i * columns + j] == m[(i - 1) * columns + j - 1]))
+        && x.chunks(rows * columns * width).all(|m| {
+            (0..width).all(|c| {
+                let same = |i: usize, j: usize| at(m, i, j, c) == at(m, i - 1, j - 1, c);
+                (1..rows).all(|i| (1..columns).all(|j| same(i, j)))
+            })
         })
 }

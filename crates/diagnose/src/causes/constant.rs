@@ -165,6 +165,9 @@ fn name(
     {
         return ("activation", format!("which is {how} A's {theirs:?}"));
     }
+    if let Some(told) = super::stored::told(site, n, (own, right), a, general) {
+        return told;
+    }
     if general == "weight_value" && numbers::by_channel(own, right) {
         return (
             "normalisation",

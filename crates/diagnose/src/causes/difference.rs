@@ -6,6 +6,7 @@ use isotrace_graph::{Attribute, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 
 use super::numbers::by_channel;
+use super::stored::is_rest;
 use crate::role;
 use crate::site::Site;
 
@@ -111,6 +112,81 @@ pub fn affine(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         (true, false) => Some("scale"),
         (true, true) => None,
     }
+}
+
+/// Where both regions hold the same operators and numbers, and a number is added or multiplied at another point of the
+/// way: what it is there for.
+pub fn moved(site: &Site<'_, '_, '_>) -> Option<&'static str> {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let (of_a, of_b) = (parts(a, &site.open_a), parts(b, &site.open_b));
+    if of_b.len() < 2 || !without(&of_a, &of_b).is_empty() || !without(&of_b, &of_a).is_empty() {
+        return None;
+    }
+    let theirs = placed(a, &site.open_a, &of_a)?;
+    let mut own = placed(b, &site.open_b, &of_b)?;
+    let (mut still, mut rest) = (0, Vec::new());
+    for x in &theirs {
+        match own.iter().position(|y| y == x) {
+            Some(at) => {
+                own.swap_remove(at);
+                still += 1;
+            }
+            None => rest.push(x),
+        }
+    }
+    // The same numbers, elsewhere.
+    let number = |p: &Placed| (p.op.clone(), p.number.clone());
+    let mut left: Vec<_> = own.iter().map(number).collect();
+    for x in rest.iter().map(|p| number(p)) {
+        left.swap_remove(left.iter().position(|y| *y == x)?);
+    }
+    let classes: Vec<&'static str> = own.iter().map(|p| p.class).collect();
+    (left.is_empty() && still < theirs.len()).then(|| role::most_telling(&classes)).flatten()
+}
+
+/// A node that adds a number or multiplies by it, and where on the way it does.
+struct Placed {
+    op: String,
+    number: Vec<u64>,
+    class: &'static str,
+    /// What works on its result, in alphabetical order.
+    behind: Vec<String>,
+}
+
+impl PartialEq for Placed {
+    fn eq(&self, other: &Self) -> bool {
+        self.op == other.op && self.number == other.number && self.behind == other.behind
+    }
+}
+
+fn placed(side: &Side<'_>, region: &Region, parts: &[Part]) -> Option<Vec<Placed>> {
+    let mut out = Vec::new();
+    for (op, class, n) in parts {
+        let node = side.graph().node(*n);
+        if !matches!(node.op.as_str(), "Add" | "Sub" | "Mul" | "Div") {
+            continue;
+        }
+        let Some(v) = node.inputs.iter().flatten().copied().find(|&v| side.is_constant(v)) else { continue };
+        let number = side.shadow.get(v)?.to_f64().ok()?.iter().map(|x| x.to_bits()).collect();
+        let mut reached = vec![*n];
+        for &m in region.nodes.iter().filter(|m| *m > n) {
+            let reads = |v: ValueId| side.producer(v).is_some_and(|p| reached.contains(&p));
+            if side.graph().node(m).reads().any(reads) {
+                reached.push(m);
+            }
+        }
+        let on = |p: &&Part| p.2 != *n && reached.contains(&p.2);
+        let mut behind: Vec<String> = parts.iter().filter(on).map(|p| p.0.clone()).collect();
+        behind.sort_unstable();
+        out.push(Placed { op: op.clone(), number, class, behind });
+    }
+    Some(out)
+}
+
+/// Whether two regions consist of the same operators, more than one each: nothing is missing in either.
+pub fn same_parts(site: &Site<'_, '_, '_>) -> bool {
+    let (of_a, of_b) = (parts(site.judge.a, &site.open_a), parts(site.judge.b, &site.open_b));
+    of_b.len() > 1 && without(&of_a, &of_b).is_empty() && without(&of_b, &of_a).is_empty()
 }
 
 /// Where both regions work on a statistic, element by element: the small number that is added, or the formula.
@@ -369,6 +445,9 @@ fn settings(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
                 && (x.len() == y.len() || !role::is_product(&node.op) && node.op != "Add")
                 && !crate::pool::same_numbers(x, y)
             {
+                if x.to_f64().ok().zip(y.to_f64().ok()).is_some_and(|(x, y)| is_rest(&x, &y)) {
+                    return Some("gate_order");
+                }
                 let class = role::of_constant(b, n, slot, y);
                 // How weights differ is told apart by what they hold.
                 if class != "weight_value" {

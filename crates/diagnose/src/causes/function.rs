@@ -56,7 +56,11 @@ impl Cause for Function {
                 format!("A's {of_a}, {what} {own}, on the same inputs"),
             )
         } else {
-            let told = if class == "normalisation" { folded::told(site) } else { None };
+            let told = if class == "normalisation" {
+                folded::told(site).or_else(|| of_another_norm(site))
+            } else {
+                None
+            };
             let said = told.as_ref().map(|(_, how)| format!(": {how}")).unwrap_or_default();
             let class = told.map_or(class, |(class, _)| class);
             (
@@ -130,11 +134,15 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     } else if any(&|op| matches!(op, "LSTM" | "GRU" | "RNN")) {
         Some("gate_order")
     } else if pointwise(site, &site.open_a, &site.open_b) || pointwise(site, &site.wide_a, &site.wide_b) {
-        difference::affine(site).or_else(|| difference::of_statistics(site)).or(Some("activation"))
+        difference::affine(site)
+            .or_else(|| difference::of_statistics(site))
+            .or_else(|| difference::moved(site))
+            .or(Some("activation"))
     } else if difference::takes_batch_statistics(site, &site.open_a, &site.open_b) {
         Some("mode")
     } else {
-        difference::kind(site, &site.open_a, &site.open_b)
+        difference::moved(site)
+            .or_else(|| difference::kind(site, &site.open_a, &site.open_b))
             .or_else(|| weights(site))
             .or_else(|| difference::wired(site))
     }
@@ -211,6 +219,27 @@ fn told_by_numbers(
     let (left, theirs) = tried.min_by(|x, y| x.0.total_cmp(&y.0))?;
     // Folding rounds the weights once more, which leaves a thousandth of what an epsilon changes or less.
     (left < before * 1e-2).then_some(theirs)
+}
+
+/// The gain and shift of a norm in B's region, where they are those of another norm of A.
+fn of_another_norm(site: &Site<'_, '_, '_>) -> Option<(&'static str, String)> {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let learned = |side: &Side<'_>, nodes: &mut dyn Iterator<Item = NodeId>| -> Vec<ValueId> {
+        let norms = nodes.filter(|&n| role::is_normalisation(&side.graph().node(n).op));
+        let read = norms.flat_map(|n| side.graph().node(n).inputs.iter().skip(1).flatten().copied());
+        let wide = |v: &ValueId| side.is_constant(*v) && side.shadow.get(*v).is_some_and(|t| t.len() > 1);
+        read.filter(wide).collect()
+    };
+    let own = learned(b, &mut site.open_b.dynamic_nodes(b));
+    let theirs = learned(a, &mut site.open_a.dynamic_nodes(a));
+    let others = learned(a, &mut a.graph().node_ids());
+    let same = |v: ValueId, of: &[ValueId]| {
+        let tensor = b.shadow.get(v);
+        of.iter().any(|&w| tensor.zip(a.shadow.get(w)).is_some_and(|(x, y)| crate::pool::same_numbers(x, y)))
+    };
+    let exchanged = own.iter().all(|&v| !same(v, &theirs) && same(v, &others));
+    (!own.is_empty() && exchanged)
+        .then(|| ("weight_swap", "its gain and shift are those of another norm of A's".to_owned()))
 }
 
 /// What two products whose weights are stored in other layouts (blocked, padded) have in common.

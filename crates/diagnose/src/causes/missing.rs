@@ -10,7 +10,7 @@ use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{NodeId, ValueId};
 
 use super::extra::identity;
-use super::{Cause, Proposal, label};
+use super::{Cause, Proposal, difference, label};
 use crate::role;
 use crate::site::Site;
 
@@ -174,6 +174,8 @@ fn push(
             of_edge(site, nodes_b[0], read, a),
             format!("{reader} reads {own:?}; in A {theirs:?} is read here"),
         ),
+        // Of operators that B has as well, in another order, none is missing.
+        [_, _, ..] if difference::same_parts(site) => return,
         [.., last] => {
             let classes: Vec<&str> = named.iter().map(|&m| role::of_presence(site.judge.a, m)).collect();
             let whole = role::of_presence(site.judge.a, *last);
@@ -251,6 +253,10 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     }
     if role::was_turned(site.judge.a, a) != role::was_turned(site.judge.b, read) {
         return "rope";
+    }
+    // Whole numbers choose elements.
+    if site.judge.b.declared.get(read).is_some_and(|t| t.dtype().is_int()) {
+        return "index";
     }
     let part = |op: &str| matches!(op, "Split" | "Slice" | "Gather");
     if let (Some(x), Some(y)) = (own, producer)

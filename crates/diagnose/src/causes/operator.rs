@@ -98,6 +98,11 @@ fn is_unary_activation(node: &Node) -> bool {
     role::is_activation(&node.op) && arity(node) == 1
 }
 
+/// Whether one operator takes back what the other does.
+fn undoes(x: &str, y: &str) -> bool {
+    matches!((x, y), ("Add", "Sub") | ("Sub", "Add") | ("Mul", "Div") | ("Div", "Mul"))
+}
+
 fn arity(node: &Node) -> usize {
     node.inputs.iter().flatten().count()
 }
@@ -161,8 +166,18 @@ fn push(
                 let scaled = [&node.attributes, &changed.attributes]
                     .into_iter()
                     .any(|a| matches!(a.get("alpha"), Some(Attribute::Float(alpha)) if *alpha != 1.0));
-                if scaled { "scale" } else { "weight_layout" }
+                let curved = |node: &Node| node.attributes.contains_key("activation");
+                if curved(node) != curved(&changed) {
+                    "activation"
+                } else if scaled {
+                    "scale"
+                } else {
+                    "weight_layout"
+                }
             }
+            // A sum for a difference, a product for a quotient: what the node is there for goes wrong.
+            "operand_order" if undoes(&node.op, op) => from
+                .map_or_else(|| role::of_presence(site.judge.b, n), |m| role::of_presence(site.judge.a, m)),
             // Whole numbers choose elements.
             "operand_order"
                 if site.state.shadow[site.point.index()].as_ref().is_some_and(|t| t.dtype().is_int()) =>

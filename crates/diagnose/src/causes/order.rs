@@ -54,7 +54,8 @@ impl Cause for Order {
                 let mut sources = Patch::sources_of(node);
                 sources.swap(i, j);
                 let Some(patch) = Patch::new(node, sources) else { continue };
-                let rotary = node.op == "Concat" && node.writes().any(|v| role::is_rotated(site.judge.b, v));
+                let rotary = node.op == "Concat"
+                    && (node.writes().any(|v| role::is_rotated(site.judge.b, v)) || joins_waves(site, n));
                 let mut class = match node.op.as_str() {
                     "Where" => "mask",
                     _ if rotary => "rope",
@@ -86,6 +87,16 @@ impl Cause for Order {
             }
         }
     }
+}
+
+/// Whether a node joins the cosines and the sines of the same angles: how a time or a place is encoded.
+fn joins_waves(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
+    let b = site.judge.b;
+    let made: Option<Vec<NodeId>> = site.node_b(n).inputs.iter().map(|v| b.producer((*v)?)).collect();
+    let Some(made) = made else { return false };
+    let mut ops: Vec<&str> = made.iter().map(|&m| site.node_b(m).op.as_str()).collect();
+    ops.sort_unstable();
+    ops == ["Cos", "Sin"] && site.node_b(made[0]).inputs == site.node_b(made[1]).inputs
 }
 
 /// The weights of the products that made two values, where each holds what A has under the other's name. Names decide
@@ -198,7 +209,7 @@ fn as_in_a(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
             nodes_b: vec![n],
             nodes_a: vec![m],
             edge: None,
-            class: "operand_order",
+            class: if joins_waves(site, n) { "rope" } else { "operand_order" },
             summary: format!(
                 "{} joins the parts of A's {} in another order: {moved} of {} stand elsewhere",
                 label(site.judge.b, n),

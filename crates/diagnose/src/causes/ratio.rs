@@ -80,6 +80,14 @@ impl Cause for Ratio {
             class: match unbiased {
                 Some(_) => "normalisation",
                 None if role::is_rotated(site.judge.b, site.point) => "rope",
+                // Both sides have a factor next to a curve: it is part of the curve.
+                None if twin.is_some()
+                    && multiplies(site.node_b(named))
+                    && role::is_beside_activation(site.judge.b, n)
+                    && !role::is_nearly_right(factor) =>
+                {
+                    "activation"
+                }
                 None => "scale",
             },
             summary: match unbiased {

@@ -8,9 +8,10 @@ use isotrace_tensor::Tensor;
 use super::quantised::{self, Quantised};
 use super::{
     adds_to_statistic, becomes_whole, bends, by_distance, centres, crops, cuts_gates, drops, feeds_mask,
-    gates_itself, is_activation, is_attention, is_layout, is_normalisation, is_product, is_recurrent,
-    is_reduced, is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth,
-    is_turned, leaves_itself_out, masks, negates_for_rotation, normalises, was_turned,
+    gains_follow, gates_itself, is_activation, is_attention, is_by_distance, is_divided_out, is_gain,
+    is_layout, is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary,
+    is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth, is_turned, leaves_itself_out, masks,
+    negates_for_rotation, normalises, was_turned,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -63,6 +64,9 @@ pub fn of_attribute(op: &str, name: &str) -> &'static str {
         "is_causal" | "unidirectional" | "upper" | "local_window_size" => "mask",
         "interleaved" | "rotary_embedding_dim" | "is_packed_batching" => "rope",
         "training_mode" => "mode",
+        // Which axes are summed over, and which axis is which.
+        "equation" => "axis",
+        _ if name.starts_with("activation_") => "activation",
         "axis" | "axes" | "batch_dims" | "batch_axis" | "time_axis" | "p" if name != "p" => "axis",
         "p" | "reduction" => "reduction",
         _ if name == "mode" && op == "Pad" => "padding",
@@ -99,6 +103,9 @@ fn of_learned(name: &str) -> &'static str {
 pub fn of_operator(b: &str, a: &str) -> &'static str {
     if is_activation(b) && is_activation(a) {
         "activation"
+    } else if b.starts_with("Arg") && a.starts_with("Arg") {
+        // What they write are places.
+        "index"
     } else if is_reduction(b) && is_reduction(a)
         || combines(b).is_some() && combines(a).is_some_and(|c| Some(c) != combines(b))
     {
@@ -159,6 +166,7 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     let scalar = tensor.len() == 1;
     let number = tensor.to_f64().ok().and_then(|v| v.first().copied()).unwrap_or(0.0);
     let whole = tensor.dtype().is_int();
+    let chosen = slot > 0 && tensor.dtype().is_float() && !scalar && !masks(tensor);
     if node.inputs.get(slot).copied().flatten().is_some_and(|v| is_rotary(side, v)) {
         return "rope";
     }
@@ -216,11 +224,11 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                 // A gain stored as w and used as 1 + w.
                 "normalisation"
             } else if scalar
-                && side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v))
-                && normalises(side, n)
+                && (side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v)) && normalises(side, n)
+                    || number == 1.0 && gains_follow(side, n))
             {
                 "normalisation"
-            } else if !scalar && tensor.rank() >= 2 && is_score(side, n) {
+            } else if !scalar && tensor.rank() >= 2 && is_score(side, n) || is_by_distance(tensor) {
                 // What is added to scores and hides nothing says how far apart two positions are.
                 "rope"
             } else {
@@ -242,13 +250,16 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
             } else if scalar {
                 "scale"
             } else if is_vector(tensor) {
-                "normalisation"
+                if is_gain(side, n) { "normalisation" } else { "scale" }
             } else {
                 "weight_value"
             }
         }
         "Gather" if slot == 1 && whole && by_distance(tensor) => "rope",
         _ if whole && node.writes().any(|v| is_truth(side, v) || feeds_mask(side, v)) => "mask",
+        // What is chosen among is data, unless it hides.
+        "Where" if chosen && (is_score(side, n) || is_by_distance(tensor)) => "rope",
+        "Where" if chosen => "weight_value",
         "Where" | "And" | "Or" | "Xor" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"
         | "Trilu" => "mask",
         "Reshape" | "Expand" | "Transpose" | "Tile" | "Unsqueeze" | "Squeeze" if slot > 0 => "layout",
@@ -297,12 +308,19 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
             None if node.op == "Sub" && !centres(side, n) => "residual",
             None if node.op == "Sub" => "normalisation",
             None if node.op == "Mul" && gates_itself(side, n) => "activation",
+            None if node.op == "Mul" && is_divided_out(side, n) => "normalisation",
             None if node.op == "Div" && centres(side, n) => "normalisation",
             None if node.op == "Div" && gates_itself(side, n) => "activation",
             // A square that no mean is taken of.
             None if node.op == "Mul" && node.inputs[0] == node.inputs[1] => {
-                if is_reduced(side, n) || normalises(side, n) { "normalisation" } else { "activation" }
+                if is_of_statistic(side, n) {
+                    "normalisation"
+                } else {
+                    "activation"
+                }
             }
+            // One number for many places, as what a gate or a router says of each channel or token.
+            None if node.op == "Mul" && is_shift(side, n) => "scale",
             // A gate: which values meet, not by what number.
             None if node.op == "Mul" => "operand_order",
             None => "scale",
@@ -320,7 +338,11 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         op if is_rounding(op) => "quantisation",
         op if is_activation(op) => "activation",
         op if is_layout(op) => "layout",
-        "Pow" if !is_reduced(side, n) && !normalises(side, n) => "activation",
+        "Pow" if !is_of_statistic(side, n) => "activation",
+        "Max" | "Min" | "Clip" if constant.is_some() => "activation",
+        "Max" | "Min" => "reduction",
+        "Softmax" | "LogSoftmax" | "Log" | "Sign" => "activation",
+        "Resize" | "GridSample" | "ScatterElements" | "ScatterND" => "index",
         "Sqrt" if !normalises(side, n) => "activation",
         op if is_normalisation(op) || op == "Sqrt" || op == "Reciprocal" || op == "Pow" => "normalisation",
         op if is_reduction(op) => "reduction",

@@ -1,0 +1,144 @@
+//! How a stored weight differs from A's, where that says more than that it does: by one factor, by a norm multiplied in
+//! twice, as what is left of a share, as another weight once a norm is folded into one of the two.
+
+use isotrace_align::Side;
+use isotrace_graph::{NodeId, ValueId};
+use isotrace_tensor::Tensor;
+
+use super::numbers::by_channel;
+use crate::pool;
+use crate::role;
+use crate::site::Site;
+
+/// The cause and how B's constant `own`, which `n` reads, differs from A's `right`, whose value is `theirs`. `general`
+/// is what its being wrong is called.
+pub fn told(
+    site: &Site<'_, '_, '_>,
+    n: NodeId,
+    (own, right): (&Tensor, &Tensor),
+    theirs: ValueId,
+    general: &'static str,
+) -> Option<(&'static str, String)> {
+    let name = &site.judge.a.graph().value(theirs).name;
+    let of = |v: &Tensor| v.to_f64().ok().map(std::borrow::Cow::into_owned);
+    let (x, y) = (of(own)?, of(right)?);
+    if x.len() != y.len() || x.len() < FEW || y.iter().all(|v| *v == y[0]) {
+        return None;
+    }
+    let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let near = |x: f64, y: f64| (x - y).abs() <= 1e-6 * y.abs().max(1e-3 * largest);
+    if is_rest(&x, &y) {
+        return Some(("gate_order", format!("which is 1 less A's {name:?}: the share of the other part")));
+    }
+    if !matches!(general, "weight_value" | "bias") {
+        return None;
+    }
+    let at = (0..y.len()).max_by(|&i, &j| y[i].abs().total_cmp(&y[j].abs()))?;
+    let factor = x[at] / y[at];
+    let one = (factor - 1.0).abs() > 1e-4 && factor.is_finite() && factor != 0.0;
+    if one
+        && x.iter().zip(&y).all(|(x, y)| near(*x, factor * y))
+        && (general == "weight_value" || factor > 0.0 && weight_too(site, n, theirs, factor))
+    {
+        return Some(("scale", format!("which is {factor:.6} times A's {name:?}")));
+    }
+    if general != "weight_value" {
+        return None;
+    }
+    let node = site.node_b(n);
+    if node.op.starts_with("Gather") && right.rank() >= 3 && rows_moved(&x, &y, right.shape()[0]) {
+        return Some(("weight_layout", format!("which holds the matrices of A's {name:?} in another order")));
+    }
+    if by_channel(own, right) {
+        return (norm_is_there(site, n) || bias_is_the_same(site, n)).then(|| {
+            let how = "as no norm that was folded in leaves it";
+            ("weight_value", format!("which has a factor for each channel against A's {name:?}, {how}"))
+        });
+    }
+    let other = of_another(site, own, theirs)?;
+    let other = &site.judge.a.graph().value(other).name;
+    Some((
+        "weight_swap",
+        format!("which is A's {other:?} but for a factor for each channel; A reads {name:?} here"),
+    ))
+}
+
+/// Whether numbers are what is left of shares, for each channel: a gate lets the one part through and keeps the other.
+pub fn is_rest(x: &[f64], y: &[f64]) -> bool {
+    x.len() == y.len()
+        && x.len() >= FEW
+        && y.iter().any(|v| *v != y[0] && *v != 0.0 && *v != 1.0)
+        && x.iter().zip(y).all(|(x, y)| (x - (1.0 - y)).abs() <= 1e-6)
+}
+
+/// Elements below which numbers are alike by chance.
+const FEW: usize = 8;
+
+/// Whether the parts of a table along its first axis are the same ones at other places.
+fn rows_moved(x: &[f64], y: &[f64], rows: usize) -> bool {
+    let width = y.len() / rows.max(1);
+    let parts: Vec<&[f64]> = y.chunks(width.max(1)).collect();
+    let mut left = parts.clone();
+    x != y
+        && x.chunks(width.max(1)).all(|row| {
+            let at = left.iter().position(|part| *part == row);
+            at.is_some_and(|at| {
+                left.swap_remove(at);
+                true
+            })
+        })
+}
+
+/// Whether the weight beside a bias is A's by the same factor.
+fn weight_too(site: &Site<'_, '_, '_>, n: NodeId, bias: ValueId, factor: f64) -> bool {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let weight = |side: &Side<'_>, n: NodeId| {
+        let node = side.graph().node(n);
+        let v = node.inputs.get(1).copied().flatten().filter(|&v| side.is_constant(v))?;
+        role::is_product(&node.op)
+            .then(|| side.shadow.get(v)?.to_f64().ok().map(std::borrow::Cow::into_owned))?
+    };
+    let Some(x) = weight(b, n) else { return false };
+    let size = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    a.consumers[bias.index()]
+        .iter()
+        .filter_map(|&m| weight(a, m))
+        .any(|y| x.len() == y.len() && (size(&x) - factor * size(&y)).abs() <= 1e-5 * size(&x))
+}
+
+/// Whether a convolution has A's own bias: a norm that was folded in would have changed it too.
+fn bias_is_the_same(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
+    let b = site.judge.b;
+    let node = site.node_b(n);
+    let bias =
+        node.inputs.get(2).copied().flatten().filter(|&v| b.is_constant(v)).and_then(|v| b.shadow.get(v));
+    node.op.contains("Conv")
+        && bias.is_some_and(|bias| {
+            let same = |v: ValueId| site.judge.a.shadow.get(v).is_some_and(|t| pool::same_numbers(t, bias));
+            pool::constants(site).into_iter().any(|(v, ..)| same(v))
+        })
+}
+
+/// Whether a norm reads what a product of B writes: a factor for each channel is then none that was folded in.
+fn norm_is_there(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
+    let b = site.judge.b;
+    let mut at = vec![n];
+    for _ in 0..2 {
+        let written = at.iter().flat_map(|&n| b.graph().node(n).writes());
+        let readers: Vec<NodeId> = written.flat_map(|v| b.consumers[v.index()].iter().copied()).collect();
+        if readers.iter().any(|&r| role::is_normalisation(&b.graph().node(r).op)) {
+            return true;
+        }
+        at = readers.into_iter().filter(|&r| role::is_layout(&b.graph().node(r).op)).collect();
+    }
+    false
+}
+
+/// Another weight of A of which `own` is what folding a norm leaves.
+fn of_another(site: &Site<'_, '_, '_>, own: &Tensor, theirs: ValueId) -> Option<ValueId> {
+    let a = site.judge.a;
+    a.graph().value_ids().filter(|&v| v != theirs && a.is_constant(v)).find(|&v| {
+        let shape = a.declared.get(v).is_some_and(|t| t.rank() >= 2 && t.shape() == own.shape());
+        shape && a.shadow.get(v).is_some_and(|t| by_channel(own, t) || pool::same_numbers(own, t))
+    })
+}
