@@ -5,7 +5,9 @@
 //! - noise: the difference is within float64 noise of the two regions ([`isotrace_ops::budget::NOISE`] times their f32
 //!   unit);
 //! - constants: the regions hold different float constants, and the difference is within what half an ulp of each
-//!   stored constant, and the rounding of what was computed from constants alone, does to the output;
+//!   stored constant, and the rounding of what was computed from constants alone, does to the output; two stored
+//!   constants of different names may have been folded out of a chain of operations that no file holds any more, and a
+//!   few half ulps of their size tell nothing;
 //! - opaque: the difference is within what calls that nobody here knows may have rounded: they are taken as recorded;
 //! - declared: both hold the same bits in the type that they declare. What differs in float64 is more than these inputs
 //!   can show.
