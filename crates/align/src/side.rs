@@ -68,6 +68,7 @@ impl<'g> Side<'g> {
         };
         let mut side = Self::run(graph, inputs, progress, Some(&known))?;
         side.kept = Some(recorded.keys().copied().collect());
+        side.main = side.main_type();
         Ok(side)
     }
 
@@ -116,12 +117,12 @@ impl<'g> Side<'g> {
             is_output[v.index()] = true;
         }
         let producers: Rc<[Option<NodeId>]> = graph.producers().into();
-        Ok(Self {
+        let mut side = Self {
             shadow: Shadow::new(Rc::clone(&plan), Rc::clone(&declared), Rc::clone(&producers)),
             producers,
             consumers: graph.consumers(),
             constant: constant_values(graph),
-            main: main_type(&plan, &declared),
+            main: DType::F32,
             magnitudes: Magnitudes::default(),
             is_output,
             bits: OnceCell::new(),
@@ -129,7 +130,52 @@ impl<'g> Side<'g> {
             kept: None,
             plan,
             declared,
-        })
+        };
+        side.main = side.main_type();
+        Ok(side)
+    }
+
+    /// The float type in which most of the learned layers compute: the operators that mix what comes with a stored
+    /// matrix. A network in half precision widens its norms, its rotations and the scan of its states, each a dozen
+    /// operators beside one product. Where there are no two such layers, that of most operators that compute with
+    /// floats; f32 where there are none.
+    fn main_type(&self) -> DType {
+        let (graph, plan) = (self.graph(), &self.plan);
+        let float = |v: ValueId| Some(self.declared.get(v)?).filter(|t| t.dtype().is_float());
+        let is_matrix = |v: ValueId| {
+            let long = |t: &Tensor| t.shape().iter().filter(|n| **n > 1).count() > 1;
+            self.is_constant(v) && float(v).is_some_and(long)
+        };
+        let (mut layers, mut all) = (FxHashMap::default(), FxHashMap::default());
+        for id in graph.node_ids() {
+            let flow = plan.op(id).flow();
+            if flow == Flow::Moves || graph.node(id).op == "Cast" {
+                continue;
+            }
+            let layer = flow != Flow::Elementwise && graph.node(id).reads().any(is_matrix);
+            for v in graph.node(id).writes().filter_map(|v| self.handed_on(v)) {
+                let Some(dtype) = float(v).map(Tensor::dtype) else { continue };
+                all.insert(v, dtype);
+                if layer {
+                    layers.insert(v, dtype);
+                }
+            }
+        }
+        let mut counts: FxHashMap<DType, usize> = FxHashMap::default();
+        for dtype in if layers.len() < 2 { all } else { layers }.into_values() {
+            *counts.entry(dtype).or_default() += 1;
+        }
+        // The wider type where two are as frequent; DType is ordered from wide to narrow.
+        counts.into_iter().min_by_key(|&(d, n)| (std::cmp::Reverse(n), d)).map_or(DType::F32, |(d, _)| d)
+    }
+
+    /// The first value from `v` on that the run had: what becomes of it in the call that it is inside of.
+    fn handed_on(&self, mut v: ValueId) -> Option<ValueId> {
+        while !self.existed(v) {
+            let reader = *self.consumers[v.index()].first()?;
+            v = self.graph().node(reader).writes().next()?;
+        }
+        Some(v)
     }
 
     /// The graph.
@@ -208,21 +254,4 @@ fn constant_values(graph: &Graph) -> Vec<bool> {
         }
     }
     constant
-}
-
-/// The float type most operators that compute with floats produce; f32 where there are none.
-fn main_type(plan: &Plan<'_>, run: &Run) -> DType {
-    let mut counts: FxHashMap<DType, usize> = FxHashMap::default();
-    for id in plan.graph().node_ids() {
-        if plan.op(id).flow() == Flow::Moves || plan.graph().node(id).op == "Cast" {
-            continue;
-        }
-        for v in plan.graph().node(id).writes() {
-            if let Some(t) = run.get(v).filter(|t| t.dtype().is_float()) {
-                *counts.entry(t.dtype()).or_default() += 1;
-            }
-        }
-    }
-    // The wider type where two are as frequent; DType is ordered from wide to narrow.
-    counts.into_iter().min_by_key(|&(d, n)| (std::cmp::Reverse(n), d)).map_or(DType::F32, |(d, _)| d)
 }
