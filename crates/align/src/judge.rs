@@ -144,7 +144,7 @@ impl<'s, 'g> Judge<'s, 'g> {
     pub fn find(&self, state: &State, v: ValueId, value: &Tensor) -> Option<Match> {
         let constant = self.b.is_constant(v);
         if constant && value.len() < SMALL {
-            return None;
+            return self.rounded_constant(v);
         }
         // Where structure names a candidate, try it first: it settles ties between equal values the right way, and
         // mostly nothing else need be looked at.

@@ -7,11 +7,11 @@ use isotrace_graph::ValueId;
 use isotrace_ops::budget::Unit;
 use isotrace_tensor::{DType, Tensor};
 
-use crate::Relation;
 use crate::judge::{Evidence, Judge, SMALL, alike, moderate_rms, rank, samples};
 use crate::relation::{Probe, candidates, cut};
 use crate::signature::Kind;
 use crate::state::Match;
+use crate::{Relation, Side};
 
 /// Where converters clamp what a narrower type cannot hold, if not at its largest number: onnxconverter-common and
 /// ONNX Runtime's `convert_float_to_float16` take 1e4 (`max_finite_val`).
@@ -86,11 +86,18 @@ impl Judge<'_, '_> {
     }
 
     /// A's constant of which B's is the rounding, or the other way round; the one of the same name where there are
-    /// several, else one of which it is a part.
+    /// several, else one of which it is a part. A handful of numbers is recognised by the name alone.
     pub(crate) fn rounded_constant(&self, v: ValueId) -> Option<Match> {
-        let own = self.b.declared.get(v).filter(|t| t.dtype().is_float() && t.len() >= SMALL)?;
+        let own = self.b.declared.get(v).filter(|t| t.dtype().is_float())?;
         let kind = Kind::of(own.dtype());
         let name = &self.b.graph().value(v).name;
+        if own.len() < SMALL {
+            let stored = |side: &Side<'_>, v: ValueId| side.graph().value(v).constant.is_some();
+            let namesake = |a: &ValueId| stored(self.a, *a) && self.a.graph().value(*a).name == *name;
+            let a = self.index.alike(own.len(), kind, true).iter().copied().find(namesake);
+            let same = |_: &[usize], _: &[usize]| vec![Relation::Same];
+            return self.rounding(own, a.filter(|a| stored(self.b, v) && self.rounded_alike(v, *a))?, same);
+        }
         let mut best: Option<Match> = None;
         for &a in self.index.alike(own.len(), kind, true) {
             let Some(found) = self.rounding(own, a, candidates) else { continue };

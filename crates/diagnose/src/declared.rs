@@ -4,7 +4,7 @@
 //! compared in declared precision too, B's computed from A's own declared values, against the rounding that both
 //! regions may commit at the precision in which their side computes as a whole.
 
-use isotrace_align::narrow::clamped;
+use isotrace_align::narrow::{clamped, coarser};
 use isotrace_align::region::{Rounding, Uncertainty};
 use isotrace_align::{Evidence, Judge, Region, Side, State};
 use isotrace_graph::{NodeId, ValueId};
@@ -37,13 +37,13 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
         return None;
     }
     let (x, y) = (theirs.to_f64().ok()?, own.to_f64().ok()?);
-    let narrow = judge.narrow_at(v, m.a);
+    let behind_b = behind_b(judge, state, v, 256);
+    let behind_a = behind_a(judge, state, m.a);
+    let narrow = judge.narrow_at(v, m.a).or_else(|| narrow_before(judge, &behind_a, &behind_b));
     let same = |x: f64, y: f64| {
         x == y || x.is_nan() && y.is_nan() || narrow.is_some_and(|narrow| clamped(x, y, narrow))
     };
     let gap = |x: f64, y: f64| if same(x, y) { 0.0 } else { (x - y).abs() };
-    let behind_b = behind_b(judge, state, v, 256);
-    let behind_a = behind_a(judge, state, m.a);
     let (unit_a, unit_b) = (unit(judge, judge.a), unit(judge, judge.b));
     let rounds = |_: NodeId| true;
     let never = |_: NodeId| false;
@@ -107,6 +107,16 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
         }
     }
     Some(worst(&allowed))
+}
+
+/// The type in which one side computes and the other does not, where values in it enter a region of that side or lie in
+/// it: a mask that the type could not hold stays clamped when it is widened again.
+fn narrow_before(judge: &Judge<'_, '_>, behind_a: &Region, behind_b: &Region) -> Option<DType> {
+    let narrow = coarser(judge.a.main, judge.b.main)?;
+    let (side, region) = if judge.b.main == narrow { (judge.b, behind_b) } else { (judge.a, behind_a) };
+    let written = region.nodes.iter().flat_map(|&n| side.graph().node(n).writes());
+    let mut there = region.boundary.iter().chain(&region.constants).copied().chain(written);
+    there.any(|v| side.declared.get(v).is_some_and(|t| t.dtype() == narrow)).then_some(narrow)
 }
 
 /// B's nodes behind a value, back to values in whose place stands what A's run really had.

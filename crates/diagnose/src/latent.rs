@@ -127,7 +127,7 @@ fn suspects(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Vec<Suspect> {
         let suspicious: Option<Vec<Suspect>> = mates
             .iter()
             .filter(|&&m| reads_the_same(judge, n, m, &class_b))
-            .map(|&m| mended(judge, n, m).map(|(mended, differs)| Suspect { b: n, a: m, mended, differs }))
+            .map(|&m| mended(judge, state, n, m).map(|(mended, differs)| Suspect { b: n, a: m, mended, differs }))
             .collect();
         found.extend(suspicious.unwrap_or_default().into_iter().next());
     }
@@ -156,7 +156,12 @@ fn reads_the_same(
 }
 
 /// B's node with the numbers of A's, where one of them is another number, and the first that is.
-fn mended(judge: &Judge<'_, '_>, n: NodeId, m: NodeId) -> Option<(Patch, Differing)> {
+fn mended(
+    judge: &Judge<'_, '_>,
+    state: &State<'_, '_>,
+    n: NodeId,
+    m: NodeId,
+) -> Option<(Patch, Differing)> {
     let (node, other) = (judge.b.graph().node(n), judge.a.graph().node(m));
     let mut changed = node.clone();
     let mut sources = Patch::sources_of(node);
@@ -196,7 +201,9 @@ fn mended(judge: &Judge<'_, '_>, n: NodeId, m: NodeId) -> Option<(Patch, Differi
         if stored.is_some_and(|(own, theirs)| own.bit_eq(theirs)) || judge.rounded_alike(b, a) {
             continue;
         }
-        let (own, theirs) = (judge.b.shadow.get(b)?, judge.a.shadow.get(a)?);
+        // With A's constants in the place of those that are theirs, converted: what a half network computed from them
+        // alone is no other number.
+        let (own, theirs) = (state.shadow[b.index()].as_ref()?, judge.a.shadow.get(a)?);
         if own.dtype().is_float() && theirs.dtype().is_float() && !nearly(own, theirs) {
             // Another layout or shape is a rewrite's affair.
             if own.shape() != theirs.shape() {
