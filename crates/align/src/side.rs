@@ -149,7 +149,8 @@ impl<'g> Side<'g> {
         let (mut layers, mut all) = (FxHashMap::default(), FxHashMap::default());
         for id in graph.node_ids() {
             let flow = plan.op(id).flow();
-            if flow == Flow::Moves || graph.node(id).op == "Cast" {
+            let constant = graph.node(id).writes().all(|v| self.is_constant(v));
+            if flow == Flow::Moves || graph.node(id).op == "Cast" || constant {
                 continue;
             }
             let layer = flow != Flow::Elementwise && graph.node(id).reads().any(is_matrix);

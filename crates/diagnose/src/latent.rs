@@ -127,7 +127,9 @@ fn suspects(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Vec<Suspect> {
         let suspicious: Option<Vec<Suspect>> = mates
             .iter()
             .filter(|&&m| reads_the_same(judge, n, m, &class_b))
-            .map(|&m| mended(judge, state, n, m).map(|(mended, differs)| Suspect { b: n, a: m, mended, differs }))
+            .map(|&m| {
+                mended(judge, state, n, m).map(|(mended, differs)| Suspect { b: n, a: m, mended, differs })
+            })
             .collect();
         found.extend(suspicious.unwrap_or_default().into_iter().next());
     }
@@ -156,12 +158,7 @@ fn reads_the_same(
 }
 
 /// B's node with the numbers of A's, where one of them is another number, and the first that is.
-fn mended(
-    judge: &Judge<'_, '_>,
-    state: &State<'_, '_>,
-    n: NodeId,
-    m: NodeId,
-) -> Option<(Patch, Differing)> {
+fn mended(judge: &Judge<'_, '_>, state: &State<'_, '_>, n: NodeId, m: NodeId) -> Option<(Patch, Differing)> {
     let (node, other) = (judge.b.graph().node(n), judge.a.graph().node(m));
     let mut changed = node.clone();
     let mut sources = Patch::sources_of(node);
