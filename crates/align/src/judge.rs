@@ -99,12 +99,15 @@ impl<'s, 'g> Judge<'s, 'g> {
 
     /// A node of A that is the same call as `id` of B on the same values.
     pub fn twin(&self, state: &State<'_, '_>, id: NodeId) -> Option<NodeId> {
+        let opaque = self.b.plan.op(id).is_opaque();
         let partner = |v: ValueId| {
             let m = state.matched[v.index()].as_ref()?;
-            // A partner may be of another type, of which B rounds to its own.
+            // A partner may be of another type, of which B rounds to its own; an unknown call is taken as it was
+            // recorded all the same.
             let dtype = |t: Option<&Tensor>| t.map(Tensor::dtype);
-            let alike = dtype(state.declared[v.index()].as_ref()) == dtype(self.a.declared.get(m.a));
-            (m.relation == Relation::Same && alike && !state.narrowed[v.index()]).then_some(m.a)
+            let alike = dtype(state.declared[v.index()].as_ref()) == dtype(self.a.declared.get(m.a))
+                && !state.narrowed[v.index()];
+            (m.relation == Relation::Same && (alike || opaque)).then_some(m.a)
         };
         let same = |b: ValueId, a: ValueId| {
             let stored = |side: &Side<'_>, v: ValueId| side.graph().value(v).constant.is_some();

@@ -10,7 +10,7 @@ mod bits;
 pub mod index;
 pub mod judge;
 pub mod narrow;
-mod opaque;
+pub mod opaque;
 pub mod patch;
 pub mod region;
 pub mod relation;

@@ -3,6 +3,7 @@
 use isotrace_graph::{Graph, NodeId, ValueId};
 use isotrace_ops::Flow;
 use isotrace_ops::budget::Unit;
+use isotrace_ops::ops::opaque;
 use isotrace_run::{Known, Options, Plan, Run, RunError};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
@@ -243,12 +244,14 @@ impl<'g> Side<'g> {
     }
 }
 
-/// Values that no input reaches. A shape is a constant too: the inputs' shapes are fixed for the comparison.
+/// Values that no input reaches. A shape is a constant too: the inputs' shapes are fixed for the comparison. What an
+/// unknown call read and nobody kept may have been anything.
 fn constant_values(graph: &Graph) -> Vec<bool> {
     let mut constant: Vec<bool> = graph.values.iter().map(|v| v.constant.is_some()).collect();
     for node in &graph.nodes {
         let shape_only = node.domain.is_empty() && matches!(node.op.as_str(), "Shape" | "Size");
-        if shape_only || node.reads().all(|v| constant[v.index()]) {
+        let lost = node.domain == opaque::DOMAIN && node.inputs.iter().any(Option::is_none);
+        if shape_only || !lost && node.reads().all(|v| constant[v.index()]) {
             for v in node.writes() {
                 constant[v.index()] = true;
             }

@@ -238,10 +238,11 @@ impl<'s, 'g> State<'s, 'g> {
     pub(crate) fn step(&mut self, judge: &Judge<'_, '_>, id: NodeId, changes: &Changes) {
         let node = judge.b.graph().node(id);
         let patches = changes.patches.get(&id).map_or(&[][..], Vec::as_slice);
-        if patches.is_empty()
-            && !node.writes().any(|v| changes.substitutions.contains_key(&v))
+        let free = patches.is_empty() && !node.writes().any(|v| changes.substitutions.contains_key(&v));
+        let unknown = judge.b.plan.op(id).is_opaque();
+        if free
             && let Some(twin) = judge.twin(self, id)
-            && !opaque::contradict((judge.a, twin), (judge.b, id))
+            && !(unknown && opaque::contradict((judge.a, twin), (judge.b, id)))
         {
             // The same call on the same bits: computing it again would show nothing.
             let theirs = judge.a.graph().node(twin);
@@ -249,13 +250,16 @@ impl<'s, 'g> State<'s, 'g> {
                 let (Some(b), Some(a)) = (*b, *a) else { continue };
                 let degenerate = judge.index.is_degenerate(judge.a, a);
                 let found = Match { a, relation: Relation::Same, evidence: Evidence::Bits, degenerate };
-                self.set(judge, b, found, None, judge.a.declared.get(a).cloned());
+                let theirs = judge.a.declared.get(a);
+                let own = judge.b.declared.get(b).filter(|_| unknown);
+                let declared = own.and_then(|own| cast_like(theirs?, own)).or_else(|| theirs.cloned());
+                self.set(judge, b, found, None, declared);
             }
             return;
         }
-        let free = patches.is_empty() && !node.writes().any(|v| changes.substitutions.contains_key(&v));
-        let known = if free { self.declared_outputs(judge, id) } else { None };
-        if let Some(known) = &known
+        let known = if patches.is_empty() { self.declared_outputs(judge, id) } else { None };
+        if free
+            && let Some(known) = &known
             && let Some(found) = self.found_by_bits(judge, id, known)
         {
             for (v, m, declared) in found {

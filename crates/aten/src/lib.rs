@@ -165,7 +165,7 @@ pub(crate) struct Builder<'t> {
     places: FxHashMap<u64, usize>,
     ids: FxHashMap<u64, ValueId>,
     /// What cannot be replayed, and the operator by which that came.
-    lost: FxHashMap<u64, String>,
+    lost: FxHashMap<u64, Lost>,
     pub(crate) out: Recorded,
 }
 
@@ -244,7 +244,7 @@ impl<'t> Builder<'t> {
         if let Some(op) = self.lost.get(&source)
             && computes(source).is_some_and(reads)
         {
-            return Err(AtenError::NeverStored { name: self.name(id), op: op.clone() });
+            return Err(AtenError::NeverStored { name: self.name(id), op: op.op.clone() });
         }
         Ok(())
     }
@@ -252,11 +252,27 @@ impl<'t> Builder<'t> {
     /// One call: lowered by the table, or opaque.
     fn node(&mut self, node: &record::Node) -> Result<(), AtenError> {
         if let Some(unknown) = node.inputs.iter().flatten().find(|id| self.never_stored(**id)) {
-            let op = self.lost.get(unknown).cloned().unwrap_or_else(|| node.op.clone());
+            let op = self.lost.get(unknown).map_or_else(|| node.op.clone(), |lost| lost.op.clone());
             *self.out.opaque.entry(format!("{}.{}", node.domain, node.op)).or_default() += 1;
+            let mut inputs = Vec::new();
+            let mut behind = Vec::new();
+            for id in &node.inputs {
+                match *id {
+                    Some(id) if self.never_stored(id) => {
+                        inputs.push(None);
+                        behind.extend(self.lost.get(&id).into_iter().flat_map(|lost| &lost.read).copied());
+                    }
+                    id => inputs.push(id.map(|id| self.read(id)).transpose()?),
+                }
+            }
+            behind.retain(|&v| !inputs.contains(&Some(v)));
+            behind.sort_unstable();
+            behind.dedup();
+            inputs.extend(behind.into_iter().map(Some));
+            let read: Vec<ValueId> = inputs.iter().copied().flatten().collect();
+            self.opaque(node, inputs)?;
             for id in node.outputs.iter().flatten() {
-                self.ids.remove(id);
-                self.lost.insert(*id, op.clone());
+                self.lost.insert(*id, Lost { op: op.clone(), read: read.clone() });
             }
             return Ok(());
         }
@@ -285,7 +301,7 @@ impl<'t> Builder<'t> {
             let Some(result) = results.get(at).copied().flatten() else {
                 // Read later, if at all: then it is a constant.
                 self.ids.remove(&id);
-                self.lost.insert(id, format!("{}.{}", node.domain, node.op));
+                self.lost.insert(id, Lost::of(node, &read));
                 continue;
             };
             let name = self.name(id);
@@ -333,7 +349,7 @@ impl<'t> Builder<'t> {
         for id in node.outputs.iter().flatten() {
             let Some(tensor) = self.elements(*id)? else {
                 self.ids.remove(id);
-                self.lost.insert(*id, format!("{}.{}", node.domain, node.op));
+                self.lost.insert(*id, Lost::of(node, &inputs));
                 continue;
             };
             let v = self.out.graph.add_value(Value { name: self.name(*id), constant: None, declared: None });
@@ -359,6 +375,20 @@ impl<'t> Builder<'t> {
                 .collect(),
         });
         Ok(())
+    }
+}
+
+/// What there is to know of a value of which no elements were kept.
+struct Lost {
+    /// The operator that computed it, or the first of those before it that cannot be replayed.
+    op: String,
+    /// The known values that it was computed from.
+    read: Vec<ValueId>,
+}
+
+impl Lost {
+    fn of(node: &record::Node, read: &[Option<ValueId>]) -> Self {
+        Self { op: format!("{}.{}", node.domain, node.op), read: read.iter().copied().flatten().collect() }
     }
 }
 

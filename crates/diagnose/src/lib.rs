@@ -17,6 +17,7 @@ mod role;
 mod site;
 mod written;
 
+use faults::{Found, Untold};
 use isotrace_align::{Changes, Index, Judge, Side, State};
 use isotrace_graph::ValueId;
 use isotrace_report::{Report, Verdict, Warning};
@@ -122,21 +123,26 @@ pub fn diff(
     let (outputs, unpaired) = outputs::pair(a.graph, b.graph);
     // Against a reference that is not a number nothing can be found: the search would blame B for it.
     let state = State::execute(&judge, &bound, &Changes::default());
-    let (mut found, state, left) = if assemble::not_a_number(&side_a, &outputs).is_some() {
-        (Vec::new(), state, Vec::new())
-    } else {
-        let as_named = state.clone();
-        let (settled, state, exchanged) = binding::settle(&judge, bound.clone(), &outputs, state);
-        let (mut found, state, left) = faults::find(&judge, &settled, &outputs, state);
-        found.splice(0..0, exchanged);
-        // One reader that reads the other input looks like an exchange from all that comes behind it.
-        let exchanges = settled != bound && found.len() > 1;
-        let plain = exchanges.then(|| faults::find(&judge, &bound, &outputs, as_named));
-        match plain {
-            Some(plain) if plain.2.len() <= left.len() && plain.0.len() < found.len() => plain,
-            _ => (found, state, left),
-        }
-    };
+    let Found { faults: mut found, untold, state, left } =
+        if assemble::not_a_number(&side_a, &outputs).is_some() {
+            Found { faults: Vec::new(), untold: Vec::new(), state, left: Vec::new() }
+        } else {
+            let as_named = state.clone();
+            let (settled, state, exchanged) = binding::settle(&judge, bound.clone(), &outputs, state);
+            let mut found = faults::find(&judge, &settled, &outputs, state);
+            found.faults.splice(0..0, exchanged);
+            // One reader that reads the other input looks like an exchange from all that comes behind it.
+            let exchanges = settled != bound && found.faults.len() > 1;
+            let plain = exchanges.then(|| faults::find(&judge, &bound, &outputs, as_named));
+            match plain {
+                Some(plain)
+                    if plain.left.len() <= found.left.len() && plain.faults.len() < found.faults.len() =>
+                {
+                    plain
+                }
+                _ => found,
+            }
+        };
     if judge.interrupted() {
         return Err(failed(&a)(RunError::Interrupted));
     }
@@ -171,8 +177,17 @@ pub fn diff(
             place: Vec::new(),
         });
     }
-    if !left.is_empty() && report.culprits.is_empty() {
+    // Where something is proven, what runs through unknown calls may follow from it.
+    if report.culprits.is_empty() && !(left.is_empty() && untold.is_empty()) {
         report.verdict = Verdict::Inconclusive;
+        if let [first, others @ ..] = &untold[..] {
+            report.reason = first.told(&judge);
+            let warn = |u: &Untold| {
+                let (class, summary, place) = ("degenerate".into(), u.told(&judge), u.nodes.clone());
+                Warning { class, summary, place }
+            };
+            report.warnings.extend(others.iter().map(warn));
+        }
     }
     Ok(report)
 }

@@ -27,7 +27,7 @@ use isotrace_graph::{Node, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
-use crate::faults::{self, Fault};
+use crate::faults::{self, Fault, Found};
 use crate::site::Site;
 use sheet::{Enters, Origin, Sheet};
 use writer::Writer;
@@ -143,7 +143,7 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<(Faul
     // Asked here too whether to go on.
     judge.progress = site.judge.progress;
     let state = State::execute(&judge, &bound, &Changes::default());
-    let (found, _, left) = faults::find(&judge, &bound, &[(end_b, end_a)], state);
+    let Found { faults: found, left, .. } = faults::find(&judge, &bound, &[(end_b, end_a)], state);
     let settled = left.is_empty() && found.iter().all(|f| f.proof.is_some());
     let written = (a.graph.nodes.len(), b.graph.nodes.len());
     let mut proven = found.into_iter().filter(|f| f.proof.is_some());
