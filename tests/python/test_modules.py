@@ -165,3 +165,33 @@ def test_models_in_memory_are_run_by_onnx_runtime(exported):
     report = isotrace.diff(model.SerializeToString(), exported, backend_a="onnxruntime",
                            inputs={k: v.numpy() for k, v in models.inputs("bert").items()})  # fmt: skip
     assert report.verdict == "equivalent", str(report)
+
+
+class Pair(torch.nn.Module):
+    """Inputs of one kind in a list, and outputs of one shape that are not given in the order in which they are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+
+    def forward(self, *both):
+        x, y = both
+        late = self.b(torch.relu(self.a(x) + y))
+        early = x.cumsum(1) @ x.mT + y.mean()
+        return late @ late.mT, early
+
+
+@pytest.mark.parametrize("level", ["modules", "operators"])
+def test_lists_of_inputs_and_outputs_of_one_shape_are_told_apart(tmp_path, level):
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    model, inputs = Pair().eval(), (torch.randn(4, 6), torch.randn(4, 6))
+    torch.onnx.export(model, inputs, str(tmp_path / "net.onnx"), dynamo=True, verbose=False)
+    with torch.no_grad(), isotrace.torch.record(model, tmp_path / "right", level=level):
+        model(*inputs)
+    report = isotrace.diff(tmp_path / "right", tmp_path / "net.onnx")
+    assert report.verdict in ("equivalent", "identical"), str(report)
+    with torch.no_grad(), isotrace.torch.record(model, tmp_path / "wrong", level=level):
+        model(*inputs[::-1])
+    bound = {p.a: p.b for p in isotrace.diff(tmp_path / "wrong", tmp_path / "net.onnx").pairs if p.a and p.a.startswith("both")}
+    assert bound == {"both.0": "both_0", "both.1": "both_1"}

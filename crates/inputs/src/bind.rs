@@ -155,7 +155,8 @@ fn given<'r>(
     by(name).or_else(|| sides.iter().zip(slot.ids).find_map(|(s, id)| by(s.name(id?))))
 }
 
-/// Inputs of one name, then of one role; the rest stand alone. Fails where a choice would be a guess.
+/// Inputs of one name, then of names that differ in what joins their parts, then of one role; the rest stand alone. Fails
+/// where a choice would be a guess.
 fn pair(sides: &[Side<'_>], request: &Request<'_>) -> Result<Vec<Slot>, InputError> {
     let a = sides[0].graph;
     let mut slots: Vec<Slot> = a.inputs.iter().map(|&id| Slot { ids: [Some(id), None] }).collect();
@@ -173,6 +174,7 @@ fn pair(sides: &[Side<'_>], request: &Request<'_>) -> Result<Vec<Slot>, InputErr
     let provided = |name: &str| {
         request.given.is_some_and(|(_, t)| t.contains_key(name)) || request.set.iter().any(|(n, _)| n == name)
     };
+    by_parts(sides, &mut slots, &mut open_b);
     let mut open_a: Vec<usize> = (0..slots.len()).filter(|&i| slots[i].ids[1].is_none()).collect();
     let id_a = |slots: &[Slot], i: usize| slots[i].ids[0].expect("A's");
     // Where the user gave both by name there is nothing left to find out.
@@ -183,6 +185,30 @@ fn pair(sides: &[Side<'_>], request: &Request<'_>) -> Result<Vec<Slot>, InputErr
     }
     slots.extend(open_b.into_iter().map(|id| Slot { ids: [None, Some(id)] }));
     Ok(slots)
+}
+
+/// Pairs inputs whose names have the same parts, where no other input of either model has them: a recording counts what
+/// is in a list (`a.0`), and exporters allow themselves no dots (`a_0`).
+fn by_parts(sides: &[Side<'_>], slots: &mut [Slot], open_b: &mut Vec<ValueId>) {
+    fn parts(name: &str) -> Vec<&str> {
+        name.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty()).collect()
+    }
+    let alone = |side: &Side<'_>, name: &str| {
+        side.graph.inputs.iter().filter(|&&id| parts(side.name(id)) == parts(name)).count() == 1
+    };
+    open_b.retain(|&id| {
+        let name = sides[1].name(id);
+        let slot = slots.iter_mut().filter(|slot| slot.ids[1].is_none()).find(|slot| {
+            let theirs = slot.ids[0].expect("A's");
+            parts(sides[0].name(theirs)) == parts(name)
+                && compatible(sides[0].declared(theirs), sides[1].declared(id))
+        });
+        match slot.filter(|_| !parts(name).is_empty() && sides.iter().all(|side| alone(side, name))) {
+            Some(slot) => slot.ids[1] = Some(id),
+            None => return true,
+        }
+        false
+    });
 }
 
 fn by_role(

@@ -136,6 +136,47 @@ fn twins_are_never_bound_by_position() {
 }
 
 #[test]
+fn names_of_the_same_parts_are_one_name_where_no_other_has_them() {
+    let twins = |names: [&str; 2], width: &str| {
+        let mut g = Builder::default();
+        let ids = [g.input(names[0], DType::F32, &["2", "4"]), g.input(names[1], DType::F32, &["2", width])];
+        let made = ids.map(|id| g.node("Relu", &[id]));
+        g.node("Concat", &made);
+        g.0
+    };
+    for (a, b, width, expected) in [
+        (["a.0", "a.1"], ["a_1", "a_0"], "4", Some([("a.0", "a_0"), ("a.1", "a_1")])),
+        (
+            ["past/key", "past/value"],
+            ["past.key", "past.value"],
+            "4",
+            Some([("past/key", "past.key"), ("past/value", "past.value")]),
+        ),
+        // A name of its own goes before one of the same parts.
+        (["a.0", "a_0"], ["a_0", "a.0"], "4", Some([("a.0", "a.0"), ("a_0", "a_0")])),
+        // Two inputs of the same parts.
+        (["a.0", "a-0"], ["a_0", "a/0"], "4", None),
+        (["a0", "a1"], ["a_0", "a_1"], "4", None),
+        // Names alone say nothing where the shapes cannot be one.
+        (["a.0", "a.1"], ["a_1", "a_0"], "7", Some([("a.0", "a_1"), ("a.1", "a_0")])),
+    ] {
+        let (a, b) = (twins(a, width), twins(b, width));
+        let bound = bind(&a, &b, &Request::default());
+        let found = bound.ok().map(|bound| {
+            let mut names: Vec<(String, String)> = bound
+                .pairs
+                .iter()
+                .map(|&(x, y)| (a.value(x).name.clone(), b.value(y).name.clone()))
+                .collect();
+            names.sort();
+            names
+        });
+        let expected = expected.map(|pairs| pairs.map(|(x, y)| (x.to_owned(), y.to_owned())).to_vec());
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
 fn half_and_single_precision_get_the_same_numbers() {
     let model = |dtype| {
         let mut g = Builder::default();

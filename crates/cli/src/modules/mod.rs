@@ -133,9 +133,6 @@ fn pairs(a: &View, b: &View) -> Vec<(usize, usize)> {
         }
     };
     // Graphs call their values as they like; only recordings share the names of modules.
-    let roles = |view: &View, role| -> Vec<usize> {
-        (0..view.values.len()).filter(|&i| view.values[i].role == Some(role)).collect()
-    };
     let names = b.names();
     for (name, i) in a.names() {
         let border = a.values[i].role.is_some();
@@ -146,7 +143,7 @@ fn pairs(a: &View, b: &View) -> Vec<(usize, usize)> {
             take(i, j, &mut found);
         }
     }
-    for (i, j) in roles(a, Role::Output).into_iter().zip(roles(b, Role::Output)) {
+    for (i, j) in a.outputs.iter().zip(&b.outputs).filter_map(|(i, j)| Some(((*i)?, (*j)?))) {
         if fits(&a.values[i], &b.values[j]) {
             take(i, j, &mut found);
         }

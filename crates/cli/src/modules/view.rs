@@ -49,6 +49,8 @@ pub struct Call {
 pub struct View {
     pub values: Vec<Seen>,
     pub calls: Vec<Call>,
+    /// The final outputs in the network's order, as places in the list of values; `None` where one is no value there.
+    pub outputs: Vec<Option<usize>>,
     /// Parameters and buffers by name, as they were first.
     pub weights: FxHashMap<String, Seen>,
     pub nodes: usize,
@@ -83,6 +85,8 @@ impl View {
             places.insert(value.id, view.values.len());
             view.values.push(seen);
         }
+        let given = trace.graphs().iter().flat_map(|g| &g.outputs);
+        view.outputs = given.map(|id| places.get(id).copied()).collect();
         let at = |ids: &[u64]| ids.iter().filter_map(|id| places.get(id).copied()).collect();
         view.calls = trace
             .calls()
@@ -104,10 +108,14 @@ impl View {
         let graph = side.graph();
         let computed = graph.node_ids().flat_map(|n| graph.node(n).writes().map(move |v| (Some(n), v)));
         let mut view = Self { nodes: graph.nodes.len(), ..Self::default() };
+        view.outputs = vec![None; graph.outputs.len()];
         for (node, v) in graph.inputs.iter().map(|&v| (None, v)).chain(computed) {
             let Some(tensor) = side.declared.get(v).filter(|_| node.is_none() || !side.is_constant(v)) else {
                 continue;
             };
+            for (place, _) in view.outputs.iter_mut().zip(&graph.outputs).filter(|(_, o)| **o == v) {
+                *place = Some(view.values.len());
+            }
             view.values.push(Seen {
                 name: graph.value(v).name.clone(),
                 role: match node {
