@@ -8,6 +8,7 @@ use isotrace_align::Relation;
 use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::{NodeId, ValueId};
 
+use super::order::exchanged_behind;
 use super::{Cause, Proposal, label};
 use crate::role;
 use crate::site::Site;
@@ -49,6 +50,22 @@ impl Cause for Layout {
                     sources[slot] = Source::Tensor { declared, shadow };
                     let Some(patch) = Patch::new(node, sources) else { continue };
                     let change = format!("{:?} in A's layout", site.judge.b.graph().value(v).name);
+                    if let Some((product, summary)) = exchanged_behind(site, v) {
+                        let nodes_a = site.judge.a.producer(a).into_iter().collect();
+                        let (patches, nodes_b) = (vec![(n, patch)], vec![product]);
+                        let class = "weight_swap";
+                        out.push(Proposal {
+                            patches,
+                            nodes_b,
+                            nodes_a,
+                            edge: None,
+                            class,
+                            summary,
+                            change,
+                            cost: 19,
+                        });
+                        continue;
+                    }
                     if let Some((product, theirs)) = other_way(site, v, a) {
                         out.push(Proposal {
                             patches: vec![(n, patch)],

@@ -10,6 +10,7 @@ use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{NodeId, ValueId};
 
 use super::extra::identity;
+use super::order::exchanged_behind;
 use super::{Cause, Proposal, difference, label};
 use crate::role;
 use crate::site::Site;
@@ -169,7 +170,13 @@ fn push(
     let working: Vec<NodeId> =
         missing.iter().copied().filter(|&m| !role::is_layout(&site.node_a(m).op)).collect();
     let named = if working.is_empty() { missing.to_vec() } else { working };
+    let exchanged = if named.is_empty() { exchanged_behind(site, read) } else { None };
+    let (mut nodes_b, mut edge) = (nodes_b, Some(read));
     let (class, summary) = match named.as_slice() {
+        [] if let Some((product, summary)) = exchanged => {
+            (nodes_b, edge) = (vec![product], None);
+            ("weight_swap", summary)
+        }
         [] => (
             of_edge(site, nodes_b[0], read, a),
             format!("{reader} reads {own:?}; in A {theirs:?} is read here"),
@@ -203,7 +210,7 @@ fn push(
         patches,
         nodes_b,
         nodes_a,
-        edge: Some(read),
+        edge,
         class,
         summary,
         change: format!("read A's {theirs:?} in place of {own:?}"),

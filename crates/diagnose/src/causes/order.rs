@@ -21,6 +21,7 @@ const MOST_PARTS: usize = 4;
 
 impl Cause for Order {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
+        places(site, out);
         for &n in site.nodes_b() {
             let node = site.node_b(n);
             let swaps: Vec<(usize, usize)> = match node.op.as_str() {
@@ -63,15 +64,13 @@ impl Cause for Order {
                 };
                 let mut summary = format!("inputs {i} and {j} of {} are exchanged", label(site.judge.b, n));
                 if class == "operand_order"
-                    && let Some([x, y]) = weights_exchanged(site, [node.inputs[i], node.inputs[j]])
+                    && let Some(weights) = weights_exchanged(site, [node.inputs[i], node.inputs[j]])
                 {
                     class = "weight_swap";
-                    let name = |v: ValueId| &site.judge.b.graph().value(v).name;
-                    summary = format!(
-                        "{:?} and {:?}, behind inputs {i} and {j} of {}, each hold what A calls by the other's name",
-                        name(x),
-                        name(y),
-                        label(site.judge.b, n)
+                    summary = of_weights(
+                        site,
+                        weights,
+                        &format!("behind inputs {i} and {j} of {}", label(site.judge.b, n)),
                     );
                 }
                 out.push(Proposal {
@@ -99,30 +98,143 @@ fn joins_waves(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
     ops == ["Cos", "Sin"] && site.node_b(made[0]).inputs == site.node_b(made[1]).inputs
 }
 
+/// The product of two values whose makers have each other's weights, where `v` is one, in whatever layout: what it holds
+/// is A's the other way round. With what is to be said of it.
+pub(super) fn exchanged_behind(site: &Site<'_, '_, '_>, mut v: ValueId) -> Option<(NodeId, String)> {
+    let b = site.judge.b;
+    loop {
+        let n = b.producer(v)?;
+        let node = site.node_b(n);
+        if role::is_product(&node.op) && b.dynamic_inputs(n).len() > 1 {
+            let weights = weights_exchanged(site, [*node.inputs.first()?, *node.inputs.get(1)?])?;
+            let place = format!("behind inputs 0 and 1 of {}", label(b, n));
+            return Some((n, of_weights(site, weights, &place)));
+        }
+        v = b.moves(n).then(|| b.dynamic_inputs(n).first().copied())??;
+    }
+}
+
+fn of_weights(site: &Site<'_, '_, '_>, weights: [ValueId; 2], place: &str) -> String {
+    let [x, y] = weights.map(|v| &site.judge.b.graph().value(v).name);
+    format!("{x:?} and {y:?}, {place}, each hold what A calls by the other's name")
+}
+
+/// Two products of the region with each other's weights and biases, where names say that they have those.
+fn places(site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
+    /// Products of one region of which every two are looked at.
+    const MOST: usize = 8;
+    let b = site.judge.b;
+    let layers: Vec<(NodeId, ValueId)> = site
+        .nodes_b()
+        .iter()
+        .filter(|&&n| role::is_product(&site.node_b(n).op) && b.dynamic_inputs(n).len() == 1)
+        .filter_map(|&n| Some((n, weight_behind(b, site.node_b(n).writes().next()?)?)))
+        .take(MOST)
+        .collect();
+    for (i, &(p, x)) in layers.iter().enumerate() {
+        for &(q, y) in &layers[i + 1..] {
+            if !are_exchanged(site, [x, y]) {
+                continue;
+            }
+            let mut pairs = vec![(p, q)];
+            pairs.extend(bias_after(site, p).zip(bias_after(site, q)));
+            let patches: Option<Vec<_>> = pairs
+                .iter()
+                .flat_map(|&(p, q)| [(p, q), (q, p)])
+                .map(|(n, other)| Some((n, with_constants_of(site, n, other)?)))
+                .collect();
+            let Some(patches) = patches else { continue };
+            let theirs = |n: NodeId| {
+                let name = site.node_b(n).writes().next().map(|v| &b.graph().value(v).name)?;
+                let named = |m: &&NodeId| {
+                    let mut written = site.node_a(**m).writes();
+                    written.any(|v| site.judge.a.graph().value(v).name == *name)
+                };
+                site.nodes_a().iter().find(named).copied()
+            };
+            out.push(Proposal {
+                patches,
+                nodes_b: vec![p, q],
+                nodes_a: [p, q].into_iter().filter_map(theirs).collect(),
+                edge: None,
+                class: "weight_swap",
+                summary: of_weights(site, [x, y], &format!("in {} and {}", label(b, p), label(b, q))),
+                change: "weights and biases of the two exchanged".to_owned(),
+                cost: 17,
+            });
+        }
+    }
+}
+
+/// The sum that adds a constant to what a product wrote.
+fn bias_after(site: &Site<'_, '_, '_>, product: NodeId) -> Option<NodeId> {
+    let b = site.judge.b;
+    let mut v = site.node_b(product).writes().next()?;
+    loop {
+        let [reader] = b.consumers[v.index()][..] else { return None };
+        if b.moves(reader) {
+            v = site.node_b(reader).writes().next()?;
+            continue;
+        }
+        let adds = site.node_b(reader).op == "Add" && b.dynamic_inputs(reader).len() == 1;
+        return adds.then_some(reader);
+    }
+}
+
+/// A node with another's constants in place of its own; `None` where they are of other shapes.
+fn with_constants_of(site: &Site<'_, '_, '_>, n: NodeId, other: NodeId) -> Option<Patch> {
+    let (b, node) = (site.judge.b, site.node_b(n));
+    let constants = |n: NodeId| {
+        let inputs = site.node_b(n).inputs.iter().enumerate();
+        inputs.filter_map(|(i, v)| Some((i, (*v)?))).filter(|(_, v)| b.is_constant(*v)).collect::<Vec<_>>()
+    };
+    let (own, theirs) = (constants(n), constants(other));
+    let mut sources = Patch::sources_of(node);
+    for (&(slot, v), &(_, w)) in own.iter().zip(&theirs) {
+        let declared = b.declared.get(w)?;
+        if declared.shape() != b.declared.get(v)?.shape() {
+            return None;
+        }
+        let shadow = site.state.operand(w)?;
+        sources[slot] = Source::Tensor { declared: declared.clone(), shadow };
+    }
+    (own.len() == theirs.len()).then(|| Patch::new(node, sources))?
+}
+
 /// The weights of the products that made two values, where each holds what A has under the other's name. Names decide
 /// nothing else: that the two are exchanged is proven, and only whether by whom they were made or by who reads them is
 /// the question.
 fn weights_exchanged(site: &Site<'_, '_, '_>, made: [Option<ValueId>; 2]) -> Option<[ValueId; 2]> {
+    let b = site.judge.b;
+    let weights = [weight_behind(b, made[0]?)?, weight_behind(b, made[1]?)?];
+    are_exchanged(site, weights).then_some(weights)
+}
+
+/// Whether each of two constants holds what A has under the other's name, rounded to B's type where that is another.
+fn are_exchanged(site: &Site<'_, '_, '_>, [x, y]: [ValueId; 2]) -> bool {
     let (a, b) = (site.judge.a, site.judge.b);
-    let [x, y] = [weight_behind(b, made[0]?)?, weight_behind(b, made[1]?)?];
     let namesake = |v: ValueId| {
         let name = &b.graph().value(v).name;
         let stored = |&c: &ValueId| a.graph().value(c).constant.is_some() && a.graph().value(c).name == *name;
         a.graph().value_ids().find(stored)
     };
     let same = |v: ValueId, theirs: ValueId| {
-        b.declared.get(v).zip(a.declared.get(theirs)).is_some_and(|(own, theirs)| own.bit_eq(theirs))
+        let stored = b.declared.get(v).zip(a.declared.get(theirs));
+        stored.is_some_and(|(own, theirs)| own.bit_eq(theirs)) || site.judge.rounded_alike(v, theirs)
     };
-    let (of_x, of_y) = (namesake(x)?, namesake(y)?);
-    (x != y && same(x, of_y) && same(y, of_x) && !same(x, of_x)).then_some([x, y])
+    let (Some(of_x), Some(of_y)) = (namesake(x), namesake(y)) else { return false };
+    x != y && same(x, of_y) && same(y, of_x) && !same(x, of_x)
 }
 
 /// The stored matrix of the product that made a value, through what moves, shifts or scales it afterwards.
 fn weight_behind(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
-    /// Operators between a projection and the attention that reads it.
+    /// Operators between a projection and the attention that reads it, those aside that only move elements.
     const STEPS: usize = 8;
-    for _ in 0..STEPS {
-        let node = side.graph().node(side.producer(v)?);
+    let mut steps = 0;
+    while steps < STEPS {
+        let n = side.producer(v)?;
+        let node = side.graph().node(n);
+        steps += usize::from(!side.moves(n));
         if role::is_product(&node.op) {
             let constant = node.inputs.iter().flatten().find(|&&v| side.is_constant(v))?;
             return stored_behind(side, *constant);
