@@ -297,7 +297,12 @@ struct Folded<'x> {
 
 impl<'x> Folded<'x> {
     fn between(judge: &Judge<'_, '_>, (a, b): (&'x Region, &'x Region)) -> Option<Self> {
-        let (only_a, only_b) = judge.unshared(a, b);
+        let (mut only_a, mut only_b) = judge.unshared(a, b);
+        only_b.retain(|&v| {
+            let namesake = judge.altered(v);
+            only_a.retain(|&a| Some(a) != namesake);
+            namesake.is_none()
+        });
         let folds = |side: &Side<'_>, region: &Region| {
             region.nodes.iter().any(|&n| {
                 side.graph().node(n).writes().any(|v| {

@@ -85,6 +85,30 @@ impl Judge<'_, '_> {
         own.shape() == theirs.shape() && narrow.is_some_and(|narrow| rounds(own, theirs, narrow))
     }
 
+    /// A's constant of the same name, where most of B's is it rounded and the rest is not: no conversion or folding leaves
+    /// that, so there is nothing about it that rounding might explain.
+    pub(crate) fn altered(&self, v: ValueId) -> Option<ValueId> {
+        let own = self.b.declared.get(v).filter(|t| t.len() >= SMALL)?;
+        let name = &self.b.graph().value(v).name;
+        let candidates = self.index.alike(own.len(), Kind::of(own.dtype()), true).iter().copied();
+        let mut named = candidates.filter(|&a| self.a.graph().value(a).name == *name);
+        named.find(|&a| {
+            let Some(theirs) = self.a.declared.get(a).filter(|t| t.shape() == own.shape()) else {
+                return false;
+            };
+            let Some(narrow) = self.rounds_to(own.dtype(), theirs.dtype()) else { return false };
+            let (wide, rounded) = if narrow == own.dtype() { (theirs, own) } else { (own, theirs) };
+            let (Ok(wide), Ok(rounded)) =
+                (wide.cast(narrow).and_then(|t| t.cast(DType::F64)), rounded.to_f64())
+            else {
+                return false;
+            };
+            let Ok(wide) = wide.to_f64() else { return false };
+            let same = wide.iter().zip(rounded.iter()).filter(|(x, y)| x == y).count();
+            same < own.len() && 2 * same > own.len()
+        })
+    }
+
     /// A's constant of which B's is the rounding, or the other way round; the one of the same name where there are
     /// several, else one of which it is a part. A handful of numbers is recognised by the name alone.
     pub(crate) fn rounded_constant(&self, v: ValueId) -> Option<Match> {

@@ -369,9 +369,58 @@ fn in_half(mut n: Net) -> Net {
     n
 }
 
+/// A value divided by its root mean square, in as many nodes as that takes, twice; in f32 where all else is not.
+fn normed(mut n: Net, wide: bool) -> Net {
+    n.constant("two", Tensor::scalar(2f32));
+    n.constant("small", Tensor::scalar(1e-6f32));
+    n.constant("last", Tensor::from_vec(&[1], vec![-1i64]).unwrap());
+    for x in ["context", "narrow"] {
+        let name = |part: &str| format!("{x}_{part}");
+        if wide {
+            insert(&mut n, "Cast", x, &[("to", Attribute::Int(1))], &[]);
+        }
+        let x = if wide { name("cast") } else { x.to_owned() };
+        let end = format!("{x}_div");
+        n.node("Pow", &[&x, "two"], &name("square"), &[]);
+        n.node("ReduceMean", &[&name("square"), "last"], &name("mean"), &[]);
+        n.node("Add", &[&name("mean"), "small"], &name("more"), &[]);
+        n.node("Sqrt", &[&name("more")], &name("root"), &[]);
+        n.node("Neg", &[&name("root")], &name("minus"), &[]);
+        n.node("Abs", &[&name("minus")], &name("plus"), &[]);
+        n.node("Div", &[&x, &name("plus")], &end, &[]);
+        let read = n.names[&x];
+        let own = [name("square"), end.clone()].map(|v| n.names[&v]);
+        let to = n.names[&end];
+        for node in n.graph.nodes.iter_mut().filter(|m| !own.contains(&m.outputs[0].unwrap())) {
+            node.inputs.iter_mut().filter(|v| **v == Some(read)).for_each(|v| *v = Some(to));
+        }
+        if wide {
+            insert(&mut n, "Cast", &end, &[("to", Attribute::Int(10))], &[]);
+        }
+    }
+    n
+}
+
+/// The network with its norms, in f16 but for what those compute.
+fn widened() -> Net {
+    let mut n = in_half(normed(masked(), true));
+    for name in ["two", "small"] {
+        let value = if name == "two" { 2f32 } else { 1e-6 };
+        n.constant(name, Tensor::scalar(value));
+    }
+    n
+}
+
 #[test]
 fn half_precision_throughout_is_no_fault() {
-    for (a, b) in [(masked(), in_half(masked())), (in_half(masked()), masked())] {
+    let whole = || normed(masked(), false);
+    for (a, b) in [
+        (masked(), in_half(masked())),
+        (in_half(masked()), masked()),
+        // Norms in f32 have more nodes than the rest.
+        (whole(), widened()),
+        (widened(), whole()),
+    ] {
         let ends = |n: &Net| if n.names.contains_key("y_cast") { "y_cast" } else { "y" };
         let (end_a, end_b) = (ends(&a), ends(&b));
         let report = compare_as(a, b, end_a, end_b);
@@ -395,6 +444,73 @@ fn faults_are_named_across_precisions() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_weight_that_was_altered_is_no_rounding_of_the_other() {
+    // Two or three times what rounding to f16 does to one number, far less than what it may do to all of them.
+    let mut b = masked();
+    let v = b.names["w1"];
+    let altered: Vec<f64> = b.graph.value(v).constant.as_ref().unwrap().to_f64().unwrap().into_owned();
+    let altered = altered.iter().enumerate().map(|(i, x)| if i % 16 == 3 { 1.0015 * x } else { *x } as f32);
+    b.constant("w1", Tensor::from_vec(&[8, 16], altered.collect()).unwrap());
+    let report = compare_as(masked(), in_half(b), "y", "y_cast");
+    assert_eq!(report.verdict, Verdict::Divergent, "{}", report.reason);
+    assert_eq!(report.culprits[0].cause.class, "weight_value", "{}", report.reason);
+}
+
+#[test]
+fn calls_of_unknown_operators_prove_nothing() {
+    let net = |known: bool| {
+        let mut n = block();
+        insert(&mut n, "Erf", "wide", &[], &[]);
+        if !known {
+            let node = n.at("wide_erf");
+            (node.domain, node.op) = (isotrace_ops::ops::opaque::DOMAIN.into(), "their.function".into());
+        }
+        n
+    };
+    let (known, unknown) = (net(true), net(false));
+    let [known, unknown] = [known, unknown].map(|n| n.finish(&["x"]));
+    let inputs = FxHashMap::from_iter([("x".to_owned(), numbers(&[2, 6, 8], 99))]);
+    let right = recording(&known, &inputs);
+    let place = |name: &str| known.value_ids().find(|&v| known.value(v).name == name).unwrap();
+    // What the unknown call gave in another run, and what followed.
+    let edited = |by: f64| {
+        let v = place("wide_erf");
+        let given = right[&v].to_f64().unwrap().iter().map(|x| (x * x * by + x) as f32).collect();
+        let mut run = right.clone();
+        run.insert(v, Tensor::from_vec(right[&v].shape(), given).unwrap());
+        let after = ["act", "narrow", "y"].map(place);
+        run.retain(|v, _| !after.contains(v));
+        run
+    };
+    let (near, far) = (edited(1e-7), edited(0.1));
+    let cases = [
+        ("the same", (&unknown, &right), (&unknown, &right), Verdict::Identical),
+        ("another rounding", (&unknown, &right), (&unknown, &near), Verdict::Equivalent),
+        ("other numbers of the same bits", (&unknown, &right), (&unknown, &far), Verdict::Divergent),
+        ("known there", (&unknown, &right), (&known, &right), Verdict::Identical),
+        ("what the other side knows differs", (&unknown, &far), (&known, &right), Verdict::Inconclusive),
+        ("the same the other way round", (&known, &right), (&unknown, &far), Verdict::Inconclusive),
+    ];
+    for (what, a, b, verdict) in cases {
+        let source = |path, (graph, recorded)| Source { path, graph, recorded: Some(recorded) };
+        let options = Options { allowed: &[], progress: None, detail: Detail::FULL };
+        let report = diff(source("a", a), source("b", b), &inputs, options);
+        assert_eq!(report.verdict, verdict, "{what}: {}", report.reason);
+        assert_eq!(report.culprits.len(), usize::from(verdict == Verdict::Divergent), "{what}");
+        if let [only] = &report.culprits[..] {
+            assert_eq!(
+                (only.cause.class.as_str(), only.b.outputs[0].as_str()),
+                ("unknown", "wide_erf"),
+                "{what}"
+            );
+        }
+        if verdict == Verdict::Inconclusive {
+            assert!(report.reason.contains("their.function"), "{what}: {}", report.reason);
+        }
+    }
 }
 
 #[test]
