@@ -15,15 +15,17 @@ mod product;
 mod recorded;
 mod role;
 mod site;
+mod untold;
 mod written;
 
-use faults::{Found, Untold};
+use faults::Found;
 use isotrace_align::{Changes, Index, Judge, Side, State};
 use isotrace_graph::ValueId;
 use isotrace_report::{Report, Verdict, Warning};
 use isotrace_run::RunError;
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
+use untold::Untold;
 
 pub use assemble::{Source, metrics};
 
