@@ -38,9 +38,9 @@ const MOST_FOLDED_HALF: usize = 6;
 /// channels grow tenfold with each, what real exporters and optimisers do does not. Over 364 harmless pairs the largest
 /// share was 3.9e-7.
 const WIDEST: f64 = 1.0 / (1 << 17) as f64;
-/// Half ulps of its size by which a constant may be off that was folded out of several operations, which nobody knows any
-/// more.
-const CHAIN: f64 = 32.0;
+/// Half ulps of its size by which two constants may be apart that were each folded out of several operations, which nobody
+/// knows any more: half an ulp for each of as many operations as a norm has that is folded into a matrix, on either side.
+const CHAIN: f64 = 2.0 * 8.0;
 /// A difference of this share of a value's size is no noise, unless nearly all of the value cancelled.
 const FAR: f64 = 1.0 / (1u64 << 36) as f64;
 

@@ -1,7 +1,7 @@
 //! Fault after fault until the outputs agree: find the site, undo the fault or put A's value in, go on.
 
 use isotrace_align::search::{Hypothesis, attempt, failing, search};
-use isotrace_align::{Changes, Judge, Relation, Side, State};
+use isotrace_align::{Changes, Judge, Region, Relation, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 
 use crate::causes::{Proposal, WHOLE, proposals, telling};
