@@ -36,9 +36,9 @@ pub fn tipped(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Vec<Tipped> {
         // What is no float is decided, whichever operator made it.
         let whole = |v: &ValueId| judge.b.declared.get(*v).is_some_and(|t| !t.dtype().is_float());
         let op = judge.b.plan.op(id);
-        let decided: Vec<ValueId> = match op.decision() {
-            // An unknown call is taken as it was recorded, which decides nothing.
-            _ if op.is_opaque() => node.writes().filter(whole).collect(),
+        // An unknown call is taken as it was recorded, which decides nothing.
+        let decision = if op.is_opaque() { Decision::None } else { op.decision() };
+        let decided: Vec<ValueId> = match decision {
             Decision::None => node.writes().filter(whole).collect(),
             Decision::Outputs => node.outputs.first().copied().flatten().into_iter().collect(),
             Decision::Picks { .. } => node.outputs.get(1).copied().flatten().into_iter().collect(),

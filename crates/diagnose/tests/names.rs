@@ -2,33 +2,14 @@
 
 mod common;
 mod net;
+mod table;
 
 use isotrace_diagnose::{Detail, Options, Source};
 use isotrace_graph::{Attribute, Node};
 use isotrace_report::Verdict;
 use isotrace_tensor::Tensor;
 use net::{Net, compare, diff, numbers};
-
-struct Case {
-    what: &'static str,
-    cause: &'static str,
-    a: fn(&mut Net),
-    b: fn(&mut Net),
-}
-
-/// x W, and a last product behind whatever comes between.
-fn around(between: fn(&mut Net)) -> Net {
-    let mut n = Net::default();
-    n.value("x");
-    for (i, name) in ["w", "v", "last"].into_iter().enumerate() {
-        n.constant(name, numbers(&[8, 8], i as u64 + 1));
-    }
-    n.node("MatMul", &["x", "w"], "h", &[]);
-    n.node("MatMul", &["x", "v"], "g", &[]);
-    between(&mut n);
-    n.node("MatMul", &["z", "last"], "y", &[]);
-    n
-}
+use table::{Case, all_named};
 
 fn brought_to(n: &mut Net, mean: u64, deviation: u64) {
     n.constant("mean", numbers(&[8], mean));
@@ -607,17 +588,7 @@ fn exchanged_inputs_are_a_binding() {
 
 #[test]
 fn names_follow_from_what_the_parts_are_for() {
-    let mut wrong = Vec::new();
-    for case in CASES {
-        let report = compare(around(case.a), around(case.b));
-        let first = report.culprits.first();
-        let cause = first.map(|c| c.cause.class.as_str());
-        let proven = first.and_then(|c| c.cause.counterfactual.as_ref()).is_some_and(|p| p.after < p.before);
-        if report.verdict != Verdict::Divergent || cause != Some(case.cause) || !proven {
-            wrong.push(format!("{}: {:?} {first:?}", case.what, report.verdict));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    all_named(CASES);
 }
 
 /// What is too small for f32 to show changes no bit of any value, and nothing that these inputs could tell.

@@ -2,35 +2,14 @@
 
 mod common;
 mod net;
+mod table;
 
 use isotrace_diagnose::{Detail, Options, Source};
 use isotrace_graph::Attribute;
 use isotrace_report::{Report, Verdict};
 use isotrace_tensor::Tensor;
 use net::{Net, compare, diff, numbers};
-
-type Between = fn(&mut Net);
-
-struct Case {
-    what: &'static str,
-    cause: &'static str,
-    a: Between,
-    b: Between,
-}
-
-/// x W, x V, and a last product behind whatever comes between.
-fn around(between: fn(&mut Net)) -> Net {
-    let mut n = Net::default();
-    n.value("x");
-    for (i, name) in ["w", "v", "last"].into_iter().enumerate() {
-        n.constant(name, numbers(&[8, 8], i as u64 + 1));
-    }
-    n.node("MatMul", &["x", "w"], "h", &[]);
-    n.node("MatMul", &["x", "v"], "g", &[]);
-    between(&mut n);
-    n.node("MatMul", &["z", "last"], "y", &[]);
-    n
-}
+use table::{Between, Case, all_named, around};
 
 fn int(name: &'static str, i: i64) -> (&'static str, Attribute) {
     (name, Attribute::Int(i))
@@ -343,17 +322,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn names_follow_from_what_the_parts_are_for() {
-    let mut wrong = Vec::new();
-    for case in CASES {
-        let report = compare(around(case.a), around(case.b));
-        let first = report.culprits.first();
-        let cause = first.map(|c| c.cause.class.as_str());
-        let proven = first.and_then(|c| c.cause.counterfactual.as_ref()).is_some_and(|p| p.after < p.before);
-        if report.verdict != Verdict::Divergent || cause != Some(case.cause) || !proven {
-            wrong.push(format!("{}: {:?} {first:?}", case.what, report.verdict));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    all_named(CASES);
 }
 
 /// A reader of x at the head of a long way, a reader of c beside it.

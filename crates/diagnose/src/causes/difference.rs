@@ -119,7 +119,7 @@ pub fn affine(site: &Site<'_, '_, '_>) -> Option<&'static str> {
 pub fn moved(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     let (a, b) = (site.judge.a, site.judge.b);
     let (of_a, of_b) = (parts(a, &site.open_a), parts(b, &site.open_b));
-    if of_b.len() < 2 || !without(&of_a, &of_b).is_empty() || !without(&of_b, &of_a).is_empty() {
+    if !are_same(&of_a, &of_b) {
         return None;
     }
     let theirs = placed(a, &site.open_a, &of_a)?;
@@ -185,8 +185,11 @@ fn placed(side: &Side<'_>, region: &Region, parts: &[Part]) -> Option<Vec<Placed
 
 /// Whether two regions consist of the same operators, more than one each: nothing is missing in either.
 pub fn same_parts(site: &Site<'_, '_, '_>) -> bool {
-    let (of_a, of_b) = (parts(site.judge.a, &site.open_a), parts(site.judge.b, &site.open_b));
-    of_b.len() > 1 && without(&of_a, &of_b).is_empty() && without(&of_b, &of_a).is_empty()
+    are_same(&parts(site.judge.a, &site.open_a), &parts(site.judge.b, &site.open_b))
+}
+
+fn are_same(of_a: &[Part], of_b: &[Part]) -> bool {
+    of_b.len() > 1 && without(of_a, of_b).is_empty() && without(of_b, of_a).is_empty()
 }
 
 /// Where both regions work on a statistic, element by element: the small number that is added, or the formula.
