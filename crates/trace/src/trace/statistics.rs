@@ -2,19 +2,19 @@
 //!
 //! A block is small enough to stay in the nearest cache, where it is read three times: once by plain instructions that
 //! count its numbers by sign and exponent, which are the leading bits of a number (by vectors where they can, `tally`),
-//! and by vectors for sums and for extremes. Loops of their own are faster than one for all: no registers are spilled, and the compiler sees what each of
-//! them reduces. Squares are of distances from the mean of what came before, which is near enough to the block's own
-//! mean for hardly a digit to be lost; where it is not, they are summed again. What is rare (NaN, infinities, zeros and
-//! subnormal numbers) shows in those and only then is looked for. Pieces are put together in their order, whichever
-//! thread computed them.
+//! and by vectors for sums and for extremes. Loops of their own are faster than one for all: no registers are spilled,
+//! and the compiler sees what each of them reduces. Squares are of distances from the mean of what came before, which is
+//! near enough to the block's own mean for hardly a digit to be lost; where it is not, they are summed again. What is
+//! rare (NaN, infinities, zeros and subnormal numbers) shows in those and only then is looked for. Pieces are put
+//! together in their order, whichever thread computed them.
 
 use half::slice::HalfFloatSliceExt;
 use isotrace_tensor::{C64, C128, DType, Tensor, bf16, f16};
-use rayon::prelude::*;
 
 use super::digest::Digest;
 use super::number::Number;
 use super::tally::{GROUP, Tally};
+use super::team::{Team, gather};
 
 /// Elements that are looked at together; as f64 they are half of a small first-level cache.
 const BLOCK: usize = 2048;
@@ -37,8 +37,8 @@ const EXPONENTS: usize = 1024 + 1074;
 
 /// Who computes statistics.
 pub enum By<'a> {
-    /// All threads.
-    Threads,
+    /// A team, one of which does besides what is done once for all elements.
+    Team(&'a dyn Team, &'a (dyn Fn() + Sync)),
     /// Whoever calls, which sees the bytes of the elements in their order, just before they are looked at.
     Caller(&'a mut dyn FnMut(&[u8])),
 }
@@ -63,12 +63,13 @@ pub fn of(tensor: &Tensor, by: By<'_>) -> (Sums, usize) {
         DType::F64 => whole(tensor.as_slice::<f64>().unwrap_or_default(), by, &Piece::f64),
         dtype => {
             let bytes = tensor.raw_bytes();
+            let mut unseen = |_: &[u8]| {};
             let by = match by {
                 By::Caller(see) => {
                     see(bytes);
-                    By::Caller(&mut |_| {})
+                    By::Caller(&mut unseen)
                 }
-                By::Threads => By::Threads,
+                By::Team(team, once) => By::Team(team, once),
             };
             match dtype {
                 DType::C64 => {
@@ -79,7 +80,7 @@ pub fn of(tensor: &Tensor, by: By<'_>) -> (Sums, usize) {
                     let parts = tensor.as_slice::<C128>().unwrap_or_default();
                     whole(&parts.iter().flat_map(|c| c.0).collect::<Vec<_>>(), by, &Piece::f64)
                 }
-                DType::String => (Sums::default(), tensor.len()),
+                DType::String => (whole::<f64>(&[], by, &Piece::f64).0, tensor.len()),
                 _ => tensor.to_f64().map_or_else(|_| Default::default(), |x| whole(&x, by, &Piece::f64)),
             }
         }
@@ -110,14 +111,20 @@ fn whole<T: bytemuck::NoUninit + Sync>(
     add: &(impl Fn(&mut Piece, &[T]) + Sync),
 ) -> (Sums, usize) {
     let pieces: Vec<Sums> = match by {
-        By::Threads => values
-            .par_chunks(PIECE)
-            .map(|values| {
+        By::Team(team, once) => {
+            let chunks: Vec<&[T]> = values.chunks(PIECE).collect();
+            // First, since it cannot be shared.
+            let pieces = gather(team, chunks.len() + 1, |task| {
+                let Some(at) = task.checked_sub(1) else {
+                    once();
+                    return None;
+                };
                 let mut piece = Piece::default();
-                add(&mut piece, values);
-                piece.sums()
-            })
-            .collect(),
+                add(&mut piece, chunks[at]);
+                Some(piece.sums())
+            });
+            pieces.into_iter().flatten().collect()
+        }
         By::Caller(see) => values
             .chunks(PIECE)
             .map(|values| {
@@ -130,9 +137,10 @@ fn whole<T: bytemuck::NoUninit + Sync>(
             })
             .collect(),
     };
-    let mut sums = Sums::default();
-    for piece in &pieces {
-        sums.and(piece);
+    let mut pieces = pieces.into_iter();
+    let mut sums = pieces.next().unwrap_or_default();
+    for piece in pieces {
+        sums.and(&piece);
     }
     (sums, values.len())
 }
@@ -161,13 +169,22 @@ struct Found {
     magnitude: f64,
     min: f64,
     max: f64,
+    /// The smallest magnitude.
+    smallest: f64,
 }
 
 /// Share of the squares around the pivot that its distance from the mean may make up.
 const PIVOT: f64 = 0.99;
 
+/// A sum over lanes. Apart from the loop before it, whose vectors the compiler would otherwise turn around, element for
+/// element, into the order in which they are added up here.
+#[inline(never)]
+fn total(lanes: &[f64; LANES]) -> f64 {
+    lanes.iter().sum()
+}
+
 macro_rules! passes {
-    ($tally:ident, $find:ident, $around:ident, $t:ty, $bits:literal, $buckets:literal, $shift:literal, $tables:ident) => {
+    ($tally:ident, $find:ident, $around:ident, $extremes:ident, $t:ty, $buckets:literal, $shift:literal, $tables:ident) => {
         /// Counts numbers by their leading bits, and says how many of those are zeros or subnormal. Wide vectors would
         /// have to be taken apart again for it, so it is compiled without them.
         #[inline(never)]
@@ -196,7 +213,8 @@ macro_rules! passes {
                 ($l:ident, $x:expr) => {
                     let x = f64::from($x);
                     let apart = x - pivot;
-                    square[$l] += apart * apart;
+                    // Rounded once everywhere; a processor without an instruction for it takes its time.
+                    square[$l] = apart.mul_add(apart, square[$l]);
                     sum[$l] += apart;
                     magnitude[$l] += x.abs();
                 };
@@ -210,7 +228,34 @@ macro_rules! passes {
             for l in 0..rest.len() {
                 lane!(l, rest[l]);
             }
-            [sum.iter().sum(), square.iter().sum(), magnitude.iter().sum()]
+            [total(&sum), total(&square), total(&magnitude)]
+        }
+
+        /// The smallest, the largest, and the smallest magnitude; anything where some are NaN.
+        #[inline(always)]
+        fn $extremes(values: &[$t]) -> [$t; 3] {
+            let (mut min, mut max, mut small) =
+                ([<$t>::INFINITY; LANES], [<$t>::NEG_INFINITY; LANES], [<$t>::INFINITY; LANES]);
+            // One instruction each, unlike the methods, which have to look for NaN.
+            macro_rules! lane {
+                ($l:ident, $x:expr) => {
+                    let x = $x;
+                    min[$l] = if x < min[$l] { x } else { min[$l] };
+                    max[$l] = if x > max[$l] { x } else { max[$l] };
+                    small[$l] = if x.abs() < small[$l] { x.abs() } else { small[$l] };
+                };
+            }
+            let (chunks, rest) = values.as_chunks::<LANES>();
+            for chunk in chunks {
+                for l in 0..LANES {
+                    lane!(l, chunk[l]);
+                }
+            }
+            for l in 0..rest.len() {
+                lane!(l, rest[l]);
+            }
+            let least = |of: [$t; LANES]| of.into_iter().fold(<$t>::INFINITY, <$t>::min);
+            [least(min), max.into_iter().fold(<$t>::NEG_INFINITY, <$t>::max), least(small)]
         }
 
         #[inline(always)]
@@ -222,33 +267,22 @@ macro_rules! passes {
                 pivot += sum / n;
                 [sum, square, _] = $around(values, pivot);
             }
-            // As integers, numbers that are not negative are in order, and the others are once their bits but for the
-            // sign are turned over.
-            let key = |x: $t| {
-                let bits = x.to_bits().cast_signed();
-                bits ^ ((bits >> ($bits - 1)).cast_unsigned() >> 1).cast_signed()
-            };
-            let (mut min, mut max) = (key(<$t>::INFINITY), key(<$t>::NEG_INFINITY));
-            for &x in values {
-                min = min.min(key(x));
-                max = max.max(key(x));
-            }
+            let [min, max, smallest] = $extremes(values);
             Found {
                 mean: pivot + sum / n,
                 spread: if square.is_finite() { (square - sum * sum / n).max(0.0) } else { square },
                 magnitude,
                 // No zero has a sign here.
-                min: f64::from(<$t>::from_bits(key(<$t>::from_bits(min.cast_unsigned())).cast_unsigned()))
-                    + 0.0,
-                max: f64::from(<$t>::from_bits(key(<$t>::from_bits(max.cast_unsigned())).cast_unsigned()))
-                    + 0.0,
+                min: f64::from(min) + 0.0,
+                max: f64::from(max) + 0.0,
+                smallest: f64::from(smallest),
             }
         }
     };
 }
 
-passes!(tally_f32, find_f32, around_f32, f32, 32, 512, 23, SINGLE);
-passes!(tally_f64, find_f64, around_f64, f64, 64, 4096, 52, DOUBLE);
+passes!(tally_f32, find_f32, around_f32, extremes_f32, f32, 512, 23, SINGLE);
+passes!(tally_f64, find_f64, around_f64, extremes_f64, f64, 4096, 52, DOUBLE);
 
 /// Numbers on their way into a piece: `pulp` compiles what this inlines for the vectors that the processor has.
 struct Singles<'a>(&'a mut Piece, &'a [f32]);
@@ -330,7 +364,7 @@ impl Piece {
         let finite = found.magnitude.is_finite();
         let whole = if many && finite { block.len() / GROUP * GROUP } else { 0 };
         let largest = (-found.min).max(found.max) as f32;
-        let (zeros, rest) = match self.tally.add(&block[..whole], largest) {
+        let (zeros, rest) = match self.tally.add(&block[..whole], found.smallest as f32, largest) {
             Some(zeros) => (zeros, &block[whole..]),
             None => (0, block),
         };
@@ -514,6 +548,7 @@ fn exponent(x: f64) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::team::Pool;
     use super::*;
 
     #[test]
@@ -594,7 +629,7 @@ mod tests {
             for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
                 let tensor = Tensor::vector(values.clone()).cast(dtype).unwrap();
                 let expected = plain(&tensor.to_f64().unwrap(), smallest_normal(dtype));
-                let (sums, count) = of(&tensor, By::Threads);
+                let (sums, count) = of(&tensor, By::Team(&Pool, &|| {}));
                 let found = sums.digest(count, String::new());
                 let same = close(found.mean, expected.mean)
                     && close(found.mean_abs, expected.mean_abs)

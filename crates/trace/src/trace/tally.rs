@@ -24,6 +24,11 @@ const AHEAD: usize = 4 * super::statistics::NEAR;
 const SECOND: i32 = 2;
 /// Exponents of f32 as its bits have them, the highest that of NaN and infinities.
 pub const EXPONENTS: usize = 256;
+/// The bits of an f32 that hold its exponent: those alone are a power of two.
+#[cfg(target_arch = "x86_64")]
+const POWER: i32 = 0x7f80_0000;
+/// Exponents that a word tells apart.
+const WORD: u32 = u32::BITS;
 
 type Vector = [u32; LANES];
 
@@ -60,8 +65,8 @@ impl Counters {
 trait Words<const W: usize>: Copy {
     /// Adds three bits in every place: the sum and the carry.
     fn add(self, a: [u32; W], b: [u32; W], c: [u32; W]) -> [[u32; W]; 2];
-    /// The word of each number: bit n, where its exponent is n below `top`; none below 31.
-    fn words(self, numbers: &[f32; W], top: u32) -> [u32; W];
+    /// The word of each number: the largest power of two in it, in units of `unit`'s inverse; none for zero.
+    fn words(self, numbers: &[f32; W], unit: f32) -> [u32; W];
     /// Words of numbers, but for those of negative ones.
     fn positive(self, numbers: &[f32; W], words: [u32; W]) -> [u32; W];
     /// Asks for memory.
@@ -84,12 +89,10 @@ impl Words<16> for pulp::x86::V4 {
     }
 
     #[inline(always)]
-    fn words(self, numbers: &[f32; 16], top: u32) -> Vector {
+    fn words(self, numbers: &[f32; 16], unit: f32) -> Vector {
         let f = self.avx512f;
-        let exponent = f._mm512_srli_epi32::<24>(f._mm512_slli_epi32::<1>(pulp::cast(*numbers)));
-        let below = f._mm512_sub_epi32(f._mm512_set1_epi32(top.cast_signed()), exponent);
-        // A shift beyond a word gives zero.
-        pulp::cast(f._mm512_sllv_epi32(f._mm512_set1_epi32(1), below))
+        let powers = f._mm512_and_si512(pulp::cast(*numbers), f._mm512_set1_epi32(POWER));
+        pulp::cast(f._mm512_cvttps_epi32(f._mm512_mul_ps(pulp::cast(powers), f._mm512_set1_ps(unit))))
     }
 
     #[inline(always)]
@@ -119,12 +122,10 @@ impl Words<8> for pulp::x86::V3 {
     }
 
     #[inline(always)]
-    fn words(self, numbers: &[f32; 8], top: u32) -> [u32; 8] {
-        let v = self.avx2;
-        let exponent = v._mm256_srli_epi32::<24>(v._mm256_slli_epi32::<1>(pulp::cast(*numbers)));
-        let below = v._mm256_sub_epi32(self.avx._mm256_set1_epi32(top.cast_signed()), exponent);
-        // A shift beyond a word gives zero.
-        pulp::cast(v._mm256_sllv_epi32(self.avx._mm256_set1_epi32(1), below))
+    fn words(self, numbers: &[f32; 8], unit: f32) -> [u32; 8] {
+        let v = self.avx;
+        let powers = v._mm256_and_ps(pulp::cast(*numbers), v._mm256_castsi256_ps(v._mm256_set1_epi32(POWER)));
+        pulp::cast(v._mm256_cvttps_epi32(v._mm256_mul_ps(powers, v._mm256_set1_ps(unit))))
     }
 
     #[inline(always)]
@@ -186,7 +187,7 @@ macro_rules! add_group {
 pub struct Tally {
     all: Counters,
     positive: Counters,
-    /// The exponent that the lowest bit of a word tells; each bit above tells the next lower one.
+    /// The exponent that the highest bit of a word tells; each bit below tells the next lower one.
     top: u32,
     /// Groups since the counters were emptied.
     taken: usize,
@@ -199,7 +200,7 @@ impl Default for Tally {
         Self {
             all: Counters::EMPTY,
             positive: Counters::EMPTY,
-            top: 0,
+            top: WORD - 1,
             taken: 0,
             counts: [[0; EXPONENTS]; 2],
         }
@@ -207,12 +208,12 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Adds numbers, whole groups of them, none larger than `largest`, and says how many of them are zero; `None` where
-    /// not all can be told apart by their exponents: some are subnormal, or less than 2^-30 of the largest, or the
-    /// processor has no vectors for it. Then none was added.
+    /// Adds numbers, whole groups of them, none of a magnitude below `smallest` or above `largest`, and says how many of
+    /// them are zero; `None` where not all can be told apart by their exponents: some are subnormal, or less than 2^-30
+    /// of the largest, or the processor has no vectors for it. Then none was added.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    pub fn add(&mut self, values: &[f32], largest: f32) -> Option<u32> {
+    pub fn add(&mut self, values: &[f32], smallest: f32, largest: f32) -> Option<u32> {
         let wide = pulp::x86::V4::try_new();
         let narrow = pulp::x86::V3::try_new()?;
         let exponent = largest.to_bits() >> 23;
@@ -222,18 +223,13 @@ impl Tally {
         if exponent > self.top || self.taken + values.len() / GROUP > ROOM {
             self.empty();
             // A little more, since the next may be a little larger.
-            self.top = exponent + 1;
+            self.top = (exponent + 1).max(WORD - 1);
         }
-        let top = self.top;
-        let lowest = top.saturating_sub(31).max(1) << 23;
-        let mut smallest = lowest;
-        for x in values {
-            smallest = smallest.min(x.to_bits() & 0x7fff_ffff);
-        }
+        let lowest = f32::from_bits((self.top - (WORD - 1)).max(1) << 23);
         let (mut outside, mut zeros) = (0u32, 0u32);
         if smallest < lowest {
             for x in values {
-                outside += u32::from(x.to_bits() & 0x7fff_ffff < lowest);
+                outside += u32::from(x.abs() < lowest);
                 zeros += u32::from(*x == 0.0);
             }
         }
@@ -252,7 +248,7 @@ impl Tally {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn group<I: Words<W>, const W: usize>(&mut self, simd: I, group: &[f32; GROUP]) {
-        let top = self.top;
+        let unit = f32::from_bits((2 * 127 + WORD - 1 - self.top) << 23);
         let mut carries = [[0; LANES]; 2];
         for at in (0..LANES).step_by(W) {
             // Macros, since what is inlined for certain is no closure.
@@ -263,7 +259,7 @@ impl Tally {
             }
             macro_rules! word {
                 ($k:expr) => {
-                    simd.words(numbers!($k), top)
+                    simd.words(numbers!($k), unit)
                 };
             }
             macro_rules! positive {
@@ -285,7 +281,7 @@ impl Tally {
 
     /// Numbers are counted one by one on other processors.
     #[cfg(not(target_arch = "x86_64"))]
-    pub fn add(&mut self, _: &[f32], _: f32) -> Option<u32> {
+    pub fn add(&mut self, _: &[f32], _: f32, _: f32) -> Option<u32> {
         None
     }
 
@@ -294,9 +290,9 @@ impl Tally {
         if self.taken == 0 {
             return;
         }
-        for below in 0..=31.min(self.top as usize) {
-            let (all, positive) = (self.all.count(below), self.positive.count(below));
-            let exponent = self.top as usize - below;
+        for bit in 0..WORD as usize {
+            let (all, positive) = (self.all.count(bit), self.positive.count(bit));
+            let exponent = self.top as usize + bit + 1 - WORD as usize;
             self.counts[0][exponent] += all - positive;
             self.counts[1][exponent] += positive;
         }
@@ -340,8 +336,9 @@ mod tests {
                 .map(|x| x * size)
                 .collect();
             let largest = values.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let smallest = values.iter().fold(largest, |m, x| m.min(x.abs()));
             let zeros = values.iter().filter(|x| **x == 0.0).count() as u32;
-            assert_eq!(tally.add(&values, largest), Some(zeros));
+            assert_eq!(tally.add(&values, smallest, largest), Some(zeros));
             for (all, here) in expected.as_flattened_mut().iter_mut().zip(plain(&values).as_flattened()) {
                 *all += here;
             }
@@ -350,10 +347,10 @@ mod tests {
         let mut one = vec![1f32; GROUP];
         for odd in [1e-40, 2f32.powi(-40)] {
             one[17] = odd;
-            assert_eq!(tally.add(&one, 1.0), None);
+            assert_eq!(tally.add(&one, odd, 1.0), None);
         }
         one[17] = f32::INFINITY;
-        assert_eq!(tally.add(&one, f32::INFINITY), None);
+        assert_eq!(tally.add(&one, 1.0, f32::INFINITY), None);
         let mut found = tally.finish();
         for side in 0..2 {
             (found[side][0], expected[side][0]) = (0, 0);
