@@ -230,6 +230,27 @@ def test_modules_come_with_their_parameters(tmp_path, model, ids, keeps):
     assert {name for name in before if before[name] != after[name]} == {"out.weight"}
 
 
+def test_digests_do_not_depend_on_who_computes_them(tmp_path):
+    # Large enough to be shared: by the threads of PyTorch's kernels where digests alone are kept, else by our own.
+    model, x = torch.nn.Sequential(torch.nn.Linear(64, 900), torch.nn.GELU(approximate="none")), torch.randn(700, 64)
+    digests, before = {}, torch.get_num_threads()
+    for keeps, threads in (("both", before), ("digest", 1), ("digest", 3)):
+        folder = tmp_path / f"{keeps} {threads}"
+        torch.set_num_threads(threads)
+        try:
+            with torch.no_grad(), isotrace.torch.record(model, folder, level="modules", keeps=keeps):
+                # By one thread always: another split of a product's sum would give other bits.
+                torch.set_num_threads(1)
+                hidden = model[0](x)
+                torch.set_num_threads(threads)
+                model[1](hidden)
+        finally:
+            torch.set_num_threads(before)
+        digests[folder.name] = [r["digest"] for r in lines(folder) if r["record"] == "value"]
+    one, two, three = digests.values()
+    assert len(one) == 5 and one == two == three
+
+
 def test_a_model_without_shapes_is_refused_before_anything_is_written(tmp_path):
     lazy = torch.nn.Sequential(torch.nn.LazyLinear(3))
     with pytest.raises(ValueError, match="0.weight has no shape before the model's first call"):

@@ -5,6 +5,7 @@
 mod array;
 mod compared;
 mod recorder;
+mod team;
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -1,10 +1,11 @@
 //! Traces written from Python: records come as dictionaries, elements as arrays.
 //!
 //! What is recorded computes while this writes: records go to a thread of their own in the order in which they came, and
-//! only the elements are copied before a call returns, since Python may overwrite them. Where digests alone are kept they
-//! are computed at once instead: that takes no longer than a copy would, and another thread would take the processor
-//! from a model that uses all of it. What waits is bounded, so that memory is. An error of the thread is raised by the
-//! next call.
+//! only the elements are copied before a call returns, since Python may overwrite them. What waits is bounded, so that
+//! memory is. An error of the thread is raised by the next call.
+//!
+//! Where digests alone are kept there is no such thread: digests are computed at once, by the model's own threads
+//! (`team`), which takes no longer than a copy would, and to write a record takes less than to wake somebody.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +16,14 @@ use std::thread::JoinHandle;
 use anyhow::anyhow;
 use bytes::Bytes;
 use isotrace_tensor::Tensor;
-use isotrace_trace::trace::{Digest, Digests, Options, record};
+use isotrace_trace::trace::{Digest, Digests, Options, Pool, Team, record};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::array::Array;
 use crate::failure;
+use crate::team::Threads;
 
 /// Records that wait at most.
 const QUEUE: usize = 4096;
@@ -117,24 +119,54 @@ impl Gauge {
     }
 }
 
-/// The thread that writes.
-struct Behind {
-    jobs: SyncSender<Job>,
-    thread: JoinHandle<anyhow::Result<()>>,
+/// Who writes.
+enum Scribe {
+    /// Whoever calls.
+    Caller(isotrace_trace::Writer),
+    /// A thread, by way of a queue.
+    Thread { jobs: SyncSender<Job>, thread: JoinHandle<anyhow::Result<()>> },
 }
 
 /// A trace under way.
 #[pyclass(frozen, module = "isotrace._isotrace")]
 pub struct Writer {
-    behind: Mutex<Option<Behind>>,
+    scribe: Mutex<Option<Scribe>>,
     gauge: Arc<Gauge>,
     most: u64,
-    /// Whether digests are all that is kept.
-    digests: bool,
+    /// Who digests, where digests are all that is kept.
+    team: Option<Threads>,
     /// Values that are digested together.
     waiting: Mutex<Vec<(u64, Json, Tensor)>>,
     next_value: AtomicU64,
     next_call: AtomicU64,
+}
+
+impl Scribe {
+    /// A thread, for which at most so much waits as the gauge lets in.
+    fn behind(writer: isotrace_trace::Writer, gauge: &Arc<Gauge>) -> std::io::Result<Self> {
+        let (jobs, received) = sync_channel(QUEUE);
+        let gauge = Arc::clone(gauge);
+        let thread = std::thread::Builder::new().name("isotrace writer".into()).spawn(move || {
+            let result = work(writer, &received, &gauge);
+            // What still waits is not written; nobody may wait for it.
+            drop(received);
+            *gauge.bytes.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+            gauge.fewer.notify_all();
+            result
+        })?;
+        Ok(Self::Thread { jobs, thread })
+    }
+
+    /// Ends the trace.
+    fn finish(self) -> anyhow::Result<()> {
+        match self {
+            Self::Caller(writer) => Ok(writer.finish()?),
+            Self::Thread { jobs, thread } => {
+                drop(jobs);
+                thread.join().unwrap_or_else(|_| Err(anyhow!("the thread that writes this trace failed")))
+            }
+        }
+    }
 }
 
 /// Does one job after the other, up to the first error: the next call finds nobody at work, and asks why.
@@ -148,12 +180,6 @@ fn work(
             Job::Value(_, _, Content::Tensor(tensor)) => tensor.raw_bytes().len() as u64,
             _ => 0,
         };
-        if let Job::Flush(done) = job {
-            writer.flush()?;
-            // Whoever asked may have gone.
-            let _ = done.send(());
-            continue;
-        }
         write(&mut writer, job)?;
         gauge.leave(bytes);
     }
@@ -181,7 +207,11 @@ fn write(writer: &mut isotrace_trace::Writer, job: Job) -> anyhow::Result<()> {
         Job::Graph(json) => writer.graph(parsed(json)?)?,
         Job::Step(json) => writer.step(parsed(json)?)?,
         Job::Note(json) => writer.note(parsed(json)?)?,
-        Job::Flush(_) => {}
+        Job::Flush(done) => {
+            writer.flush()?;
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
     }
     Ok(())
 }
@@ -189,17 +219,17 @@ fn write(writer: &mut isotrace_trace::Writer, job: Job) -> anyhow::Result<()> {
 impl Writer {
     fn send(&self, py: Python<'_>, job: Job) -> PyResult<()> {
         py.detach(|| {
-            let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(Behind { jobs, .. }) = behind.as_ref() else {
-                return Err(anyhow!("this trace is finished; nothing can be added to it"));
-            };
-            if jobs.send(job).is_ok() {
-                return Ok(());
+            let mut scribe = self.scribe.lock().unwrap_or_else(PoisonError::into_inner);
+            match scribe.as_mut() {
+                None => return Err(anyhow!("this trace is finished; nothing can be added to it")),
+                Some(Scribe::Caller(writer)) => {
+                    return write(writer, job).inspect_err(|_| *scribe = None);
+                }
+                Some(Scribe::Thread { jobs, .. }) if jobs.send(job).is_ok() => return Ok(()),
+                Some(Scribe::Thread { .. }) => {}
             }
-            match behind.take().map(|b| b.thread.join()) {
-                Some(Ok(Err(error))) => Err(error),
-                _ => Err(anyhow!("the thread that writes this trace has ended")),
-            }
+            scribe.take().map_or(Ok(()), Scribe::finish)?;
+            Err(anyhow!("the thread that writes this trace has ended"))
         })
         .map_err(failure)
     }
@@ -222,29 +252,20 @@ impl Writer {
     #[new]
     fn new(py: Python<'_>, folder: PathBuf, header: Json, shard_bytes: u64) -> PyResult<Self> {
         let header: record::Header = parsed(header).map_err(failure)?;
-        let digests = header.keeps == record::Keeps::Digest;
         let writer = py
             .detach(|| isotrace_trace::Writer::create(folder, &header, Options { shard_bytes }))
             .map_err(failure)?;
+        let team = (header.keeps == record::Keeps::Digest).then(Threads::find);
         let gauge = Arc::new(Gauge::default());
-        let (jobs, received) = sync_channel(QUEUE);
-        let bytes = Arc::clone(&gauge);
-        let thread = std::thread::Builder::new()
-            .name("isotrace writer".into())
-            .spawn(move || {
-                let result = work(writer, &received, &bytes);
-                // What still waits is not written; nobody may wait for it.
-                drop(received);
-                *bytes.bytes.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-                bytes.fewer.notify_all();
-                result
-            })
-            .map_err(failure)?;
+        let scribe = match team {
+            Some(_) => Scribe::Caller(writer),
+            None => Scribe::behind(writer, &gauge).map_err(failure)?,
+        };
         Ok(Self {
-            behind: Mutex::new(Some(Behind { jobs, thread })),
+            scribe: Mutex::new(Some(scribe)),
             gauge,
             most: shard_bytes.max(1),
-            digests,
+            team,
             waiting: Mutex::default(),
             next_value: AtomicU64::new(1),
             next_call: AtomicU64::new(1),
@@ -264,7 +285,7 @@ impl Writer {
     /// Adds a value with its elements; gives its number. What is to be digested `later` waits for [`Writer::settle`].
     #[pyo3(signature = (json, array, later = false))]
     fn value(&self, py: Python<'_>, json: Json, array: Array, later: bool) -> PyResult<u64> {
-        if self.digests {
+        if let Some(team) = &self.team {
             let tensor = array.tensor()?;
             let id = self.reserve();
             if later {
@@ -277,7 +298,8 @@ impl Writer {
                     self.settle(py)?;
                 }
             } else {
-                let digest = py.detach(|| Digest::alone(&tensor));
+                let digest = py
+                    .detach(|| if team.many() { Digest::by(&tensor, team) } else { Digest::alone(&tensor) });
                 self.send(py, Job::Value(id, json, Content::Digest(Box::new(digest))))?;
             }
             return Ok(id);
@@ -291,8 +313,8 @@ impl Writer {
         Ok(id)
     }
 
-    /// Digests what waits with all threads, while nothing else computes and before anything is overwritten, and
-    /// remembers what they found: parameters change seldom.
+    /// Digests what waits together, before anything is overwritten, and remembers what was found: parameters change
+    /// seldom.
     fn settle(&self, py: Python<'_>) -> PyResult<()> {
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let mut records = Vec::with_capacity(waiting.len());
@@ -301,7 +323,9 @@ impl Writer {
             records.push((id, json));
             tensors.push(tensor);
         }
-        let digests = py.detach(|| KNOWN.lock().unwrap_or_else(PoisonError::into_inner).of(&tensors));
+        // Where the model's threads cannot be asked: nothing else computes now.
+        let team: &dyn Team = self.team.as_ref().filter(|team| team.many()).map_or(&Pool, |team| team);
+        let digests = py.detach(|| KNOWN.lock().unwrap_or_else(PoisonError::into_inner).of(&tensors, team));
         for ((id, json), digest) in records.into_iter().zip(digests) {
             self.send(py, Job::Value(id, json, Content::Digest(Box::new(digest))))?;
         }
@@ -352,10 +376,8 @@ impl Writer {
     /// Ends the trace.
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| {
-            let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let Some(Behind { jobs, thread }) = behind else { return Ok(()) };
-            drop(jobs);
-            thread.join().unwrap_or_else(|_| Err(anyhow!("the thread that writes this trace failed")))
+            let scribe = self.scribe.lock().unwrap_or_else(PoisonError::into_inner).take();
+            scribe.map_or(Ok(()), Scribe::finish)
         })
         .map_err(failure)
     }

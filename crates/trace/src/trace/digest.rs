@@ -6,14 +6,16 @@
 //! guards against accident, not against somebody who wants two values to look the same, so it need not be cryptographic;
 //! those are several times slower, and what a recording costs is mostly its digests.
 
+use std::sync::OnceLock;
+
 use isotrace_tensor::{DType, Tensor};
-use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
 use super::number::Number;
 use super::statistics::{self, By};
+use super::team::{Pool, Team, gather};
 
 /// Statistics of a value, computed in float64 over its elements as numbers; of complex elements both parts count.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -65,17 +67,17 @@ impl Digest {
     /// Of a tensor, with all threads where it is large. Text has a count and a hash (of the JSON list of its elements)
     /// only.
     pub fn of(tensor: &Tensor) -> Self {
+        Self::by(tensor, &Pool)
+    }
+
+    /// The same by a team, where the tensor is large.
+    pub fn by(tensor: &Tensor, team: &dyn Team) -> Self {
         if tensor.raw_bytes().len() < LARGE {
             return Self::alone(tensor);
         }
-        let ((sums, count), hash) = rayon::join(
-            || statistics::of(tensor, By::Threads),
-            || match tensor.as_strings() {
-                Ok(texts) => text(texts),
-                Err(_) => XxHash3_128::oneshot(tensor.raw_bytes()),
-            },
-        );
-        sums.digest(count, named(hash))
+        let hash = OnceLock::new();
+        let (sums, count) = statistics::of(tensor, By::Team(team, &|| _ = hash.set(whole(tensor))));
+        sums.digest(count, named(hash.into_inner().unwrap_or_else(|| whole(tensor))))
     }
 
     /// The same by the calling thread alone: for whoever would otherwise take the processor from somebody else.
@@ -113,22 +115,22 @@ impl Digests {
     /// Digests remembered at most, each of a few kilobytes; with one more all are forgotten.
     const MOST: usize = 4096;
 
-    /// What [`Digest::of`] gives of each, hashed by all threads.
-    pub fn of(&mut self, tensors: &[Tensor]) -> Vec<Digest> {
-        let key = |tensor: &Tensor| {
+    /// What [`Digest::of`] gives of each, by a team.
+    pub fn of(&mut self, tensors: &[Tensor], team: &dyn Team) -> Vec<Digest> {
+        let keys = gather(team, tensors.len(), |at| {
+            let tensor = &tensors[at];
             let texts = tensor.dtype() == DType::String;
-            (!texts).then(|| (tensor.dtype(), tensor.len(), XxHash3_128::oneshot(tensor.raw_bytes())))
-        };
-        let keys: Vec<_> = tensors.par_iter().map(key).collect();
+            (!texts).then(|| (tensor.dtype(), tensor.len(), whole(tensor)))
+        });
         let mut digest = |(tensor, key): (&Tensor, Option<_>)| {
-            let Some(key) = key else { return Digest::of(tensor) };
+            let Some(key) = key else { return Digest::by(tensor, team) };
             if let Some(known) = self.0.get(&key) {
                 return known.clone();
             }
             if self.0.len() >= Self::MOST {
                 self.0.clear();
             }
-            let digest = Digest::of(tensor);
+            let digest = Digest::by(tensor, team);
             self.0.insert(key, digest.clone());
             digest
         };
@@ -138,6 +140,11 @@ impl Digests {
 
 /// Bytes from which on more than one thread is worth waking.
 const LARGE: usize = 1 << 20;
+
+/// The hash of all elements.
+fn whole(tensor: &Tensor) -> u128 {
+    tensor.as_strings().map_or_else(|_| XxHash3_128::oneshot(tensor.raw_bytes()), text)
+}
 
 fn text(texts: &[String]) -> u128 {
     XxHash3_128::oneshot(&serde_json::to_vec(texts).unwrap_or_default())
@@ -251,8 +258,8 @@ mod tests {
         let text = Tensor::from_strings(&[1], vec!["a".into()]).unwrap();
         let tensors = [one.clone(), other, one.clone(), bits.unwrap(), text, one];
         let digests: Vec<Digest> = tensors.iter().map(Digest::of).collect();
-        assert_eq!(known.of(&tensors), digests);
-        assert_eq!(known.of(&tensors[1..]), digests[1..]);
+        assert_eq!(known.of(&tensors, &Pool), digests);
+        assert_eq!(known.of(&tensors[1..], &Pool), digests[1..]);
         assert_eq!(known.0.len(), 3);
     }
 

@@ -14,12 +14,14 @@ mod shard;
 mod statistics;
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "numbers are counted one by one there"))]
 mod tally;
+mod team;
 mod writer;
 
 pub use digest::{Digest, Digests};
 pub use number::Number;
 pub use reader::{LOG, Missing, Trace};
 pub(crate) use shard::check_elements;
+pub use team::{Pool, Team};
 pub(crate) use writer::write_error;
 pub use writer::{Options, Writer};
 
