@@ -86,11 +86,11 @@ pub trait Operator: Send + Sync + std::fmt::Debug {
 
     /// How far output `index` may lie from its exact value when computed at unit roundoff `unit`, element by
     /// element. `call` holds the inputs in f64 and `output` the f64 result. The default suits an operator that
-    /// moves elements or is correctly rounded.
+    /// moves elements, decides, or is correctly rounded.
     fn budget(&self, call: &Call<'_>, index: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         let _ = (call, index);
-        match self.flow() {
-            Flow::Moves | Flow::Decided => Ok(budget::exact(output.len())),
+        match (self.flow(), self.decision()) {
+            (Flow::Moves | Flow::Decided, _) | (_, Decision::Outputs) => Ok(budget::exact(output.len())),
             _ => budget::correctly_rounded(output, unit),
         }
     }

@@ -1,33 +1,14 @@
 //! What debuggers and runtimes leave behind: Polygraphy's outputs, PaDiff's and ONNX Runtime's dumps, raw bytes, and
 //! folders of files.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use isotrace_tensor::{C64, DType, Tensor};
-use isotrace_trace::{Format, Kind, Source, TraceError, open, read_tensors, write_tensors, write_tensors_as};
+use isotrace_trace::{Format, Kind, TraceError, open, read_tensors, write_tensors, write_tensors_as};
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-fn differences(source: &Source, expected: &[(String, Tensor)]) -> Vec<String> {
-    let mut wrong = vec![];
-    for (name, tensor) in expected {
-        match source.get(name) {
-            Ok(read) if read.bit_eq(tensor) => {
-                let info = source.info(name).unwrap();
-                assert_eq!((info.dtype, info.shape.as_slice()), (read.dtype(), read.shape()), "{name}");
-            }
-            Ok(read) => wrong.push(format!("{name}: {read:?}, expected {tensor:?}")),
-            Err(error) => wrong.push(error.to_string()),
-        }
-    }
-    if source.len() != expected.len() {
-        wrong.push(format!("{:?} and no others expected", source.names().collect::<Vec<_>>()));
-    }
-    wrong
-}
+use common::{differences, golden};
 
 #[test]
 fn files_of_polygraphy_are_read_as_it_reads_them() {

@@ -1,34 +1,15 @@
 //! Checkpoints of PyTorch and other pickles: what the real packages wrote is read as they read it, and what attacks are
 //! made of is data.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use isotrace_tensor::{DType, Tensor};
-use isotrace_trace::{Kind, Source, TraceError, open, read_tensors};
+use isotrace_trace::{Kind, TraceError, open, read_tensors};
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-/// Where a source and what its own package read from it differ.
-fn differences(source: &Source, expected: &[(String, Tensor)]) -> Vec<String> {
-    let mut wrong = vec![];
-    for (name, tensor) in expected {
-        match source.get(name) {
-            Ok(read) if read.bit_eq(tensor) => {
-                let info = source.info(name).unwrap();
-                assert_eq!((info.dtype, info.shape.as_slice()), (read.dtype(), read.shape()), "{name}");
-            }
-            Ok(read) => wrong.push(format!("{name}: {read:?}, expected {tensor:?}")),
-            Err(error) => wrong.push(error.to_string()),
-        }
-    }
-    if source.len() != expected.len() {
-        wrong.push(format!("{:?} and no others expected", source.names().collect::<Vec<_>>()));
-    }
-    wrong
-}
+use common::{differences, golden};
 
 #[test]
 fn checkpoints_are_read_as_pytorch_reads_them() {

@@ -4,7 +4,6 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use super::softmax::split;
-use crate::budget::{self, Budget, Unit};
 use crate::{Call, Decision, OpError, Operator, attributes, for_float, for_number};
 
 #[derive(Debug)]
@@ -113,10 +112,6 @@ impl Operator for Hardmax {
             Ok(Tensor::from_vec(x.shape(), y)?)
         })?;
         Ok(vec![y])
-    }
-
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

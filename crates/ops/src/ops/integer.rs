@@ -9,7 +9,6 @@ use isotrace_tensor::{DType, Tensor, View};
 use super::conv::groups;
 use super::matmul::matmul;
 use crate::activation::Activation;
-use crate::budget::{self, Budget, Unit};
 use crate::convolve::{Finish, Sizes, convolve};
 use crate::window::Settings;
 use crate::{Call, Decision, OpError, Operator};
@@ -167,10 +166,6 @@ impl Operator for Integer {
         let sums = self.product(&left, &right, None)?;
         let wrapped = sums.to_f64()?.iter().map(|&x| x as i64 as i32).collect();
         Ok(vec![Tensor::from_vec(sums.shape(), wrapped)?])
-    }
-
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

@@ -6,6 +6,7 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{DType, Tensor};
 
+use crate::budget::{self, Budget, Unit};
 use crate::room::zeros;
 use crate::{Call, Decision, OpError, Operator, attributes};
 
@@ -63,6 +64,11 @@ impl Operator for MelWeightMatrix {
         }
         let dtype = call.precision.resolve(self.dtype);
         Ok(vec![Tensor::from_vec(&shape, out)?.cast(dtype)?])
+    }
+
+    /// Quotients of what was decided.
+    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
+        budget::correctly_rounded(output, unit)
     }
 
     /// The edges are whole bins: a decision over frequencies.

@@ -8,7 +8,6 @@ use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, View};
 
 use crate::broadcast::zip;
-use crate::budget::{self, Budget, Unit};
 use crate::grid::Grid;
 use crate::{Call, Decision, OpError, Operator};
 
@@ -64,10 +63,6 @@ impl Operator for QLinearBinary {
             }
         };
         Ok(vec![to.tensor(&shape, data)?])
-    }
-
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

@@ -8,7 +8,6 @@ use isotrace_graph::Node;
 use isotrace_tensor::Tensor;
 
 use super::channels_last::where_asked;
-use crate::budget::{self, Budget, Unit};
 use crate::grid::Grid;
 use crate::room::zeros;
 use crate::window::{Settings, Window};
@@ -109,10 +108,6 @@ impl Operator for QLinearPool {
             }
         };
         Ok(vec![to.tensor(&shape, out)?])
-    }
-
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

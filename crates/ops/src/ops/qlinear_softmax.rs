@@ -9,7 +9,6 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, normalise_axis};
 
-use crate::budget::{self, Budget, Unit};
 use crate::grid::Grid;
 use crate::{Call, Decision, Float, OpError, Operator, attributes};
 
@@ -75,10 +74,6 @@ impl Operator for QLinearSoftmax {
             }
         }
         Ok(vec![to.tensor(x.shape(), out)?])
-    }
-
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

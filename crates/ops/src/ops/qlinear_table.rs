@@ -10,7 +10,6 @@ use isotrace_tensor::{Bool, Tensor, View, broadcast_shapes, element_count, norma
 
 use super::concat::concatenate;
 use crate::broadcast::zip3;
-use crate::budget::{self, Budget, Unit};
 use crate::grid::Grid;
 use crate::{Call, Decision, Float, OpError, Operator, attributes};
 
@@ -88,10 +87,6 @@ impl Operator for QLinearTable {
             Self::Concat { axis } => join(call, axis)?,
             Self::Where => pick(call)?,
         }])
-    }
-
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

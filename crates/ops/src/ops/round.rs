@@ -3,7 +3,6 @@
 use isotrace_graph::Node;
 use isotrace_tensor::{Bool, Tensor};
 
-use crate::budget::{self, Budget, Unit};
 use crate::math::each;
 use crate::{Call, Decision, Flow, OpError, Operator, attributes, for_float};
 
@@ -60,10 +59,6 @@ impl Operator for Round {
 
     fn flow(&self) -> Flow {
         Flow::Elementwise
-    }
-
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
     }
 
     fn decision(&self) -> Decision {

@@ -5,7 +5,6 @@ use isotrace_graph::Node;
 use isotrace_tensor::{DType, Tensor, normalise_axis};
 use rustc_hash::FxHashMap;
 
-use crate::budget::{self, Budget, Unit};
 use crate::walk::{Walk, walk};
 use crate::{Call, Decision, OpError, Operator, attributes, flow};
 
@@ -106,10 +105,6 @@ impl Operator for Unique {
 
     fn keeps_half(&self) -> bool {
         true
-    }
-
-    fn budget(&self, _: &Call<'_>, _: usize, output: &Tensor, _: Unit) -> Result<Budget, OpError> {
-        Ok(budget::exact(output.len()))
     }
 
     /// Equal elements became one, so each may carry the largest error there is.

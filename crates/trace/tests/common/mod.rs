@@ -1,17 +1,18 @@
-//! What the tests of traces share: tensors that a number describes, and this test program started again as a writer.
+//! What the tests of this crate share: tensors that a number describes, this test program started again as a writer, and
+//! files of other packages beside what those read from them.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use isotrace_tensor::{C64, C128, DType, Tensor};
-use isotrace_trace::TraceError;
 use isotrace_trace::trace::record::{
     Attribute, Call, Event, Flags, Graph, Header, Keeps, Node, Note, Producer, Role, Step, Value, Within,
 };
 use isotrace_trace::trace::{Options, Writer};
+use isotrace_trace::{Source, TraceError};
 
 /// A generator of numbers that look random and repeat (splitmix64).
 pub struct Random(pub u64);
@@ -58,7 +59,7 @@ pub fn child(name: &str, folder: &Path) -> Command {
 }
 
 /// The folder that the parent gave; `None` where nobody did.
-pub fn given() -> Option<std::path::PathBuf> {
+pub fn given() -> Option<PathBuf> {
     std::env::var_os("ISOTRACE_TEST_FOLDER").map(Into::into)
 }
 
@@ -177,4 +178,28 @@ pub fn everything(folder: &Path, keeps: Keeps) -> Vec<Tensor> {
     writer.step(Step { index: 3, event: Event::End, name: None }).unwrap();
     writer.finish().unwrap();
     tensors
+}
+
+/// Files that the real packages wrote.
+pub fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Where a source and what its own package read from it differ.
+pub fn differences(source: &Source, expected: &[(String, Tensor)]) -> Vec<String> {
+    let mut wrong = vec![];
+    for (name, tensor) in expected {
+        match source.get(name) {
+            Ok(read) if read.bit_eq(tensor) => {
+                let info = source.info(name).unwrap();
+                assert_eq!((info.dtype, info.shape.as_slice()), (read.dtype(), read.shape()), "{name}");
+            }
+            Ok(read) => wrong.push(format!("{name}: {read:?}, expected {tensor:?}")),
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    if source.len() != expected.len() {
+        wrong.push(format!("{:?} and no others expected", source.names().collect::<Vec<_>>()));
+    }
+    wrong
 }
