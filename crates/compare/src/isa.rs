@@ -47,6 +47,36 @@ pub(crate) trait Isa: Copy {
         [sum, carry]
     }
 
+    /// Two vectors of words that fit into half their width as one, in whatever order is quick.
+    #[inline(always)]
+    fn halve_u64(self, a: [u64; 8], b: [u64; 8]) -> [u32; 16] {
+        let mut out = [0; 16];
+        for (out, word) in out.iter_mut().zip(a.into_iter().chain(b)) {
+            *out = word as u32;
+        }
+        out
+    }
+
+    /// The same for other words.
+    #[inline(always)]
+    fn halve_u32(self, a: [u32; 16], b: [u32; 16]) -> [u16; 32] {
+        let mut out = [0; 32];
+        for (out, word) in out.iter_mut().zip(a.into_iter().chain(b)) {
+            *out = word as u16;
+        }
+        out
+    }
+
+    /// The same for other words.
+    #[inline(always)]
+    fn halve_u16(self, a: [u16; 32], b: [u16; 32]) -> [u8; 64] {
+        let mut out = [0; 64];
+        for (out, word) in out.iter_mut().zip(a.into_iter().chain(b)) {
+            *out = word as u8;
+        }
+        out
+    }
+
     /// Asks for a cache line that will be read soon if it is there at all.
     #[inline(always)]
     fn prefetch(self, line: *const i8) {
@@ -143,6 +173,22 @@ fn prefetch_far(sse: pulp::core_arch::x86::Sse, line: *const i8) {
     sse._mm_prefetch::<T1>(line);
 }
 
+/// Two vectors of 64 bytes as one, with instructions for vectors of 32.
+#[cfg(target_arch = "x86_64")]
+macro_rules! halve_avx2 {
+    ($name:ident, $word:ty, $lanes:literal, $half:ty, $halves:literal, $set:ident . $pack:ident $(::<$how:literal>)?) => {
+        #[inline(always)]
+        fn $name(self, a: [$word; $lanes], b: [$word; $lanes]) -> [$half; $halves] {
+            let (a, b): ([std::arch::x86_64::__m256i; 2], [std::arch::x86_64::__m256i; 2]) =
+                (pulp::cast(a), pulp::cast(b));
+            pulp::cast([0, 1].map(
+                #[inline(always)]
+                |k| self.$set.$pack$(::<$how>)?(pulp::cast(a[k]), pulp::cast(b[k])),
+            ))
+        }
+    };
+}
+
 /// Two vectors of 64 bytes in turn, with instructions for vectors of 32: those interleave the halves of each half.
 #[cfg(target_arch = "x86_64")]
 macro_rules! zip_avx2 {
@@ -229,6 +275,11 @@ impl Isa for Ymm {
     fn prefetch_far(self, line: *const i8) {
         prefetch_far(self.sse, line);
     }
+
+    // The lower half of each word of two; signed numbers are cut off where these are too large.
+    halve_avx2!(halve_u64, u64, 8, u32, 16, avx._mm256_shuffle_ps::<0x88>);
+    halve_avx2!(halve_u32, u32, 16, u16, 32, avx2._mm256_packus_epi32);
+    halve_avx2!(halve_u16, u16, 32, u8, 64, avx2._mm256_packus_epi16);
 
     zip_avx2!(zip_u64, u64, 8, _mm256_unpacklo_epi64, _mm256_unpackhi_epi64);
     zip_avx2!(zip_u32, u32, 16, _mm256_unpacklo_epi32, _mm256_unpackhi_epi32);

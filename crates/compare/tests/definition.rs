@@ -166,6 +166,9 @@ fn ulps_as_a_table() {
     assert_eq!(ulp(f32::NAN, 1.0), None);
     assert_eq!(ulp(f32::NAN, f32::NAN), Some(0));
     assert_eq!(ulp(f64::MAX, f64::MIN), Some(2 * f64::MAX.to_bits()));
+    assert_eq!(ulp(1f64, -1f64), Some(2 * 1f64.to_bits()), "as far on the other side of zero");
+    assert_eq!(ulp(1f32, -1f32), Some(2 * u64::from(1f32.to_bits())));
+    assert_eq!(ulp(h(1.0), h(-1.0)), Some(2 * u64::from(h(1.0).to_bits())));
     assert_eq!(ulp(h(1.0), h(1.002)), Some(2));
     assert_eq!(ulp(bf16::from_f32(1.0), bf16::from_f32(1.007_812_5)), Some(1));
     assert_eq!(ulp(F8E4M3FN::from_f64(1.0, true), F8E4M3FN::from_f64(1.25, true)), Some(2));

@@ -3,7 +3,7 @@
 use crate::isa::Isa;
 use crate::native::{Around, Limits, Rounding};
 
-use super::{LONGEST, PARTS};
+use super::LINES;
 
 /// Sums kept side by side, so that additions do not wait for each other.
 pub(crate) const LANES: usize = 8;
@@ -112,30 +112,28 @@ pub(crate) trait Kind {
     const CLOSE: bool;
     /// No relative difference is a new largest.
     const FLAT: bool;
-    /// Pairs are to be held against what is allowed.
-    const JUDGED: bool;
+    /// Differences larger than any before are looked for.
+    const LARGER: bool;
 }
 
 macro_rules! kinds {
-    ($($what:literal $name:ident: $close:literal, $flat:literal, $judged:literal;)*) => { $(
+    ($($what:literal $name:ident: $close:literal, $flat:literal, $larger:literal;)*) => { $(
         #[doc = $what]
         pub(crate) struct $name;
 
         impl Kind for $name {
             const CLOSE: bool = $close;
             const FLAT: bool = $flat;
-            const JUDGED: bool = $judged;
+            const LARGER: bool = $larger;
         }
     )* };
 }
 
 kinds! {
-    "Nothing is known." Any: false, false, false;
-    "Pairs are close." Close: true, false, false;
-    "Pairs are close, and no relative difference is a new largest." Flat: true, true, false;
-    "[`Any`], and judged." AnyJudged: false, false, true;
-    "[`Close`], and judged." CloseJudged: true, false, true;
-    "[`Flat`], and judged." FlatJudged: true, true, true;
+    "Nothing is known." Any: false, false, true;
+    "Pairs are close." Close: true, false, true;
+    "Pairs are close, and no relative difference is a new largest." Flat: true, true, true;
+    "Pairs are close, and their maxima are known." Known: true, true, false;
 }
 
 /// The sums of one tile, each an array of its own so that it stays in registers.
@@ -183,21 +181,9 @@ impl Moments {
         Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
     }
 
-    /// A tile of f64.
+    /// A tile of numbers, everything in f64; `ahead` is called for each line of the tile, to ask for what comes later.
     #[inline(always)]
-    pub fn add_f64<I: Isa, K: Kind>(
-        &mut self,
-        isa: I,
-        [x, y]: [&[f64]; 2],
-        seen: Seen,
-        ahead: impl Fn(usize),
-    ) -> Found {
-        self.add_wide::<I, f64, K>(isa, [x, y], seen, ahead)
-    }
-
-    /// A tile of numbers, everything in f64; `ahead` is called for each part of the tile, to ask for what comes next.
-    #[inline(always)]
-    pub fn add_wide<I: Isa, T: Number, K: Kind>(
+    pub fn add_wide<I: Isa, T: Number, K: Kind, const JUDGED: bool>(
         &mut self,
         isa: I,
         [x, y]: [&[T]; 2],
@@ -208,13 +194,10 @@ impl Moments {
         let max = seen.abs;
         let (mut larger, mut over) = ([max; LANES], [0.0; LANES]);
         let slope = -below(seen.rel);
-        let length = x.len() / PARTS;
-        let mut beyond = 0;
-        for (part, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
-            ahead(part);
-            if K::JUDGED {
-                beyond += T::beyond(seen.limits, x, y);
-            }
+        let length = x.len() / LINES;
+        let beyond = if JUDGED { T::beyond(seen.limits, x, y) } else { 0 };
+        for (line, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
+            ahead(line);
             for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
                 let (mut apart, mut above) = ([0.0; LANES], [0.0; LANES]);
                 for l in 0..LANES {
@@ -226,52 +209,16 @@ impl Moments {
                         above[l] = slope.mul_add(x.abs(), d);
                     }
                 }
-                larger = isa.larger_f64(larger, apart);
+                if K::LARGER {
+                    larger = isa.larger_f64(larger, apart);
+                }
                 if !K::FLAT {
                     over = isa.larger_f64(over, above);
                 }
             }
         }
         self.join(&tile.finish::<K>());
-        Found { beyond: K::JUDGED.then_some(beyond), ..extremes(&larger, max, &over) }
-    }
-
-    /// The same for f32, with the maxima in f32 where differences are exact in it: within a factor of two (Sterbenz).
-    #[inline(always)]
-    pub fn add_f32<I: Isa, K: Kind>(
-        &mut self,
-        isa: I,
-        [x, y]: [&[f32]; 2],
-        seen: Seen,
-        ahead: impl Fn(usize),
-    ) -> Found {
-        if K::FLAT || K::JUDGED || !K::CLOSE {
-            return self.add_wide::<I, f32, K>(isa, [x, y], seen, ahead);
-        }
-        let mut tile = Tile::new();
-        let (max, slope) = (seen.narrow_limit(true), -narrow_below(seen.rel));
-        let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
-        let length = x.len() / PARTS;
-        for (part, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
-            ahead(part);
-            // Two loops, since the sums alone take most registers that there are.
-            for (x, y) in x.as_chunks::<NARROW>().0.iter().zip(y.as_chunks::<NARROW>().0) {
-                let (mut apart, mut above) = ([0.0; NARROW], [0.0; NARROW]);
-                for l in 0..NARROW {
-                    apart[l] = (x[l] - y[l]).abs();
-                    above[l] = slope.mul_add(x[l].abs(), apart[l]);
-                }
-                (larger, over) = (isa.larger_f32(larger, apart), isa.larger_f32(over, above));
-            }
-            for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
-                for l in 0..LANES {
-                    let (x, y) = (f64::from(x[l]), f64::from(y[l]));
-                    tile.add::<K>(l, x, y, (x - y).abs());
-                }
-            }
-        }
-        self.join(&tile.finish::<K>());
-        extremes(&larger, max, &over)
+        Found { beyond: JUDGED.then_some(beyond), ..extremes(&larger, max, &over) }
     }
 
     /// A tile whose numbers are the same on both sides.
@@ -295,7 +242,7 @@ impl Moments {
     /// and sums of a few of them lose no more than 2^-19 of their value before they go on in f64. `exact` says that
     /// differences are exact in f32, `R` rounds to the type.
     #[inline(always)]
-    pub fn add_narrow<I: Isa, W, K: Kind, R: Rounding<f32> + Around>(
+    pub fn add_narrow<I: Isa, W, K: Kind, R: Rounding<f32> + Around, const JUDGED: bool>(
         &mut self,
         isa: I,
         [x, y]: [&[W]; 2],
@@ -313,67 +260,63 @@ impl Moments {
         // Counted in floats, which are added under a mask where integers are not.
         let mut beyond = zero;
         /// Elements between two roundings to f64.
-        const RUN: usize = 2 * LONGEST / PARTS;
-        /// Elements between two calls of `ahead`.
-        const PART: usize = LONGEST / PARTS;
+        const RUN: usize = 512;
         for (run, (x, y)) in x.as_chunks::<RUN>().0.iter().zip(y.as_chunks::<RUN>().0).enumerate() {
             let (mut abs, mut squares, mut a, mut b, mut product) = (zero, zero, zero, zero, zero);
-            for (part, (x, y)) in x.as_chunks::<PART>().0.iter().zip(y.as_chunks::<PART>().0).enumerate() {
-                ahead(run * (RUN / PART) + part);
-                for (x, y) in x.as_chunks().0.iter().zip(y.as_chunks().0) {
-                    let (x, y) = (load(x), load(y));
-                    let mut apart = [zero; 2];
-                    for (half, (x, y)) in x.iter().zip(&y).enumerate() {
-                        let mut above = zero;
-                        for l in 0..NARROW {
-                            let (x, y) = (x[l], y[l]);
-                            let d = (x - y).abs();
-                            apart[half][l] = d;
-                            abs[l] += d;
-                            squares[l] = d.mul_add(d, squares[l]);
-                            a[l] = x.mul_add(x, a[l]);
-                            b[l] = y.mul_add(y, b[l]);
-                            if !K::CLOSE {
-                                product[l] = x.mul_add(y, product[l]);
-                            }
-                            if !K::FLAT {
-                                above[l] = slope.mul_add(x.abs(), d);
-                            }
+            for (line, (x, y)) in x.as_chunks().0.iter().zip(y.as_chunks().0).enumerate() {
+                ahead(run * (RUN / (2 * NARROW)) + line);
+                let (x, y) = (load(x), load(y));
+                let mut apart = [zero; 2];
+                for (half, (x, y)) in x.iter().zip(&y).enumerate() {
+                    let mut above = zero;
+                    for l in 0..NARROW {
+                        let (x, y) = (x[l], y[l]);
+                        let d = (x - y).abs();
+                        apart[half][l] = d;
+                        abs[l] += d;
+                        squares[l] = d.mul_add(d, squares[l]);
+                        a[l] = x.mul_add(x, a[l]);
+                        b[l] = y.mul_add(y, b[l]);
+                        if !K::CLOSE {
+                            product[l] = x.mul_add(y, product[l]);
                         }
-                        larger = isa.larger_f32(larger, apart[half]);
                         if !K::FLAT {
-                            over = isa.larger_f32(over, above);
+                            above[l] = slope.mul_add(x.abs(), d);
                         }
                     }
-                    if !K::JUDGED {
-                        continue;
+                    larger = isa.larger_f32(larger, apart[half]);
+                    if !K::FLAT {
+                        over = isa.larger_f32(over, above);
                     }
-                    if R::BAND {
-                        let (mut likely, mut surely) = (zero, zero);
-                        for (d, y) in apart.iter().zip(&y) {
-                            for l in 0..NARROW {
-                                likely[l] = if low.below(d[l], y[l]) { likely[l] + 1.0 } else { likely[l] };
-                                surely[l] = if high.below(d[l], y[l]) { surely[l] + 1.0 } else { surely[l] };
-                            }
-                        }
-                        let mut doubt = 0;
-                        for l in 0..NARROW {
-                            doubt |= likely[l].to_bits() ^ surely[l].to_bits();
-                        }
-                        if doubt == 0 {
-                            for l in 0..NARROW {
-                                beyond[l] += surely[l];
-                            }
-                            continue;
-                        }
-                    }
+                }
+                if !JUDGED {
+                    continue;
+                }
+                if R::BAND {
+                    let (mut likely, mut surely) = (zero, zero);
                     for (d, y) in apart.iter().zip(&y) {
                         for l in 0..NARROW {
-                            // Differences of close pairs are numbers of the type as they are (Sterbenz).
-                            let d = if K::CLOSE { d[l] } else { R::round(d[l]) };
-                            let limit = R::round(exact.atol + R::round(exact.rtol * y[l].abs()));
-                            beyond[l] = if d > limit { beyond[l] + 1.0 } else { beyond[l] };
+                            likely[l] = if low.below(d[l], y[l]) { likely[l] + 1.0 } else { likely[l] };
+                            surely[l] = if high.below(d[l], y[l]) { surely[l] + 1.0 } else { surely[l] };
                         }
+                    }
+                    let mut doubt = 0;
+                    for l in 0..NARROW {
+                        doubt |= likely[l].to_bits() ^ surely[l].to_bits();
+                    }
+                    if doubt == 0 {
+                        for l in 0..NARROW {
+                            beyond[l] += surely[l];
+                        }
+                        continue;
+                    }
+                }
+                for (d, y) in apart.iter().zip(&y) {
+                    for l in 0..NARROW {
+                        // Differences of close pairs are numbers of the type as they are (Sterbenz).
+                        let d = if K::CLOSE { d[l] } else { R::round(d[l]) };
+                        let limit = R::round(exact.atol + R::round(exact.rtol * y[l].abs()));
+                        beyond[l] = if d > limit { beyond[l] + 1.0 } else { beyond[l] };
                     }
                 }
             }
@@ -390,7 +333,7 @@ impl Moments {
         if K::CLOSE {
             self.derive_product();
         }
-        let beyond = K::JUDGED.then(|| beyond.into_iter().sum::<f32>() as u32);
+        let beyond = JUDGED.then(|| beyond.into_iter().sum::<f32>() as u32);
         Found { beyond, ..extremes(&larger, max, &over) }
     }
 
@@ -442,7 +385,7 @@ impl Moments {
 }
 
 /// An f32 below `x` by a little more than the rounding of differences and products in f32.
-fn narrow_below(x: f64) -> f32 {
+pub(crate) fn narrow_below(x: f64) -> f32 {
     ((x * (1.0 - 1.0 / 1_048_576.0)) as f32).min(f32::MAX)
 }
 

@@ -7,9 +7,9 @@ use crate::isa::Isa;
 use crate::judge::FirstLook;
 use crate::native::{Formula, Limits, ModerateBf16, ModerateF16, Rounding, Same, ToBf16, ToF16, by_rule};
 
-use super::LONGEST;
-use super::moments::{Any, Found, Kind, Moments, NARROW, Number, Seen};
+use super::moments::{Any, Close, Found, Kind, Known, Moments, NARROW, Number, Seen, narrow_below};
 use super::word::Word;
+use super::{LONGEST, Scan};
 
 /// Something rare that is done with the numbers of a tile.
 pub(crate) trait OnNumbers {
@@ -32,6 +32,8 @@ pub(crate) enum Narrow {
 pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
     /// Its bits.
     type Word: Word;
+    /// How close tiles are added.
+    type Close: Kind;
     /// The bits of infinity; every larger magnitude is NaN.
     const INFINITY: Self::Word;
     /// The bits of the smallest normal number.
@@ -53,10 +55,19 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
     fn word_to(x: f64) -> Self::Word;
     /// The bits of each.
     fn words(slice: &[Self]) -> &[Self::Word];
+    /// A first look at a tile: distances in steps as they are between numbers of one sign, and what comes with them.
+    /// `rel` is the largest relative difference so far.
+    fn scan<I: Isa>(
+        isa: I,
+        x: &[Self],
+        y: &[Self],
+        rel: f64,
+        distances: &mut [Self::Word],
+    ) -> Scan<Self::Word>;
     /// Hands a tile to something that needs numbers.
     fn with_numbers<I: Isa>(isa: I, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64;
     /// Adds a tile to the sums; see [`Moments::add_wide`] and [`Moments::add_narrow`].
-    fn add<I: Isa, K: Kind>(
+    fn add<I: Isa, K: Kind, const JUDGED: bool>(
         isa: I,
         to: &mut Moments,
         sides: [&[Self]; 2],
@@ -70,10 +81,46 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
     fn beyond<I: Isa>(isa: I, look: &FirstLook, x: &[Self], y: &[Self]) -> u64;
 }
 
+// Plain loops over all, which are compiled to wide vectors more surely than others, with maxima of integers in place of
+// floats: in the order of their bits magnitudes are as in their own.
+
+#[inline(always)]
+fn scan_words(x: &[f64], y: &[f64], _: f64, distances: &mut [u64]) -> Scan<u64> {
+    // Instructions compare signed words. A distance of 2^63, between two numbers of opposite signs, is none.
+    let (mut largest, mut farthest, mut all) = (0i64, 0i64, 0);
+    for ((out, x), y) in distances.iter_mut().zip(x).zip(y) {
+        let (x, y) = (x.to_bits(), y.to_bits());
+        largest = largest.max((x & u64::MAGNITUDE) as i64);
+        *out = x.near(y);
+        farthest = farthest.max(*out as i64);
+        all |= *out;
+    }
+    let farthest = if all > u64::MAGNITUDE { all } else { farthest as u64 };
+    Scan { largest: largest as u64, smallest: 0, farthest, found: None }
+}
+
+/// Differences of close pairs are exact (Sterbenz).
+#[inline(always)]
+fn scan_f32(x: &[f32], y: &[f32], rel: f64, distances: &mut [u32]) -> Scan<u32> {
+    let slope = -narrow_below(rel);
+    let (mut largest, mut farthest, mut apart, mut over) = (0, 0, 0, 0);
+    for ((out, &x), &y) in distances.iter_mut().zip(x).zip(y) {
+        let size = x.to_bits() & u32::MAGNITUDE;
+        largest = size.max(largest);
+        *out = x.to_bits().near(y.to_bits());
+        farthest = farthest.max(*out);
+        let d = (x - y).abs();
+        apart = d.to_bits().max(apart);
+        over = (slope.mul_add(f32::from_bits(size), d).to_bits() as i32).max(over);
+    }
+    Scan { largest, smallest: 0, farthest, found: Some((f64::from(f32::from_bits(apart)), over > 0)) }
+}
+
 macro_rules! wide {
-    ($($t:ty, $word:ty, $lanes:literal, $add:ident, $limits:ident;)*) => { $(
+    ($($t:ty, $word:ty, $lanes:literal, $close:ty, $scan:ident, $limits:ident;)*) => { $(
         impl Real<$lanes> for $t {
             type Word = $word;
+            type Close = $close;
             const INFINITY: $word = <$t>::INFINITY.to_bits();
             const NORMAL: $word = <$t>::MIN_POSITIVE.to_bits();
             const FRACTION: u32 = <$t>::MANTISSA_DIGITS - 1;
@@ -106,12 +153,17 @@ macro_rules! wide {
             }
 
             #[inline(always)]
+            fn scan<I: Isa>(_: I, x: &[Self], y: &[Self], rel: f64, distances: &mut [$word]) -> Scan<$word> {
+                $scan(x, y, rel, distances)
+            }
+
+            #[inline(always)]
             fn with_numbers<I: Isa>(_: I, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64 {
                 job.run(x, y)
             }
 
             #[inline(always)]
-            fn add<I: Isa, K: Kind>(
+            fn add<I: Isa, K: Kind, const JUDGED: bool>(
                 isa: I,
                 to: &mut Moments,
                 sides: [&[Self]; 2],
@@ -119,7 +171,7 @@ macro_rules! wide {
                 _: Narrow,
                 ahead: impl Fn(usize),
             ) -> Found {
-                to.$add::<I, K>(isa, sides, seen, ahead)
+                to.add_wide::<I, $t, K, JUDGED>(isa, sides, seen, ahead)
             }
 
             #[inline(always)]
@@ -155,8 +207,8 @@ macro_rules! wide {
 }
 
 wide! {
-    f64, u64, 8, add_f64, limits_f64;
-    f32, u32, 16, add_f32, limits_f32;
+    f64, u64, 8, Close, scan_words, limits_f64;
+    f32, u32, 16, Known, scan_f32, limits_f32;
 }
 
 /// A tile as f32, where a vector does not cross the border of two cache lines.
@@ -278,6 +330,7 @@ macro_rules! half {
     ($($t:ty, $rounding:ty, $quick:ty;)*) => { $(
         impl Real<32> for $t {
             type Word = u16;
+            type Close = Close;
             const INFINITY: u16 = <$t>::INFINITY.to_bits();
             const NORMAL: u16 = <$t>::MIN_POSITIVE.to_bits();
             const FRACTION: u32 = <$t>::MANTISSA_DIGITS - 1;
@@ -312,12 +365,25 @@ macro_rules! half {
             }
 
             #[inline(always)]
+            fn scan<I: Isa>(_: I, x: &[Self], y: &[Self], _: f64, distances: &mut [u16]) -> Scan<u16> {
+                let (mut largest, mut smallest, mut farthest) = (0u16, u16::MAGNITUDE, 0u16);
+                for ((out, &x), &y) in distances.iter_mut().zip(Self::words(x)).zip(Self::words(y)) {
+                    let size = x & u16::MAGNITUDE;
+                    largest = largest.max(size);
+                    smallest = smallest.min(size);
+                    *out = x.near(y);
+                    farthest = farthest.max(*out);
+                }
+                Scan { largest, smallest, farthest, found: None }
+            }
+
+            #[inline(always)]
             fn with_numbers<I: Isa>(isa: I, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64 {
                 job.run(&Half::tile(isa, x).0, &Half::tile(isa, y).0)
             }
 
             #[inline(always)]
-            fn add<I: Isa, K: Kind>(
+            fn add<I: Isa, K: Kind, const JUDGED: bool>(
                 isa: I,
                 to: &mut Moments,
                 [x, y]: [&[Self]; 2],
@@ -327,7 +393,7 @@ macro_rules! half {
             ) -> Found {
                 if narrow != Narrow::No {
                     let mut tile = Moments::new();
-                    let found = tile.add_narrow::<I, u16, K, $quick>(
+                    let found = tile.add_narrow::<I, u16, K, $quick, JUDGED>(
                         isa,
                         [Self::words(x), Self::words(y)],
                         #[inline(always)]
@@ -342,7 +408,7 @@ macro_rules! half {
                     }
                 }
                 let (x, y) = (Half::tile(isa, x), Half::tile(isa, y));
-                to.add_wide::<I, f32, Any>(isa, [&x.0, &y.0], seen, ahead)
+                to.add_wide::<I, f32, Any, false>(isa, [&x.0, &y.0], seen, ahead)
             }
 
             #[inline(always)]

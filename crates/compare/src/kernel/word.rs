@@ -6,6 +6,8 @@ use bytemuck::Pod;
 
 use crate::isa::Isa;
 
+use super::steps::Vector;
+
 /// An unsigned integer that holds the bits of a float: sign, then magnitude.
 pub(crate) trait Word:
     Pod
@@ -23,6 +25,11 @@ pub(crate) trait Word:
     const MAGNITUDE: Self;
     /// The number of bits.
     const BITS: usize;
+    /// A word of half the width, if there is one.
+    type Half: Word;
+
+    /// Two vectors whose words have no more bits than a half as one, in whatever order is quick.
+    fn halve<I: Isa>(isa: I, a: Vector, b: Vector) -> Vector;
 
     /// Steps between two floats of the same sign, by their bits.
     fn near(self, other: Self) -> Self;
@@ -35,16 +42,20 @@ pub(crate) trait Word:
     fn leading_zeros(self) -> usize;
     /// As a wide number.
     fn wide(self) -> u64;
-    /// Bit `k`, as 0 or 1.
-    fn bit(self, k: usize) -> u64;
 }
 
 macro_rules! word {
-    ($($word:ty, $signed:ty, [$($shift:literal)+];)*) => { $(
+    ($($word:ty, $signed:ty, $half:ty, $halve:ident, [$($shift:literal)+];)*) => { $(
         impl Word for $word {
             const ZERO: Self = 0;
             const MAGNITUDE: Self = Self::MAX >> 1;
             const BITS: usize = Self::BITS as usize;
+            type Half = $half;
+
+            #[inline(always)]
+            fn halve<I: Isa>(isa: I, a: Vector, b: Vector) -> Vector {
+                $halve(isa, a, b)
+            }
 
             #[inline(always)]
             fn near(self, other: Self) -> Self {
@@ -83,17 +94,32 @@ macro_rules! word {
             fn wide(self) -> u64 {
                 u64::from(self)
             }
-
-            #[inline(always)]
-            fn bit(self, k: usize) -> u64 {
-                u64::from(self >> k & 1)
-            }
         }
     )* };
 }
 
 word! {
-    u16, i16, [1 2 4 8];
-    u32, i32, [1 2 4 8 16];
-    u64, i64, [1 2 4 8 16 32];
+    u8, i8, u8, not, [1 2 4];
+    u16, i16, u8, halve_u16, [1 2 4 8];
+    u32, i32, u16, halve_u32, [1 2 4 8 16];
+    u64, i64, u32, halve_u64, [1 2 4 8 16 32];
+}
+
+fn not<I: Isa>(_: I, _: Vector, _: Vector) -> Vector {
+    unreachable!("there is no shorter word")
+}
+
+#[inline(always)]
+fn halve_u16<I: Isa>(isa: I, a: Vector, b: Vector) -> Vector {
+    pulp::cast(isa.halve_u16(pulp::cast(a), pulp::cast(b)))
+}
+
+#[inline(always)]
+fn halve_u32<I: Isa>(isa: I, a: Vector, b: Vector) -> Vector {
+    pulp::cast(isa.halve_u32(pulp::cast(a), pulp::cast(b)))
+}
+
+#[inline(always)]
+fn halve_u64<I: Isa>(isa: I, a: Vector, b: Vector) -> Vector {
+    pulp::cast(isa.halve_u64(a, b))
 }
