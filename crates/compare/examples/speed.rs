@@ -171,11 +171,13 @@ fn views<T: Element + Real>(bytes: usize, apart: f64, of: impl Fn(f64) -> T + Sy
     for (name, shape, perm) in cases {
         let view = View::new(&a, &shape).permute(&perm);
         let target: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
-        let (straight, other) = (View::new(&a, &target), View::new(&b, &target));
-        let run = |x: &View<'_, T>| {
-            black_box(compare_views(x, &other).expect("both have one shape"));
+        // What stands against the view are its own numbers, nearly, as somebody would store them in its order.
+        let turned = View::new(&b, &shape).permute(&perm).to_vec();
+        let run = |x: &View<'_, T>, y: &[T]| {
+            black_box(compare_views(x, &View::new(y, &target)).expect("both have one shape"));
         };
-        let [plain, permuted, ratio] = alternate(|| run(&straight), || run(&view));
+        let straight = View::new(&a, &target);
+        let [plain, permuted, ratio] = alternate(|| run(&straight, &b), || run(&view, &turned));
         let speed = |seconds: f64| 2.0 * bytes as f64 / seconds / 1e9;
         println!(
             "view  {:4} {name:18} contiguous {:6.1} GB/s  permuted {:6.1} GB/s  {:5.1} %",
