@@ -1,7 +1,7 @@
 """The sets of cases: which networks, which kinds, how many of each. The second was made after the program had been fitted to the first."""
 import dataclasses
 
-from . import benign, faults, networks_direct, networks_fields, networks_models, networks_other, networks_ports, networks_signal, networks_text
+from . import benign, faults, networks_direct, networks_families, networks_fields, networks_models, networks_other, networks_ports, networks_signal, networks_text
 
 
 @dataclasses.dataclass
@@ -24,4 +24,5 @@ POPULATIONS = {
     "first": Population(_builders(networks_text, networks_signal, networks_other, networks_direct), faults.FIRST, benign.FIRST, faults=3, rewrites=2, two=1),
     "second": Population(_builders(networks_models, networks_fields), faults.SECOND, benign.SECOND, faults=4, rewrites=2, two=1, shared_faults=faults.FIRST, shared_rewrites=benign.FIRST),
     "third": Population(_builders(networks_ports), faults.THIRD, benign.THIRD, faults=3, rewrites=3, two=1, shared_faults=faults.FIRST + faults.SECOND, shared_rewrites=benign.FIRST + benign.SECOND),
+    "fourth": Population(_builders(networks_families), faults.FOURTH, benign.FOURTH, faults=4, rewrites=3, two=1),
 }

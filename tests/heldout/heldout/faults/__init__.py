@@ -10,3 +10,7 @@ SECOND = tuple(k for k in FAULTS if k not in FIRST)
 from . import again_layers, again_paths  # noqa: E402, F401
 
 THIRD = tuple(k for k in FAULTS if k not in FIRST + SECOND)
+
+from . import kernels  # noqa: E402, F401
+
+FOURTH = tuple(k for k in FAULTS if k not in FIRST + SECOND + THIRD)
