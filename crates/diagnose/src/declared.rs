@@ -242,6 +242,17 @@ fn working(side: &Side<'_>, region: &Region) -> Vec<NodeId> {
     if dynamic.is_empty() { region.nodes.clone() } else { dynamic }
 }
 
+/// Of nodes that narrow on the way those that do: that write or read the narrower type, and the last.
+fn narrowing_nodes(side: &Side<'_>, nodes: Vec<NodeId>, narrow: DType) -> Vec<NodeId> {
+    let last = nodes.last().copied();
+    let is_narrow = |v: ValueId| side.declared.get(v).is_some_and(|t| t.dtype() == narrow);
+    let touches = |n: NodeId| {
+        let node = side.graph().node(n);
+        node.reads().chain(node.writes()).any(is_narrow)
+    };
+    nodes.into_iter().filter(|&n| Some(n) == last || touches(n)).collect()
+}
+
 fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> Fault {
     let m = state.matched[v.index()].as_ref().expect("only matched values are compared");
     let behind_b = behind_b(judge, state, v, 64);
@@ -311,6 +322,11 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> 
         };
         Some((format!("{} kept in place of {d}", who.main), found.difference, after))
     });
+    let (nodes_b, nodes_a) = match narrow {
+        Some((true, d)) => (narrowing_nodes(judge.b, nodes_b, d), nodes_a),
+        Some((false, d)) => (nodes_b, narrowing_nodes(judge.a, nodes_a, d)),
+        None => (nodes_b, nodes_a),
+    };
     let fresh = fresh(judge, state, v).unwrap_or_default();
     Fault {
         outputs_a: vec![m.a],

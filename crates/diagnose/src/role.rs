@@ -383,6 +383,29 @@ fn crops(side: &Side<'_>, n: NodeId) -> bool {
     readers.any(windows)
 }
 
+/// Whether a node makes an axis longer for a convolution or a pool to read, others that do so between: a border.
+fn borders(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at = n;
+    for _ in 0..STEPS {
+        let node = side.graph().node(at);
+        let (Some(&read), Some(written)) = (side.dynamic_inputs(at).first(), node.writes().next()) else {
+            return false;
+        };
+        let size = |v: ValueId| side.declared.get(v).map(|t| (t.rank(), t.len()));
+        let [reader] = side.consumers[written.index()][..] else { return false };
+        let longer = size(read).zip(size(written)).is_some_and(|((r, x), (s, y))| r == s && r > 2 && x < y);
+        if !longer || !matches!(node.op.as_str(), "Gather" | "Concat" | "Pad") {
+            return false;
+        }
+        let op = side.graph().node(reader).op.as_str();
+        if op.contains("Conv") || op.ends_with("Pool") {
+            return true;
+        }
+        at = reader;
+    }
+    false
+}
+
 /// Whether a value is what a non-linearity is computed from, or what it gave, with nothing but a factor between.
 pub fn is_beside_activation(side: &Side<'_>, n: NodeId) -> bool {
     let curve = |op: &str| matches!(op, "Sigmoid" | "Tanh" | "Erf" | "Softplus");

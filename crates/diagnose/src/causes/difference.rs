@@ -54,7 +54,9 @@ pub fn kind(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
     if roots(a, &only_a) || roots(b, &only_b) {
         return Some("normalisation");
     }
-    let classes: Vec<&'static str> = only_a.iter().chain(&only_b).map(|p| p.1).collect();
+    let mut classes: Vec<&'static str> = only_a.iter().chain(&only_b).map(|p| p.1).collect();
+    // A factor that one side has too much is the gain of the norm that has another there.
+    classes.extend(set_otherwise(site, in_a, in_b).into_iter().filter(|c| *c == "normalisation"));
     role::most_telling(&classes)
 }
 
@@ -338,7 +340,19 @@ fn parts(side: &Side<'_>, region: &Region) -> Vec<Part> {
                     push("Add", "bias");
                 }
             }
-            "FusedMatMul" => push("MatMul", "weight_value"),
+            "FusedMatMul" => {
+                push("MatMul", "weight_value");
+                if matches!(node.attributes.get("alpha"), Some(Attribute::Float(alpha)) if *alpha != 1.0) {
+                    push("Mul", "scale");
+                }
+            }
+            // A quotient by a number is a product.
+            "Div"
+                if side.dynamic_inputs(n).len() == 1
+                    && node.reads().last().is_some_and(|v| side.is_constant(v)) =>
+            {
+                push("Mul", role::of_presence(side, n));
+            }
             op if role::is_attention(op) => {
                 push(op, "unknown");
                 if node.inputs.iter().skip(3).any(Option::is_some) {
@@ -423,8 +437,15 @@ fn without(these: &[Part], those: &[Part]) -> Vec<Part> {
     out
 }
 
-/// Where both regions consist of the same operators: the first setting or constant in which two differ.
+/// Where both regions consist of the same operators: the most telling setting or constant in which two differ.
 fn settings(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'static str> {
+    let b = site.judge.b;
+    let normalises = in_b.dynamic_nodes(b).any(|n| role::is_normalisation(&b.graph().node(n).op));
+    set_otherwise(site, in_a, in_b).or(normalises.then_some("normalisation"))
+}
+
+/// The most telling setting or constant in which two nodes of one operator differ.
+fn set_otherwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'static str> {
     let (a, b) = (site.judge.a, site.judge.b);
     let mut rest: Vec<NodeId> = in_a.dynamic_nodes(a).collect();
     let mut found = Vec::new();
@@ -459,8 +480,7 @@ fn settings(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
             }
         }
     }
-    let normalises = in_b.dynamic_nodes(b).any(|n| role::is_normalisation(&b.graph().node(n).op));
-    role::most_telling(&found).or(normalises.then_some("normalisation"))
+    role::most_telling(&found)
 }
 
 /// Whether one side normalises by statistics over the batch where the other applies what it learned, or draws random

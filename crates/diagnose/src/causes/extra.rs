@@ -7,6 +7,7 @@
 use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::Node;
 
+use super::function::reshaped;
 use super::{Cause, Proposal, label};
 use crate::role;
 use crate::site::Site;
@@ -27,10 +28,16 @@ impl Cause for Extra {
                 continue;
             };
             for v in site.judge.b.dynamic_inputs(n) {
-                if site.state.shadow[v.index()].as_ref().is_none_or(|t| t.shape() != shape) {
-                    continue;
-                }
-                let Some(patch) = identity(node, Source::Value(v)) else { continue };
+                let Some(own) = site.state.shadow[v.index()].as_ref() else { continue };
+                let patch = if own.shape() == shape {
+                    identity(node, Source::Value(v))
+                } else if role::is_layout(&node.op) && own.len() == shape.iter().product::<usize>() {
+                    // What is moved may have been given another shape before.
+                    reshaped(Source::Value(v), &shape)
+                } else {
+                    None
+                };
+                let Some(patch) = patch else { continue };
                 out.push(Proposal {
                     patches: vec![(n, patch)],
                     nodes_b: vec![n],

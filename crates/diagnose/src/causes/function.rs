@@ -405,7 +405,8 @@ fn whole(patch: Patch) -> Source {
     Source::Patch(Box::new(patch))
 }
 
-fn reshaped(of: Source, shape: &[usize]) -> Option<Patch> {
+/// What regroups the elements of `of` into `shape`.
+pub(super) fn reshaped(of: Source, shape: &[usize]) -> Option<Patch> {
     let sizes = Tensor::from_vec(&[shape.len()], shape.iter().map(|&d| d as i64).collect()).ok()?;
     let sources = vec![of, Source::Tensor { declared: sizes.clone(), shadow: sizes }];
     Patch::new(&layout_node("Reshape", None), sources)

@@ -297,12 +297,13 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
 
 /// The cause when one of the two values is computed from the other by a single node, or by a step onto a grid and off
 /// it, which is there on both sides for other readers: what that node does is passed by, or done where it should not be.
-/// Skips and what mixes values keep the name of the edge.
+/// What mixes values keeps the name of the edge.
 fn of_passed_by(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
     let (of_a, of_b) = (site.judge.a, site.judge.b);
     let class = |v: ValueId| site.judge.index.class(v);
     let telling = |class| {
-        matches!(class, "activation" | "normalisation" | "mask" | "rope" | "quantisation").then_some(class)
+        matches!(class, "activation" | "normalisation" | "mask" | "rope" | "quantisation" | "residual")
+            .then_some(class)
     };
     let theirs = || {
         let own = class(site.partner(read)?);

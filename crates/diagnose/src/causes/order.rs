@@ -297,10 +297,6 @@ fn as_in_a(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
         if other.op != node.op || other.inputs.len() != node.inputs.len() {
             continue;
         }
-        if let Some(proposal) = moved_on(site, n, m) {
-            out.push(proposal);
-            continue;
-        }
         let mut left: Vec<usize> = (0..node.inputs.len()).collect();
         let mut order = Vec::new();
         for a in &other.inputs {
@@ -309,6 +305,7 @@ fn as_in_a(site: &Site<'_, '_, '_>, n: NodeId, out: &mut Vec<Proposal>) {
             order.push(left.remove(at));
         }
         if !left.is_empty() || order.is_sorted() {
+            out.extend(moved_on(site, n, m));
             continue;
         }
         let own = Patch::sources_of(node);

@@ -7,9 +7,9 @@ use isotrace_tensor::Tensor;
 
 use super::quantised::{self, Quantised};
 use super::{
-    adds_to_statistic, becomes_whole, bends, by_distance, centres, crops, cuts_gates, drops, feeds_mask,
-    gains_follow, gates_itself, is_activation, is_attention, is_by_distance, is_divided_out, is_gain,
-    is_layout, is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary,
+    adds_to_statistic, becomes_whole, bends, borders, by_distance, centres, crops, cuts_gates, drops,
+    feeds_mask, gains_follow, gates_itself, is_activation, is_attention, is_by_distance, is_divided_out,
+    is_gain, is_layout, is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary,
     is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth, is_turned, leaves_itself_out, masks,
     negates_for_rotation, normalises, was_turned,
 };
@@ -334,6 +334,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "Dropout" => "mode",
         "Pad" => "padding",
         "Slice" if crops(side, n) => "padding",
+        "Gather" | "Concat" if borders(side, n) => "padding",
         "Slice" | "Gather" | "Concat" | "GatherElements" | "GatherND" | "Split" | "TopK" => "index",
         op if is_rounding(op) => "quantisation",
         op if is_activation(op) => "activation",

@@ -335,7 +335,7 @@ def keys_scaled_too(g, rng):
         near = [factors[a] for a in [s.input[0], *g.ancestors(s.input[0], 14)] if a in factors]
         if near:
             sites.append((m, next(g.scalar(i) if near[0].op_type == "Mul" else 1 / g.scalar(i) for i in near[0].input if g.scalar(i) is not None)))
-    found = pick(rng, [s for s in sites if abs(s[1] - 1) > 0.05])
+    found = pick(rng, [s for s in sites if 0.05 < abs(s[1] - 1) < 100])
     if found is None:
         return None
     node, factor = found
