@@ -289,7 +289,117 @@ fn halves(n: &mut Net) {
     n.at("left").outputs.push(Some(right));
 }
 
+/// h, g and a constant joined in an order, and brought to the width of h.
+fn joined(n: &mut Net, order: [&str; 3]) {
+    n.constant("table", numbers(&[2, 6, 8], 81));
+    n.constant("narrow", numbers(&[24, 8], 82));
+    n.node("Concat", &order, "both", &[("axis", Attribute::Int(2))]);
+    n.node("MatMul", &["both", "narrow"], "z", &[]);
+}
+
+/// A block added to h, and another that reads the sum, or h, added to that.
+fn in_turn(n: &mut Net, second: &str) {
+    for (i, name) in ["p", "q"].into_iter().enumerate() {
+        n.constant(&format!("of {name}"), numbers(&[8, 8], 83 + i as u64));
+    }
+    n.node("MatMul", &["h", "of p"], "p", &[]);
+    n.node("Add", &["h", "p"], "sum", &[]);
+    n.node("MatMul", &[second, "of q"], "q", &[]);
+    n.node("Tanh", &["q"], "curved", &[]);
+    n.node("Add", &["sum", "curved"], "z", &[]);
+}
+
+/// A layer norm whose gain stands behind it, or in front of its statistics.
+fn gain_of_norm(n: &mut Net, behind: bool) {
+    n.constant("gain", numbers(&[8], 86));
+    n.constant("one", Tensor::vector(vec![1f32; 8]));
+    n.constant("shift", numbers(&[8], 87));
+    if !behind {
+        n.node("Mul", &["h", "gain"], "early", &[]);
+    }
+    let reads = if behind { ["h", "gain", "shift"] } else { ["early", "one", "shift"] };
+    n.node("LayerNormalization", &reads, "z", &[("epsilon", Attribute::Float(1e-5))]);
+}
+
+/// A convolution with a border of noughts, or of what stands at the other end.
+fn around_a_border(n: &mut Net, wrapped: bool) {
+    n.constant("kernel", numbers(&[6, 6, 3], 88));
+    n.constant("places", Tensor::vector(vec![7i64, 0, 1, 2, 3, 4, 5, 6, 7, 0]));
+    if wrapped {
+        n.node("Gather", &["h", "places"], "wider", &[("axis", Attribute::Int(2))]);
+    }
+    let pads = [("pads", Attribute::Ints(if wrapped { vec![0, 0] } else { vec![1, 1] }))];
+    n.node("Conv", &[if wrapped { "wider" } else { "h" }, "kernel"], "z", &pads);
+}
+
+/// A curve, whose result may be read as (place, batch) and moved back.
+fn mixed_up(n: &mut Net, mixed: bool) {
+    n.constant("shape", Tensor::vector(vec![6i64, 2, 8]));
+    n.node("Tanh", &["h"], if mixed { "t" } else { "z" }, &[]);
+    if mixed {
+        n.node("Reshape", &["t", "shape"], "read", &[]);
+        n.node("Transpose", &["read"], "z", &[("perm", Attribute::Ints(vec![1, 0, 2]))]);
+    }
+}
+
+/// A product of h in four parts, whose sum may be kept in half precision.
+fn in_parts(n: &mut Net, narrow: bool) {
+    n.constant("axis", Tensor::vector(vec![2i64]));
+    let w = numbers(&[8, 8], 89);
+    n.constant("whole", w.clone());
+    if !narrow {
+        return n.node("MatMul", &["h", "whole"], "z", &[]);
+    }
+    let mut sum = String::new();
+    for k in 0..4 {
+        let name = |what: &str| format!("{what} {k}");
+        n.constant(&name("from"), Tensor::vector(vec![2 * k]));
+        n.constant(&name("to"), Tensor::vector(vec![2 * k + 2]));
+        let rows = w.as_slice::<f32>().unwrap()[16 * k as usize..16 * (k as usize + 1)].to_vec();
+        n.constant(&name("rows"), Tensor::from_vec(&[2, 8], rows).unwrap());
+        n.node("Slice", &["h", &name("from"), &name("to"), "axis"], &name("cut"), &[]);
+        n.node("MatMul", &[&name("cut"), &name("rows")], &name("part"), &[]);
+        if k > 0 {
+            n.node("Add", &[&sum, &name("part")], &name("sum"), &[]);
+        }
+        let made = name(if k > 0 { "sum" } else { "part" });
+        n.node("Cast", &[&made], &name("low"), &[("to", Attribute::Int(10))]);
+        sum = if k == 3 { "z".to_owned() } else { name("high") };
+        n.node("Cast", &[&name("low")], &sum, &[("to", Attribute::Int(1))]);
+    }
+}
+
 const CASES: &[Case] = &[
+    Case {
+        what: "three parts turned round",
+        cause: "operand_order",
+        a: |n| joined(n, ["h", "g", "table"]),
+        b: |n| joined(n, ["g", "table", "h"]),
+    },
+    Case {
+        what: "blocks side by side that are meant in turn",
+        cause: "residual",
+        a: |n| in_turn(n, "sum"),
+        b: |n| in_turn(n, "h"),
+    },
+    Case {
+        what: "the gain of a norm in front of its statistics",
+        cause: "normalisation",
+        a: |n| gain_of_norm(n, true),
+        b: |n| gain_of_norm(n, false),
+    },
+    Case {
+        what: "a border from the other end",
+        cause: "padding",
+        a: |n| around_a_border(n, false),
+        b: |n| around_a_border(n, true),
+    },
+    Case {
+        what: "batch and places given each other's shape",
+        cause: "layout",
+        a: |n| mixed_up(n, false),
+        b: |n| mixed_up(n, true),
+    },
     Case {
         what: "weights on grids of blocks, by steps that are too wide",
         cause: "quantisation",
@@ -589,6 +699,19 @@ fn exchanged_inputs_are_a_binding() {
 #[test]
 fn names_follow_from_what_the_parts_are_for() {
     all_named(CASES);
+}
+
+/// Where only sums are narrowed, cuts and products are not named.
+#[test]
+fn what_narrows_is_named_and_not_what_it_stands_between() {
+    let report = compare(table::around(|n| in_parts(n, false)), table::around(|n| in_parts(n, true)));
+    let first = &report.culprits[0];
+    assert_eq!(first.cause.class, "accumulation");
+    assert!(
+        !first.b.ops.is_empty() && first.b.ops.iter().all(|op| op == "Cast" || op == "Add"),
+        "{:?}",
+        first.b
+    );
 }
 
 /// What is too small for f32 to show changes no bit of any value, and nothing that these inputs could tell.
