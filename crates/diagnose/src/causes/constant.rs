@@ -365,8 +365,34 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
     let mut sources = Patch::sources_of(node);
     let mut classes = Vec::new();
     let mut how = Vec::new();
-    for (slot, (b, a)) in node.inputs.iter().zip(&other.inputs).enumerate() {
-        let (Some(b), Some(a)) = (*b, *a) else { continue };
+    let mut optional = false;
+    for slot in 0..node.inputs.len().max(other.inputs.len()) {
+        let read = |node: &isotrace_graph::Node| node.inputs.get(slot).copied().flatten();
+        let (b, a) = match (read(node), read(other)) {
+            (Some(b), Some(a)) => (b, a),
+            // What one side says and the other leaves to the operator.
+            (Some(b), None) if site.judge.b.is_constant(b) => {
+                let Some(own) = site.judge.b.shadow.get(b) else { continue };
+                classes.push(role::of_constant(site.judge.b, n, slot, own));
+                how.push("which A leaves out".to_owned());
+                sources[slot] = Source::Absent;
+                optional = true;
+                continue;
+            }
+            (None, Some(a)) if site.judge.a.is_constant(a) => {
+                let read = site.judge.a.shadow.get(a).zip(site.judge.a.declared.get(a));
+                let Some((shadow, declared)) = read else { continue };
+                classes.push(role::of_constant(site.judge.a, m, slot, shadow));
+                how.push(format!("A's {:?}, which B leaves out", site.judge.a.graph().value(a).name));
+                while sources.len() <= slot {
+                    sources.push(Source::Absent);
+                }
+                sources[slot] = Source::Tensor { declared: declared.clone(), shadow: shadow.clone() };
+                optional = true;
+                continue;
+            }
+            _ => continue,
+        };
         if !site.judge.b.is_constant(b) || !site.judge.a.is_constant(a) {
             continue;
         }
@@ -388,7 +414,7 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
         how.push(text);
         sources[slot] = Source::Tensor { declared: declared.clone(), shadow: shadow.clone() };
     }
-    if classes.len() < 2 {
+    if classes.len() < 2 && !optional {
         return;
     }
     let Some(patch) = Patch::new(node, sources) else { return };
@@ -403,7 +429,10 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
         } else {
             role::most_telling(&classes).unwrap_or(classes[0])
         },
-        summary: format!("{} differs in {} constants: {}", label(site.judge.b, n), how.len(), how.join("; ")),
+        summary: match &how[..] {
+            [one] => format!("{} differs in a constant: {one}", label(site.judge.b, n)),
+            _ => format!("{} differs in {} constants: {}", label(site.judge.b, n), how.len(), how.join("; ")),
+        },
         change: format!("its constants as those of A's {}", label(site.judge.a, m)),
         cost: 18,
     });

@@ -143,6 +143,11 @@ pub fn moved(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         left.swap_remove(left.iter().position(|y| *y == x)?);
     }
     let classes: Vec<&'static str> = own.iter().map(|p| p.class).collect();
+    // What hides or says where is scaled with the rest; it hides all the same.
+    if left.is_empty() && classes.contains(&"scale") && classes.iter().any(|c| matches!(*c, "mask" | "rope"))
+    {
+        return Some("scale");
+    }
     (left.is_empty() && still < theirs.len()).then(|| role::most_telling(&classes)).flatten()
 }
 
@@ -441,7 +446,9 @@ fn without(these: &[Part], those: &[Part]) -> Vec<Part> {
 fn settings(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'static str> {
     let b = site.judge.b;
     let normalises = in_b.dynamic_nodes(b).any(|n| role::is_normalisation(&b.graph().node(n).op));
-    set_otherwise(site, in_a, in_b).or(normalises.then_some("normalisation"))
+    // What a norm that both have reads may come by other ways.
+    let gates = || wired(site).filter(|class| *class == "gate_order");
+    set_otherwise(site, in_a, in_b).or_else(|| normalises.then(|| gates().unwrap_or("normalisation")))
 }
 
 /// The most telling setting or constant in which two nodes of one operator differ.

@@ -194,7 +194,8 @@ fn push(
             } else if branch && (named.len() > MOST_MISSING || whole == "unknown") {
                 of_edge(site, nodes_b[0], read, a)
             } else {
-                telling.unwrap_or(whole)
+                let told = telling.or(Some(whole).filter(|class| *class != "unknown"));
+                told.unwrap_or_else(|| of_edge(site, nodes_b[0], read, a))
             };
             let what: Vec<String> = named.iter().map(|&m| label(site.judge.a, m)).collect();
             let what = match &what[..] {
@@ -229,8 +230,8 @@ fn joined(site: &Site<'_, '_, '_>, missing: &[NodeId], read: ValueId) -> bool {
     })
 }
 
-/// The input of a network that a value is, but for its type and layout. What enters a region that became a network of
-/// its own is none: no file declares its type.
+/// The input of a network that a value is, but for its type and layout; none, as in [`only_input`], where it enters a
+/// region.
 fn entered(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
     while let Some(n) = side.producer(v) {
         let node = side.graph().node(n);
@@ -243,6 +244,43 @@ fn entered(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
     (graph.inputs.contains(&v) && graph.value(v).declared.is_some()).then_some(v)
 }
 
+/// What a value was before it was laid out.
+fn before_layout(side: &Side<'_>, mut v: ValueId) -> ValueId {
+    while let Some(n) = side.producer(v).filter(|&n| role::is_layout(&side.graph().node(n).op)) {
+        let Some(&read) = side.dynamic_inputs(n).first() else { break };
+        v = read;
+    }
+    v
+}
+
+/// The one input of a network from which a value is computed; `None` where it is computed from several or none.
+fn only_input(side: &Side<'_>, v: ValueId) -> Option<ValueId> {
+    let (mut seen, mut next, mut found) = (vec![v], 0, None);
+    while next < seen.len() && seen.len() < LONGEST_BRANCH {
+        let v = seen[next];
+        next += 1;
+        match side.producer(v) {
+            Some(n) => {
+                for read in side.dynamic_inputs(n) {
+                    if !seen.contains(&read) {
+                        seen.push(read);
+                    }
+                }
+            }
+            None if found.is_some_and(|f| f != v) => return None,
+            None => found = Some(v),
+        }
+    }
+    // What enters a region that became a network of its own is none: no file declares its type.
+    found.filter(|&v| next == seen.len() && side.graph().value(v).declared.is_some())
+}
+
+/// Whether what B reads comes from another input than what A reads, each from one alone.
+fn from_another_input(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> bool {
+    let inputs = only_input(site.judge.b, read).zip(only_input(site.judge.a, a));
+    inputs.is_some_and(|(own, theirs)| site.partner(own).is_some_and(|p| p != theirs))
+}
+
 /// The cause when a node reads another value than in A, with nothing missing between the two.
 fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -> &'static str {
     let producer = site.judge.a.producer(a).map(|n| site.node_a(n));
@@ -253,10 +291,14 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     {
         return "input_binding";
     }
-    // The same numbers, read in another order.
+    // The same numbers, read in another order. What is another value altogether has a layout too.
     let same = site.partner(read).is_some_and(|p| class(p) == class(a));
-    if same || producer.is_some_and(|n| role::is_layout(&n.op)) {
+    let (under, of_a) = (before_layout(site.judge.b, read), before_layout(site.judge.a, a));
+    if same || of_a != a && site.partner(under).is_none_or(|p| class(p) == class(of_a)) {
         return "layout";
+    }
+    if of_a != a {
+        return of_edge(site, reader, under, of_a);
     }
     if role::was_turned(site.judge.a, a) != role::was_turned(site.judge.b, read) {
         return "rope";
@@ -291,7 +333,9 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     }
     match site.node_b(reader).op.as_str() {
         "Add" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => "residual",
-        _ => of_passed_by(site, read, a).unwrap_or("operand_order"),
+        _ => of_passed_by(site, read, a).unwrap_or_else(|| {
+            if from_another_input(site, read, a) { "input_binding" } else { "operand_order" }
+        }),
     }
 }
 
@@ -302,8 +346,11 @@ fn of_passed_by(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'
     let (of_a, of_b) = (site.judge.a, site.judge.b);
     let class = |v: ValueId| site.judge.index.class(v);
     let telling = |class| {
-        matches!(class, "activation" | "normalisation" | "mask" | "rope" | "quantisation" | "residual")
-            .then_some(class)
+        matches!(
+            class,
+            "activation" | "normalisation" | "mask" | "rope" | "quantisation" | "residual" | "epsilon"
+        )
+        .then_some(class)
     };
     let theirs = || {
         let own = class(site.partner(read)?);
