@@ -342,6 +342,59 @@ fn mixed_up(n: &mut Net, mixed: bool) {
     }
 }
 
+/// Scores with a mask that is worked out from g, or was stored, one row late.
+fn stored_mask(n: &mut Net, stored: bool) {
+    let shown = |i: usize| if i % 6 <= i / 6 { 0f32 } else { -1e9 };
+    let late = (0..72).map(|i| shown((i % 36 + 6) % 36)).collect();
+    n.constant("late", Tensor::from_vec(&[2, 6, 6], late).unwrap());
+    let all = (0..72).map(|i| shown(i % 36)).collect();
+    n.constant("mask", Tensor::from_vec(&[2, 6, 6], all).unwrap());
+    n.constant("nothing", Tensor::vector(vec![0f32]));
+    n.node("Transpose", &["g"], "keys", &[("perm", Attribute::Ints(vec![0, 2, 1]))]);
+    n.node("MatMul", &["h", "keys"], "scores", &[]);
+    if !stored {
+        n.node("Mul", &["scores", "nothing"], "none", &[]);
+        n.node("Add", &["mask", "none"], "worked out", &[]);
+    }
+    n.node("Add", &["scores", if stored { "late" } else { "worked out" }], "hidden", &[]);
+    n.node("Softmax", &["hidden"], "p", &[("axis", Attribute::Int(-1))]);
+    n.node("MatMul", &["p", "g"], "z", &[]);
+}
+
+/// A border of the operator's own number, or of another.
+fn bordered_by(n: &mut Net, number: Option<f32>) {
+    n.constant("pads", Tensor::vector(vec![0i64, 1, 0, 0, 0, 0]));
+    n.constant("number", Tensor::scalar(number.unwrap_or_default()));
+    n.node("Pad", &["h", "pads", "number"][..if number.is_some() { 3 } else { 2 }], "z", &[]);
+}
+
+/// A weight on thirty-two levels, the largest cut off, or as it was.
+fn cut_off(n: &mut Net, cut: bool) {
+    let x = numbers(&[8, 16], 91);
+    let x = x.as_slice::<f32>().unwrap();
+    let step = x.iter().fold(0f32, |m, x| m.max(x.abs())) / 31.0;
+    let put = |x: &f32| if cut { (x / step).round().clamp(-16.0, 15.0) * step } else { *x };
+    n.constant("weight", Tensor::from_vec(&[8, 16], x.iter().map(put).collect()).unwrap());
+    n.constant("narrow", numbers(&[16, 8], 92));
+    n.node("MatMul", &["h", "weight"], "wide", &[]);
+    n.node("MatMul", &["wide", "narrow"], "z", &[]);
+}
+
+/// Two sums of one kind, of which a norm reads one, gated by a share and by what is left of it.
+fn gated_by_a_share(n: &mut Net, exchanged: bool) {
+    n.constant("one", Tensor::scalar(1f32));
+    n.constant("gain", numbers(&[8], 93));
+    n.constant("shift", numbers(&[8], 94));
+    n.node("Sigmoid", &["g"], "share", &[]);
+    n.node("Sub", &["one", "share"], "rest", &[]);
+    n.node("Tanh", &["h"], "new", &[]);
+    let (of_new, of_old) = if exchanged { ("rest", "share") } else { ("share", "rest") };
+    n.node("Mul", &["new", of_new], "taken", &[]);
+    n.node("Mul", &["h", of_old], "kept", &[]);
+    n.node("Add", &["taken", "kept"], "both", &[]);
+    n.node("LayerNormalization", &["both", "gain", "shift"], "z", &[("epsilon", Attribute::Float(1e-5))]);
+}
+
 /// A product of h in four parts, whose sum may be kept in half precision.
 fn in_parts(n: &mut Net, narrow: bool) {
     n.constant("axis", Tensor::vector(vec![2i64]));
@@ -370,6 +423,36 @@ fn in_parts(n: &mut Net, narrow: bool) {
 }
 
 const CASES: &[Case] = &[
+    Case {
+        what: "a mask that was stored, one row late",
+        cause: "mask",
+        a: |n| stored_mask(n, false),
+        b: |n| stored_mask(n, true),
+    },
+    Case {
+        what: "a border of a number where A leaves it to the operator",
+        cause: "padding",
+        a: |n| bordered_by(n, None),
+        b: |n| bordered_by(n, Some(1.0)),
+    },
+    Case {
+        what: "a border of nothing where A says a number",
+        cause: "padding",
+        a: |n| bordered_by(n, Some(1.0)),
+        b: |n| bordered_by(n, None),
+    },
+    Case {
+        what: "a weight on a grid that saturates",
+        cause: "quantisation",
+        a: |n| cut_off(n, false),
+        b: |n| cut_off(n, true),
+    },
+    Case {
+        what: "shares exchanged before a norm",
+        cause: "gate_order",
+        a: |n| gated_by_a_share(n, false),
+        b: |n| gated_by_a_share(n, true),
+    },
     Case {
         what: "three parts turned round",
         cause: "operand_order",

@@ -27,6 +27,7 @@ impl Cause for Constant {
             let node = site.node_b(n);
             for &m in site.nodes_a().iter().filter(|&&m| site.node_a(m).op == node.op) {
                 propose_all(site, n, m, out);
+                propose_computed(site, n, m, out);
             }
             for (slot, v) in node.inputs.iter().enumerate() {
                 let Some(v) = *v else { continue };
@@ -348,6 +349,43 @@ fn propose_number(
             change: format!("{} in place of {}", pool::shown(y), pool::shown(x)),
             cost: 13,
         });
+    }
+}
+
+/// What A computes where B's call of the same operator reads a constant: a mask or positions that were stored.
+fn propose_computed(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Proposal>) {
+    let (a, b, node) = (site.judge.a, site.judge.b, site.node_b(n));
+    for own in (0..node.inputs.len()).filter(|&i| node.inputs[i].is_some_and(|v| b.is_constant(v))) {
+        for theirs in a.dynamic_inputs(m) {
+            let v = node.inputs[own].expect("a constant is read here");
+            let (Some(held), Some(shadow), Some(declared)) =
+                (b.declared.get(v), a.shadow.get(theirs), a.declared.get(theirs))
+            else {
+                continue;
+            };
+            if held.shape() != shadow.shape() || held.dtype() != declared.dtype() || held.len() == 1 {
+                continue;
+            }
+            let mut sources = Patch::sources_of(node);
+            sources[own] = Source::Tensor { declared: declared.clone(), shadow: shadow.clone() };
+            let Some(patch) = Patch::new(node, sources) else { continue };
+            let names = (&b.graph().value(v).name, &a.graph().value(theirs).name);
+            out.push(Proposal {
+                patches: vec![(n, patch)],
+                nodes_b: vec![n],
+                nodes_a: vec![m],
+                edge: Some(v).filter(|&v| b.producer(v).is_some()),
+                class: role::of_constant(b, n, own, shadow),
+                summary: format!(
+                    "{} reads the constant {:?}, which is not what A computes as {:?}",
+                    label(b, n),
+                    names.0,
+                    names.1
+                ),
+                change: format!("{:?} as A's {:?}", names.0, names.1),
+                cost: 16,
+            });
+        }
     }
 }
 

@@ -216,11 +216,15 @@ pub(super) fn shortened(own: &Tensor, right: &Tensor) -> Option<u32> {
         .then_some(left)
 }
 
-/// Whether `own` lies near `right` and, as a whole or in each row or column, on at most 256 evenly spaced levels.
+/// Whether `own` lies near `right`, but for what was cut off, and, as a whole or in each row or column, on at most 256 evenly spaced levels.
 pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
     let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
-    if x.len() < 64 || x.iter().zip(y.iter()).any(|(x, y)| (x - y).abs() > largest / 8.0) {
+    // What lies beyond the last level is brought to it.
+    let (low, high) = x.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    let saturated = |x: f64, y: f64| x == low && y < x || x == high && y > x;
+    let far = |(x, y): (&f64, &f64)| (x - y).abs() > largest / 8.0 && !saturated(*x, *y);
+    if x.len() < 64 || x.iter().zip(y.iter()).any(far) {
         return false;
     }
     let width = own.shape().last().copied().unwrap_or(1).max(1);

@@ -4,8 +4,8 @@
 //! **Proof.** The node is called with the other operator on the same inputs. The operators of A's region are tried
 //! first, then the rest of the family, because A may hold the function inside a fused operator.
 
-use isotrace_align::patch::Patch;
-use isotrace_graph::{Attribute, Attributes, Node, NodeId};
+use isotrace_align::patch::{Patch, Source};
+use isotrace_graph::{Attribute, Attributes, Node, NodeId, ValueId};
 
 use super::{Cause, Proposal, label};
 use crate::role;
@@ -59,6 +59,9 @@ impl Cause for Operator {
                 if role::is_layout(&other.op) != role::is_layout(&node.op) {
                     continue;
                 }
+                if role::is_layout(&node.op) && other.op != node.op && arity(other) != arity(node) {
+                    laid_out(site, n, m, out);
+                }
                 // Nor does what runs a body.
                 if node.bodies().chain(other.bodies()).next().is_some() {
                     continue;
@@ -92,6 +95,32 @@ impl Cause for Operator {
             }
         }
     }
+}
+
+/// What a node of B lays out as A's node, with what that reads beside the data, lays it out.
+fn laid_out(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Proposal>) {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let ([own], [theirs]) = (&b.dynamic_inputs(n)[..], &a.dynamic_inputs(m)[..]) else { return };
+    let other = site.node_a(m);
+    let source = |v: &Option<ValueId>| match *v {
+        None => Some(Source::Absent),
+        Some(v) if v == *theirs => Some(Source::Value(*own)),
+        Some(v) => {
+            let (declared, shadow) = (a.declared.get(v)?.clone(), a.shadow.get(v)?.clone());
+            Some(Source::Tensor { declared, shadow })
+        }
+    };
+    let Some(sources) = other.inputs.iter().map(source).collect() else { return };
+    out.extend(Patch::new(other, sources).map(|patch| Proposal {
+        patches: vec![(n, patch)],
+        nodes_b: vec![n],
+        nodes_a: vec![m],
+        edge: None,
+        class: role::of_operator(&site.node_b(n).op, &other.op),
+        summary: format!("{} stands where A has {}", label(b, n), label(a, m)),
+        change: format!("{} in place of {}", other.op, label(b, n)),
+        cost: 22,
+    }));
 }
 
 fn is_unary_activation(node: &Node) -> bool {
