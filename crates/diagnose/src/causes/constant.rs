@@ -2,7 +2,8 @@
 //! `normalisation`, `mask`, `rope`, `index`, `axis`, `layout`, `padding`.
 //!
 //! **What it finds.** A node that reads a constant other than the one A reads at this place: a transposed weight, a
-//! bias of zeros, another layer's weight, a scale of 1/sqrt(768) where 1/sqrt(64) is meant.
+//! bias of zeros, another layer's weight, a scale of 1/sqrt(768) where 1/sqrt(64) is meant; one that A computes instead, or
+//! leaves to the operator.
 //! **Proof.** The node reads A's constant instead; the region then computes what A's computes. A weight that holds
 //! A's numbers in another order is `weight_layout`, one that equals another constant of A `weight_swap`.
 

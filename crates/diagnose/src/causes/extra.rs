@@ -1,6 +1,7 @@
 //! B does something more: a node that A has not.
 //!
-//! **What it finds.** A scale applied twice, an offset added to an index, a mask where A has none, a cast.
+//! **What it finds.** A scale applied twice, an offset added to an index, a mask where A has none, a cast, a transpose
+//! behind a reshape.
 //! **Proof.** The node hands its input on unchanged. What the fault is called follows from the part the node plays
 //! ([`role::of_presence`]).
 

@@ -1,6 +1,7 @@
-//! The operator differs: `activation`, `reduction`, `normalisation`.
+//! The operator differs: `activation`, `reduction`, `normalisation`, `layout`.
 //!
-//! **What it finds.** ReLU where A has GELU, a maximum where A takes the mean, tanh where A has erf.
+//! **What it finds.** ReLU where A has GELU, a maximum where A takes the mean, tanh where A has erf, a reshape where A
+//! transposes.
 //! **Proof.** The node is called with the other operator on the same inputs. The operators of A's region are tried
 //! first, then the rest of the family, because A may hold the function inside a fused operator.
 
