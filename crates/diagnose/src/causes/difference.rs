@@ -143,11 +143,6 @@ pub fn moved(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         left.swap_remove(left.iter().position(|y| *y == x)?);
     }
     let classes: Vec<&'static str> = own.iter().map(|p| p.class).collect();
-    // What hides or says where is scaled with the rest; it hides all the same.
-    if left.is_empty() && classes.contains(&"scale") && classes.iter().any(|c| matches!(*c, "mask" | "rope"))
-    {
-        return Some("scale");
-    }
     (left.is_empty() && still < theirs.len()).then(|| role::most_telling(&classes)).flatten()
 }
 
