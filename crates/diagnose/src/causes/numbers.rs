@@ -216,7 +216,8 @@ pub(super) fn shortened(own: &Tensor, right: &Tensor) -> Option<u32> {
         .then_some(left)
 }
 
-/// Whether `own` lies near `right`, but for what was cut off, and, as a whole or in each row or column, on at most 256 evenly spaced levels.
+/// Whether `own` lies near `right`, but for what was cut off, and, as a whole or in each row or column, on at most 256
+/// evenly spaced levels.
 pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
     let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
