@@ -212,25 +212,31 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
 
     /// The candidate at one point that most confirms; of those that enough confirms, one that lies about as deep as the
     /// point, and the first after which the fewest values match nothing. A norm of ones, or anything else that comes
-    /// back layer by layer, confirms what another layer reads as well.
+    /// back layer by layer, confirms what another layer reads as well. Where a fault before the point turned what it
+    /// reads, a candidate resembles it most in a layout that is the fault's, so that it is tried as it lies as well.
     fn at(&mut self, point: ValueId) -> Option<Hypothesis> {
         let value = self.state.shadow[point.index()].clone()?;
         let mut best: Option<(Hypothesis, bool, usize)> = None;
-        for (_, candidate) in self.candidates(point) {
-            let Some(relation) = self.layout(&value, candidate) else { continue };
-            let Trial { confirmed, open, .. } = self.trial(&[(point, candidate, relation.clone())]);
-            if confirmed == 0 {
-                continue;
-            }
-            let found = Hypothesis { point, candidate, relation, confirmed, site: None };
-            let far = self.is_far(&found);
-            let better = best.as_ref().is_none_or(|(b, b_far, b_open)| {
-                (confirmed, !far, Reverse(open)) > (b.confirmed, !b_far, Reverse(*b_open))
-            });
-            if better {
-                best = Some((found, far, open));
-                if confirmed >= ENOUGH && !far && open == 0 {
-                    break;
+        'candidates: for (_, candidate) in self.candidates(point) {
+            let Some(nearest) = self.layout(&value, candidate) else { continue };
+            let theirs = self.judge.a.shadow.get(candidate).map(Tensor::shape);
+            let as_it_lies =
+                (nearest != Relation::Same && theirs == Some(value.shape())).then_some(Relation::Same);
+            for relation in [Some(nearest), as_it_lies].into_iter().flatten() {
+                let Trial { confirmed, open, .. } = self.trial(&[(point, candidate, relation.clone())]);
+                if confirmed == 0 {
+                    continue;
+                }
+                let found = Hypothesis { point, candidate, relation, confirmed, site: None };
+                let far = self.is_far(&found);
+                let better = best.as_ref().is_none_or(|(b, b_far, b_open)| {
+                    (confirmed, !far, Reverse(open)) > (b.confirmed, !b_far, Reverse(*b_open))
+                });
+                if better {
+                    best = Some((found, far, open));
+                    if confirmed >= ENOUGH && !far && open == 0 {
+                        break 'candidates;
+                    }
                 }
             }
         }

@@ -212,6 +212,41 @@ fn parts_joined_in_another_order_are_put_back_as_a_has_them() {
     assert!(culprit.cause.summary.contains("4 of 6 stand elsewhere"), "{}", culprit.cause.summary);
 }
 
+/// What turned scores should be resembles them most the other way round; put in so, nothing behind the mask agrees again.
+#[test]
+fn scores_that_were_turned_are_recognised_behind_a_mask() {
+    let layers = || {
+        let mut n = Net::default();
+        n.value("x");
+        let mask = (0..36).map(|i| if i / 6 >= i % 6 { 0f32 } else { -1e9 });
+        n.constant("mask", Tensor::from_vec(&[6, 6], mask.collect()).unwrap());
+        n.constant("way", numbers(&[8, 6], 42));
+        n.constant("share", Tensor::scalar(0.3f32));
+        n.node("MatMul", &["x", "way"], "distance", &[]);
+        n.node("Mul", &["distance", "share"], "border", &[]);
+        for (l, x, y) in [(0, "x", "h"), (1, "h", "y")] {
+            let [w, q, t, scores, bordered, masked, p, context] =
+                ["w", "q", "t", "scores", "bordered", "masked", "p", "context"]
+                    .map(|name| format!("{name}{l}"));
+            n.constant(&w, numbers(&[8, 8], 38 + l));
+            n.node("MatMul", &[x, &w], &q, &[]);
+            n.node("Transpose", &[x], &t, &[("perm", Attribute::Ints(vec![0, 2, 1]))]);
+            n.node("MatMul", &[&q, &t], &scores, &[]);
+            n.node("Add", &[&scores, "border"], &bordered, &[]);
+            n.node("Add", &[&bordered, "mask"], &masked, &[]);
+            n.node("Softmax", &[&masked], &p, &[("axis", Attribute::Int(-1))]);
+            n.node("MatMul", &[&p, x], &context, &[]);
+            n.node("Add", &[x, &context], y, &[]);
+        }
+        n
+    };
+    let mut b = layers();
+    insert(&mut b, "Transpose", "scores0", &[("perm", Attribute::Ints(vec![0, 2, 1]))], &[]);
+    let report = compare(layers(), b);
+    let culprit = &report.culprits[0];
+    assert!(culprit.b.outputs.iter().any(|o| o.starts_with("scores0")), "{culprit:?}");
+}
+
 /// What nodes compute from weights alone (a table of relative positions through a norm) is no constant to blame.
 #[test]
 fn a_fault_among_what_is_computed_from_weights_is_named_there() {
