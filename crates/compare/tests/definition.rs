@@ -153,6 +153,29 @@ proptest! {
     }
 }
 
+/// By their bits alone NaN lies beside the zero of the other sign.
+#[test]
+fn what_is_no_number_is_near_none() {
+    let awkward = [0.0, 1e-42, 6e-8, 1.0, 65504.0, f64::INFINITY, f64::NAN];
+    let awkward: Vec<f64> = awkward.into_iter().flat_map(|x| [x, -x]).collect();
+    for (&x, &y) in awkward.iter().flat_map(|x| awkward.iter().map(move |y| (x, y))) {
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+            // Alone, and among numbers that agree.
+            for (len, at) in [(1, 0), (3000, 2311)] {
+                let side = |special: f64| {
+                    let mut numbers = vec![1.0; len];
+                    numbers[at] = special;
+                    let tensor = Tensor::vector(numbers).cast(dtype).unwrap();
+                    let wide = tensor.to_f64().unwrap().into_owned();
+                    (tensor, wide)
+                };
+                let ((a, wa), (b, wb)) = (side(x), side(y));
+                check(&compare(&a, &b).unwrap(), &wa, &wb);
+            }
+        }
+    }
+}
+
 #[test]
 fn ulps_as_a_table() {
     fn ulp<T: Element>(a: T, b: T) -> Option<u64> {

@@ -5,10 +5,9 @@
 //! happens once a tile costs nothing. The loops have no branches.
 //!
 //! Nearly every tile is *close*: all of its numbers are finite, and its pairs have one sign each and are at most a binade
-//! apart. A first look (`Real::scan`) tells by the bits alone: it takes distances in steps as if signs agreed, and any
-//! pair for which that is wrong comes out farther apart. A close tile goes through three loops: that look, the count of
-//! its steps (`steps`), and its sums (`moments`); products are not summed, since the sums of squares say what theirs is.
-//! Any other tile is looked at with more care (`Pass::any`).
+//! apart. A first look (`Real::scan`) tells by the bits alone. A close tile goes through three loops: that look, the
+//! count of its steps (`steps`), and its sums (`moments`); products are not summed, since the sums of squares say what
+//! theirs is. Any other tile is looked at with more care (`Pass::any`).
 //!
 //! What is rare is noticed in passing and looked at again, tile by tile:
 //!
@@ -163,10 +162,10 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             self.empty();
         }
         let scan = T::scan(isa, x, y, self.sums.max_rel, self.distances.words());
-        // Opposite signs give distances beyond a binade, and so does a finite number against NaN or infinity, unless
-        // it is a binade from them.
+        // No number of B is larger than that where signs agree, so none of them is NaN or infinite. By their bits alone
+        // NaN lies beside the zero of the other sign.
         let reach = scan.largest.wide().saturating_add(scan.farthest.wide());
-        if scan.farthest.wide() <= 1 << T::FRACTION && reach < T::INFINITY.wide() {
+        if !scan.opposite && scan.farthest.wide() <= 1 << T::FRACTION && reach < T::INFINITY.wide() {
             self.close::<I, JUDGED>(isa, x, y, &scan, order, place)
         } else {
             self.any::<I, JUDGED>(isa, x, y, order, place)
@@ -472,6 +471,8 @@ pub(crate) struct Scan<W> {
     pub smallest: W,
     /// The largest distance in steps.
     pub farthest: W,
+    /// Whether a pair has opposite signs.
+    pub opposite: bool,
     /// The largest difference, and whether a relative one may exceed the largest so far, where they are found in
     /// passing.
     pub found: Option<(f64, bool)>,

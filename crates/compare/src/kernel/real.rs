@@ -86,34 +86,36 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
 
 #[inline(always)]
 fn scan_words(x: &[f64], y: &[f64], _: f64, distances: &mut [u64]) -> Scan<u64> {
-    // Instructions compare signed words. A distance of 2^63, between two numbers of opposite signs, is none.
-    let (mut largest, mut farthest, mut all) = (0i64, 0i64, 0);
+    // Instructions compare signed words.
+    let (mut largest, mut farthest, mut signs) = (0i64, 0i64, 0);
     for ((out, x), y) in distances.iter_mut().zip(x).zip(y) {
         let (x, y) = (x.to_bits(), y.to_bits());
         largest = largest.max((x & u64::MAGNITUDE) as i64);
         *out = x.near(y);
         farthest = farthest.max(*out as i64);
-        all |= *out;
+        signs |= x ^ y;
     }
-    let farthest = if all > u64::MAGNITUDE { all } else { farthest as u64 };
-    Scan { largest: largest as u64, smallest: 0, farthest, found: None }
+    let opposite = signs > u64::MAGNITUDE;
+    Scan { largest: largest as u64, smallest: 0, farthest: farthest as u64, opposite, found: None }
 }
 
 /// Differences of close pairs are exact (Sterbenz).
 #[inline(always)]
 fn scan_f32(x: &[f32], y: &[f32], rel: f64, distances: &mut [u32]) -> Scan<u32> {
     let slope = -narrow_below(rel);
-    let (mut largest, mut farthest, mut apart, mut over) = (0, 0, 0, 0);
+    let (mut largest, mut farthest, mut signs, mut apart, mut over) = (0, 0, 0, 0, 0);
     for ((out, &x), &y) in distances.iter_mut().zip(x).zip(y) {
         let size = x.to_bits() & u32::MAGNITUDE;
         largest = size.max(largest);
         *out = x.to_bits().near(y.to_bits());
         farthest = farthest.max(*out);
+        signs |= x.to_bits() ^ y.to_bits();
         let d = (x - y).abs();
         apart = d.to_bits().max(apart);
         over = (slope.mul_add(f32::from_bits(size), d).to_bits() as i32).max(over);
     }
-    Scan { largest, smallest: 0, farthest, found: Some((f64::from(f32::from_bits(apart)), over > 0)) }
+    let found = Some((f64::from(f32::from_bits(apart)), over > 0));
+    Scan { largest, smallest: 0, farthest, opposite: signs > u32::MAGNITUDE, found }
 }
 
 macro_rules! wide {
@@ -366,15 +368,16 @@ macro_rules! half {
 
             #[inline(always)]
             fn scan<I: Isa>(_: I, x: &[Self], y: &[Self], _: f64, distances: &mut [u16]) -> Scan<u16> {
-                let (mut largest, mut smallest, mut farthest) = (0u16, u16::MAGNITUDE, 0u16);
+                let (mut largest, mut smallest, mut farthest, mut signs) = (0u16, u16::MAGNITUDE, 0u16, 0);
                 for ((out, &x), &y) in distances.iter_mut().zip(Self::words(x)).zip(Self::words(y)) {
                     let size = x & u16::MAGNITUDE;
                     largest = largest.max(size);
                     smallest = smallest.min(size);
                     *out = x.near(y);
                     farthest = farthest.max(*out);
+                    signs |= x ^ y;
                 }
-                Scan { largest, smallest, farthest, found: None }
+                Scan { largest, smallest, farthest, opposite: signs > u16::MAGNITUDE, found: None }
             }
 
             #[inline(always)]
