@@ -217,14 +217,9 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         };
         if let Some((apart, steeper)) = scan.found {
             found.steeper = steeper;
-            self.take_largest(apart, x, y, order, place);
-        } else if found.larger {
-            let max = T::with_numbers(isa, x, y, Largest);
-            self.take_largest(max, x, y, order, place);
+            self.take_largest(apart, x, y, order, &place);
         }
-        if found.steeper {
-            self.sums.max_rel = T::with_numbers(isa, x, y, Steepest(max_rel));
-        }
+        self.take_maxima(isa, x, y, &found, order, place);
         self.judge(bounds, judged, &found) || immoderate
     }
 
@@ -264,15 +259,8 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         let (strict, bounds) = judging.map_or((false, Bounds::NONE), |j| (j.strict, j.bounds));
         let judged = strict && !immoderate;
         let limits = bounds.limits.filter(|_| judged);
-        let max_rel = self.sums.max_rel;
         let found = self.add::<I, Any, JUDGED>(isa, [x, y], limits, farthest);
-        if found.larger {
-            let max = T::with_numbers(isa, x, y, Largest);
-            self.take_largest(max, x, y, order, place);
-        }
-        if found.steeper {
-            self.sums.max_rel = T::with_numbers(isa, x, y, Steepest(max_rel));
-        }
+        self.take_maxima(isa, x, y, &found, order, place);
         self.judge(bounds, judged, &found) || immoderate
     }
 
@@ -295,7 +283,6 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             rel: self.sums.max_rel,
             limits: limits.unwrap_or(Limits { rtol: 0.0, atol: 0.0 }),
         };
-        // A quarter of what comes next was asked for before the bits were looked at.
         // A macro, since what is inlined for certain must be written as an argument.
         macro_rules! add {
             ($judged:literal) => {
@@ -339,6 +326,26 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             any |= (x != y) & ((x & T::INFINITY) == T::Word::ZERO);
         }
         !any
+    }
+
+    /// Looks again for maxima of which a loop saw that they may be new.
+    #[inline(always)]
+    fn take_maxima<I: Isa>(
+        &mut self,
+        isa: I,
+        x: &[T],
+        y: &[T],
+        found: &Found,
+        order: Order,
+        place: impl Place,
+    ) {
+        if found.larger {
+            let max = T::with_numbers(isa, x, y, Largest);
+            self.take_largest(max, x, y, order, place);
+        }
+        if found.steeper {
+            self.sums.max_rel = T::with_numbers(isa, x, y, Steepest(self.sums.max_rel));
+        }
     }
 
     /// Finds the place of the largest difference of a tile, if it is a new one.

@@ -12,6 +12,7 @@ mod reader;
 pub mod record;
 mod shard;
 mod statistics;
+mod sums;
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "numbers are counted one by one there"))]
 mod tally;
 mod team;

@@ -11,8 +11,7 @@
 use half::slice::HalfFloatSliceExt;
 use isotrace_tensor::{C64, C128, DType, Tensor, bf16, f16};
 
-use super::digest::Digest;
-use super::number::Number;
+use super::sums::{LOWEST, Sums, exponent};
 use super::tally::{GROUP, Tally};
 use super::team::{Team, gather};
 
@@ -31,9 +30,6 @@ const MANY: usize = 4 * BLOCK;
 /// wait for itself. Those of f64 are larger, and fewer of them fit into a small cache.
 const SINGLE: usize = 8;
 const DOUBLE: usize = 4;
-/// Exponents of f64 from the smallest subnormal to the largest number.
-const LOWEST: i32 = -1074;
-const EXPONENTS: usize = 1024 + 1074;
 
 /// Who computes statistics.
 pub enum By<'a> {
@@ -183,6 +179,23 @@ fn total(lanes: &[f64; LANES]) -> f64 {
     lanes.iter().sum()
 }
 
+/// Goes through numbers and their lanes. A macro, since what is inlined for certain is no closure.
+macro_rules! each {
+    ($values:expr, |$l:ident, $x:ident| $body:block) => {
+        let (chunks, rest) = $values.as_chunks::<LANES>();
+        for chunk in chunks {
+            for $l in 0..LANES {
+                let $x = chunk[$l];
+                $body
+            }
+        }
+        for $l in 0..rest.len() {
+            let $x = rest[$l];
+            $body
+        }
+    };
+}
+
 macro_rules! passes {
     ($tally:ident, $find:ident, $around:ident, $extremes:ident, $t:ty, $buckets:literal, $shift:literal, $tables:ident) => {
         /// Counts numbers by their leading bits, and says how many of those are zeros or subnormal. Wide vectors would
@@ -209,25 +222,14 @@ macro_rules! passes {
         #[inline(always)]
         fn $around(values: &[$t], pivot: f64) -> [f64; 3] {
             let (mut sum, mut square, mut magnitude) = ([0f64; LANES], [0f64; LANES], [0f64; LANES]);
-            macro_rules! lane {
-                ($l:ident, $x:expr) => {
-                    let x = f64::from($x);
-                    let apart = x - pivot;
-                    // Rounded once everywhere; a processor without an instruction for it takes its time.
-                    square[$l] = apart.mul_add(apart, square[$l]);
-                    sum[$l] += apart;
-                    magnitude[$l] += x.abs();
-                };
-            }
-            let (chunks, rest) = values.as_chunks::<LANES>();
-            for chunk in chunks {
-                for l in 0..LANES {
-                    lane!(l, chunk[l]);
-                }
-            }
-            for l in 0..rest.len() {
-                lane!(l, rest[l]);
-            }
+            each!(values, |l, x| {
+                let x = f64::from(x);
+                let apart = x - pivot;
+                // Rounded once everywhere; a processor without an instruction for it takes its time.
+                square[l] = apart.mul_add(apart, square[l]);
+                sum[l] += apart;
+                magnitude[l] += x.abs();
+            });
             [total(&sum), total(&square), total(&magnitude)]
         }
 
@@ -237,23 +239,11 @@ macro_rules! passes {
             let (mut min, mut max, mut small) =
                 ([<$t>::INFINITY; LANES], [<$t>::NEG_INFINITY; LANES], [<$t>::INFINITY; LANES]);
             // One instruction each, unlike the methods, which have to look for NaN.
-            macro_rules! lane {
-                ($l:ident, $x:expr) => {
-                    let x = $x;
-                    min[$l] = if x < min[$l] { x } else { min[$l] };
-                    max[$l] = if x > max[$l] { x } else { max[$l] };
-                    small[$l] = if x.abs() < small[$l] { x.abs() } else { small[$l] };
-                };
-            }
-            let (chunks, rest) = values.as_chunks::<LANES>();
-            for chunk in chunks {
-                for l in 0..LANES {
-                    lane!(l, chunk[l]);
-                }
-            }
-            for l in 0..rest.len() {
-                lane!(l, rest[l]);
-            }
+            each!(values, |l, x| {
+                min[l] = if x < min[l] { x } else { min[l] };
+                max[l] = if x > max[l] { x } else { max[l] };
+                small[l] = if x.abs() < small[l] { x.abs() } else { small[l] };
+            });
             let least = |of: [$t; LANES]| of.into_iter().fold(<$t>::INFINITY, <$t>::min);
             [least(min), max.into_iter().fold(<$t>::NEG_INFINITY, <$t>::max), least(small)]
         }
@@ -416,138 +406,10 @@ impl Piece {
     }
 }
 
-/// Statistics under way.
-pub struct Sums {
-    nan: u64,
-    inf: u64,
-    negative_inf: u64,
-    zeros: u64,
-    subnormal: u64,
-    min: f64,
-    max: f64,
-    finite: f64,
-    mean: f64,
-    magnitude: f64,
-    /// Sum of the squares of the distances from the mean.
-    spread: f64,
-    /// Of positive numbers and of negative ones.
-    exponents: [Vec<u64>; 2],
-}
-
-impl Default for Sums {
-    fn default() -> Self {
-        Self {
-            nan: 0,
-            inf: 0,
-            negative_inf: 0,
-            zeros: 0,
-            subnormal: 0,
-            min: f64::INFINITY,
-            max: f64::NEG_INFINITY,
-            finite: 0.0,
-            mean: 0.0,
-            magnitude: 0.0,
-            spread: 0.0,
-            exponents: [vec![0; EXPONENTS], vec![0; EXPONENTS]],
-        }
-    }
-}
-
-impl Sums {
-    /// Two samples into one (Chan, Golub, LeVeque 1979).
-    fn moments(&mut self, finite: f64, mean: f64, spread: f64, magnitude: f64) {
-        if finite == 0.0 {
-            return;
-        }
-        let total = self.finite + finite;
-        let apart = mean - self.mean;
-        self.spread += spread + apart * apart * (self.finite * finite / total);
-        self.mean += apart * (finite / total);
-        self.magnitude += magnitude;
-        self.finite = total;
-    }
-
-    /// Numbers whose leading bits do not say how large they are.
-    #[cold]
-    fn subnormal(&mut self, values: impl Iterator<Item = f64>) {
-        for x in values.filter(|x| *x != 0.0 && x.abs() < f64::from(f32::MIN_POSITIVE)) {
-            self.exponents[usize::from(x < 0.0)][(exponent(x) - LOWEST) as usize] += 1;
-        }
-    }
-
-    /// A block in which not every number is finite, or whose sum is not.
-    #[cold]
-    fn awkward<I: Iterator<Item = f64>>(&mut self, values: impl Fn() -> I) {
-        let (mut sum, mut magnitude, mut finite) = (0.0, 0.0, 0.0);
-        for x in values() {
-            if x.is_finite() {
-                finite += 1.0;
-                sum += x;
-                magnitude += x.abs();
-                self.min = self.min.min(x);
-                self.max = self.max.max(x);
-            } else {
-                self.nan += u64::from(x.is_nan());
-                self.inf += u64::from(x == f64::INFINITY);
-                self.negative_inf += u64::from(x == f64::NEG_INFINITY);
-            }
-        }
-        let mean = if finite > 0.0 { sum / finite } else { 0.0 };
-        let spread = values().filter(|x| x.is_finite()).map(|x| (x - mean) * (x - mean)).sum();
-        self.moments(finite, mean, spread, magnitude);
-    }
-
-    fn and(&mut self, other: &Self) {
-        self.nan += other.nan;
-        self.inf += other.inf;
-        self.negative_inf += other.negative_inf;
-        self.zeros += other.zeros;
-        self.min = self.min.min(other.min);
-        self.max = self.max.max(other.max);
-        self.moments(other.finite, other.mean, other.spread, other.magnitude);
-        for (side, others) in self.exponents.iter_mut().zip(&other.exponents) {
-            side.iter_mut().zip(others).for_each(|(a, b)| *a += b);
-        }
-    }
-
-    /// In the form in which they are kept.
-    pub fn digest(&self, count: usize, hash: String) -> Digest {
-        let known = |x: f64| (self.finite > 0.0).then_some(Number(x));
-        let counts = |side: &[u64]| -> Vec<(i32, u64)> {
-            let filled = side.iter().enumerate().filter(|(_, count)| **count > 0);
-            filled.map(|(at, &count)| (at as i32 + LOWEST, count)).collect()
-        };
-        Digest {
-            count: count as u64,
-            nan: self.nan,
-            inf: self.inf,
-            negative_inf: self.negative_inf,
-            zeros: self.zeros,
-            subnormal: self.subnormal,
-            min: known(self.min),
-            max: known(self.max),
-            mean: known(self.mean),
-            mean_abs: known(self.magnitude / self.finite),
-            std: known((self.spread / self.finite).sqrt()),
-            positive: counts(&self.exponents[0]),
-            negative: counts(&self.exponents[1]),
-            hash: Some(hash),
-            sha256: None,
-        }
-    }
-}
-
-/// floor(log2(|x|)) of a finite number that is not zero.
-fn exponent(x: f64) -> i32 {
-    let bits = x.to_bits() & (u64::MAX >> 1);
-    match (bits >> 52) as i32 {
-        0 => LOWEST + 63 - bits.leading_zeros() as i32,
-        biased => biased - 1023,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::digest::Digest;
+    use super::super::number::Number;
     use super::super::team::Pool;
     use super::*;
 
