@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 
-use isotrace_graph::{Graph, Node, NodeId, ValueId};
+use isotrace_graph::{Attribute, Graph, Node, NodeId, ValueId};
+use isotrace_ops::ops::opaque;
 use isotrace_tensor::Tensor;
 
 use crate::Side;
@@ -93,6 +94,78 @@ pub fn same_call(b: &Node, a: &Node) -> bool {
         && b.inputs.len() == a.inputs.len()
         && b.outputs.len() == a.outputs.len()
         && b.outputs.iter().zip(&a.outputs).all(|(b, a)| b.is_some() == a.is_some())
-        && b.attributes.len() == a.attributes.len()
-        && b.attributes.iter().zip(&a.attributes).all(|((n, x), (m, y))| n == m && x.same(y))
+        && same_settings(b, a)
+}
+
+/// Whether two nodes of one operator mean the same by their attributes: one exporter writes down what is the default
+/// and another leaves it out.
+fn same_settings(b: &Node, a: &Node) -> bool {
+    let differs = |(name, x): (&String, &Attribute), other: &Node| match other.attributes.get(name) {
+        Some(y) if x.same(y) => None,
+        _ => Some(matches!(
+            x,
+            Attribute::Tensor(_)
+                | Attribute::Graph(_)
+                | Attribute::Tensors(_)
+                | Attribute::Graphs(_)
+                | Attribute::Other(_)
+        )),
+    };
+    let of_b = b.attributes.iter().filter_map(|x| differs(x, a));
+    let mut whole = of_b.chain(a.attributes.iter().filter_map(|x| differs(x, b))).peekable();
+    if whole.peek().is_none() {
+        return true;
+    }
+    // What an operator was built from shows in what it is; numbers and names are all there is to it.
+    let built = |node: &Node| Some(format!("{:?}", isotrace_ops::build(node).ok()?));
+    a.domain != opaque::DOMAIN && !whole.any(|whole| whole) && built(b).is_some_and(|b| built(a) == Some(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isotrace_graph::Attributes;
+
+    fn node(op: &str, attributes: &[(&str, Attribute)]) -> Node {
+        Node {
+            name: String::new(),
+            domain: String::new(),
+            op: op.into(),
+            version: 18,
+            inputs: vec![Some(ValueId(0)), Some(ValueId(1))],
+            outputs: vec![Some(ValueId(2))],
+            attributes: attributes
+                .iter()
+                .map(|(name, x)| ((*name).to_owned(), x.clone()))
+                .collect::<Attributes>(),
+        }
+    }
+
+    #[test]
+    fn defaults_may_be_written_down_or_left_out() {
+        use Attribute::{Float, Int, Ints};
+        let cases: [(&str, &[(&str, Attribute)], &[(&str, Attribute)], bool); 6] = [
+            (
+                "Gemm",
+                &[("transB", Int(1))],
+                &[("transB", Int(1)), ("alpha", Float(1.0)), ("transA", Int(0))],
+                true,
+            ),
+            ("Gemm", &[("transB", Int(1))], &[("transB", Int(1)), ("alpha", Float(0.5))], false),
+            ("Gemm", &[], &[("transB", Int(1))], false),
+            ("Softmax", &[], &[("axis", Int(-1))], true),
+            ("Conv", &[("pads", Ints(vec![1; 4]))], &[("pads", Ints(vec![1; 4])), ("group", Int(1))], true),
+            ("Conv", &[("pads", Ints(vec![1; 4]))], &[], false),
+        ];
+        for (op, b, a, same) in cases {
+            let (b, a) = (node(op, b), node(op, a));
+            assert_eq!(
+                (same_call(&b, &a), same_call(&a, &b)),
+                (same, same),
+                "{op} {:?} {:?}",
+                b.attributes,
+                a.attributes
+            );
+        }
+    }
 }
