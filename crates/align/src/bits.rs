@@ -145,7 +145,7 @@ impl Judge<'_, '_> {
     }
 
     /// Whether a few elements of A's value and of B's are near each other, in flat order.
-    fn may_equal(&self, candidate: ValueId, value: &Tensor) -> bool {
+    pub(crate) fn may_equal(&self, candidate: ValueId, value: &Tensor) -> bool {
         let Some(theirs) = self.a.declared.get(candidate) else { return false };
         match (theirs.as_slice::<f32>(), value.as_slice::<f32>()) {
             (Ok(x), Ok(y)) if x.len() == y.len() => {

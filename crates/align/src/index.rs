@@ -8,7 +8,7 @@ use isotrace_tensor::Tensor;
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHasher};
 
-use crate::signature::{Kind, Signature, is_degenerate};
+use crate::signature::{self, Kind, Signature, is_degenerate};
 use crate::{Side, bits};
 
 type Key = (usize, Kind, bool);
@@ -19,6 +19,7 @@ pub struct Index {
     /// Values by number of elements, kind, and whether they are constants.
     buckets: FxHashMap<Key, Bucket>,
     degenerate: Vec<OnceCell<bool>>,
+    signatures: Vec<OnceCell<Option<Signature>>>,
     /// Constants by a few of their bits.
     constants: FxHashMap<u64, Vec<ValueId>>,
     /// The first value that holds the same numbers up to layout, as far as layout operators and flat order show.
@@ -28,8 +29,8 @@ pub struct Index {
 #[derive(Default)]
 struct Bucket {
     values: Vec<ValueId>,
-    /// Sorted by their sum of squares.
-    signed: OnceCell<Vec<(Signature, ValueId)>>,
+    /// With their sums of squares, sorted by them.
+    squares: OnceCell<Vec<(f64, ValueId)>>,
 }
 
 impl Index {
@@ -47,7 +48,8 @@ impl Index {
             }
         }
         let degenerate = vec![OnceCell::new(); graph.values.len()];
-        Self { buckets, degenerate, constants, classes: classes(side) }
+        let signatures = vec![OnceCell::new(); graph.values.len()];
+        Self { buckets, degenerate, signatures, constants, classes: classes(side) }
     }
 
     /// Whether equality with a value says nothing.
@@ -70,32 +72,37 @@ impl Index {
         self.classes[v.index()]
     }
 
-    /// Values of `side` that could hold the same numbers as one with this signature.
+    /// Values of `side` that could hold the same numbers as `value`. The sums of squares tell most apart.
     pub fn lookup<'a>(
         &'a self,
-        side: &Side<'_>,
-        signature: &'a Signature,
+        side: &'a Side<'_>,
+        value: &Tensor,
         constant: bool,
     ) -> impl Iterator<Item = ValueId> + 'a {
-        let bucket = self.buckets.get(&(signature.len, signature.kind, constant));
-        let signed = bucket.map_or(&[][..], |b| b.signed.get_or_init(|| sign(side, &b.values)));
-        let (low, high) = signature.window();
-        let start = signed.partition_point(|(s, _)| s.moments[2] < low);
-        signed[start..]
-            .iter()
-            .take_while(move |(s, _)| s.moments[2] <= high)
-            .filter(|(s, _)| s.close(signature))
-            .map(|&(_, v)| v)
+        let bucket = self.buckets.get(&(value.len(), Kind::of(value.dtype()), constant));
+        let squares = bucket.map_or(&[][..], |b| b.squares.get_or_init(|| squares(side, &b.values)));
+        let (low, high) =
+            if squares.is_empty() { (0.0, 0.0) } else { signature::window(signature::square(value)) };
+        let from = squares.partition_point(|(square, _)| *square < low);
+        let to = squares.partition_point(|(square, _)| *square <= high);
+        let near = squares.get(from..to).unwrap_or_default();
+        let looked_for = if near.is_empty() { None } else { Some(Signature::of(value)) };
+        let close = move |v: ValueId| {
+            let signed =
+                self.signatures[v.index()].get_or_init(|| side.shadow.operand(v).map(|t| Signature::of(&t)));
+            signed.as_ref().zip(looked_for.as_ref()).is_some_and(|(x, y)| x.close(y))
+        };
+        near.iter().map(|&(_, v)| v).filter(move |&v| close(v))
     }
 }
 
-/// Signatures of values in their float64 shadow.
-fn sign(side: &Side<'_>, values: &[ValueId]) -> Vec<(Signature, ValueId)> {
+/// Sums of squares of values in their float64 shadow.
+fn squares(side: &Side<'_>, values: &[ValueId]) -> Vec<(f64, ValueId)> {
     let shadows: Vec<(Tensor, ValueId)> =
         values.iter().filter_map(|&v| Some((side.shadow.operand(v)?, v))).collect();
-    let mut signed: Vec<_> = shadows.into_par_iter().map(|(t, v)| (Signature::of(&t), v)).collect();
-    signed.sort_by(|(x, v), (y, w)| x.moments[2].total_cmp(&y.moments[2]).then(v.cmp(w)));
-    signed
+    let mut squares: Vec<_> = shadows.into_par_iter().map(|(t, v)| (signature::square(&t), v)).collect();
+    squares.sort_by(|(x, v), (y, w)| x.total_cmp(y).then(v.cmp(w)));
+    squares
 }
 
 /// For every value the first one that holds the same declared numbers.

@@ -11,16 +11,17 @@ use rustc_hash::FxHashMap;
 
 use crate::agreement::{Agreement, Elements};
 use crate::bits::numbers_hash;
+use crate::folded::Comparison;
 use crate::index::Index;
 use crate::narrow::clamped;
 use crate::region::{Region, Rounding, error};
 use crate::relation::{Probe, candidates};
-use crate::signature::{self, Kind, Signature};
+use crate::signature::{self, Kind};
 use crate::state::{Match, State};
 use crate::{Relation, Side, twins};
 
 /// On what ground two values are taken for the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Evidence {
     /// Every bit of the float64 values agrees.
     Bits,
@@ -28,6 +29,8 @@ pub enum Evidence {
     Noise,
     /// Within what the precision of stored constants allows.
     Constants,
+    /// The same, found on the declared values, rounding and all.
+    Folded(Comparison),
     /// The same bits in the type that both declare, though float64 tells them apart: more than these inputs show.
     Declared,
     /// Within what a call that nobody here knows may round: it was taken as it was recorded.
@@ -182,8 +185,7 @@ impl<'s, 'g> Judge<'s, 'g> {
                 return best;
             }
         }
-        let signature = Signature::of(value);
-        let found = self.index.lookup(self.a, &signature, constant).take(4 * MOST_CANDIDATES);
+        let found = self.index.lookup(self.a, value, constant).take(4 * MOST_CANDIDATES);
         let mut others: Vec<ValueId> = found.filter(|c| !hints.contains(c)).collect();
         if others.len() > MOST_CANDIDATES {
             let place = |i: u32, n: usize| f64::from(i) / n.max(1) as f64;
@@ -244,7 +246,7 @@ impl<'s, 'g> Judge<'s, 'g> {
 
     /// Values that A makes of `hints` in a few steps, nearest first, with as many elements: one node of B may do what
     /// several of A do.
-    fn further(&self, hints: &[ValueId], len: usize) -> Vec<ValueId> {
+    pub(crate) fn further(&self, hints: &[ValueId], len: usize) -> Vec<ValueId> {
         let mut found = hints.to_vec();
         let mut last = 0;
         for _ in 0..MOST_STEPS {

@@ -7,6 +7,7 @@
 
 mod agreement;
 mod bits;
+mod folded;
 pub mod index;
 pub mod judge;
 pub mod narrow;
@@ -21,6 +22,7 @@ pub mod signature;
 pub mod state;
 mod twins;
 
+pub use folded::Comparison;
 pub use index::Index;
 pub use judge::{Evidence, Judge};
 pub use region::Region;

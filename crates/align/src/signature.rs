@@ -54,16 +54,14 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Of a tensor whose floats are f64.
+    /// Of a tensor.
     pub fn of(tensor: &Tensor) -> Self {
         let kind = Kind::of(tensor.dtype());
         let len = tensor.len();
-        let Ok(values) = tensor.to_f64() else {
+        let Some(all) = over(tensor, &Lanes::of, &Lanes::of) else {
             return Self { len, kind, wild: 0, moments: [0.0; 5] };
         };
-        // Chunks of a fixed size, summed in their order: the same bits for any number of threads.
-        let chunks: Vec<Lanes> = values.par_chunks(CHUNK).map(Lanes::of).collect();
-        let all = chunks.into_iter().reduce(Lanes::and).unwrap_or_default();
+        let all = all.into_iter().reduce(Lanes::and).unwrap_or_default();
         let wild = all.wild.iter().sum::<f64>() as usize;
         let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
         let smallest = all.smallest.into_iter().fold(f64::INFINITY, f64::min);
@@ -91,12 +89,60 @@ impl Signature {
             && near(smallest, other_smallest, reach)
             && near(largest, other_largest, reach)
     }
+}
 
-    /// Where to look for close signatures in a list sorted by the sum of squares.
-    pub fn window(&self) -> (f64, f64) {
-        let square = self.moments[2];
-        (square - 2.0 * CLOSE * square, square + 2.0 * CLOSE * square)
+/// The sum of squares of the moderate elements, the part of a signature that tells most from each other; 0 where the
+/// elements are no numbers.
+pub fn square(tensor: &Tensor) -> f64 {
+    fn of<T: Number>(values: &[T]) -> f64 {
+        let mut lanes = [0.0; LANES];
+        let mut add = |i: usize, x: f64| lanes[i] += if x.abs() < MODERATE { x * x } else { 0.0 };
+        let (whole, rest) = values.as_chunks::<LANES>();
+        for x in whole {
+            for (i, x) in x.iter().enumerate() {
+                add(i, x.number());
+            }
+        }
+        rest.iter().enumerate().for_each(|(i, x)| add(i, x.number()));
+        lanes.iter().sum()
     }
+    over(tensor, &of, &of).map_or(0.0, |parts| parts.into_iter().sum())
+}
+
+/// Where the sums of squares lie of what may be close to a value that has this one.
+pub fn window(square: f64) -> (f64, f64) {
+    (square - 2.0 * CLOSE * square, square + 2.0 * CLOSE * square)
+}
+
+/// An element of a tensor as a number.
+trait Number: Copy + Sync {
+    fn number(self) -> f64;
+}
+
+impl Number for f64 {
+    fn number(self) -> f64 {
+        self
+    }
+}
+
+/// f32 where a file has it, at any place.
+impl Number for [u8; 4] {
+    fn number(self) -> f64 {
+        f32::from_le_bytes(self).into()
+    }
+}
+
+/// What chunks of a fixed size give, in their order: the same bits for any number of threads. `None` where the elements
+/// are no numbers.
+fn over<R: Send>(
+    tensor: &Tensor,
+    narrow: &(dyn Fn(&[[u8; 4]]) -> R + Sync),
+    wide: &(dyn Fn(&[f64]) -> R + Sync),
+) -> Option<Vec<R>> {
+    if tensor.dtype() == DType::F32 {
+        return Some(tensor.raw_bytes().as_chunks::<4>().0.par_chunks(CHUNK).map(narrow).collect());
+    }
+    Some(tensor.to_f64().ok()?.par_chunks(CHUNK).map(wide).collect())
 }
 
 /// Elements taken by one thread at a time.
@@ -124,23 +170,16 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    fn of(values: &[f64]) -> Self {
+    fn of<T: Number>(values: &[T]) -> Self {
         let mut lanes = Self::default();
         let (whole, rest) = values.as_chunks::<LANES>();
         for x in whole {
-            lanes.add(x);
+            for (i, x) in x.iter().enumerate() {
+                lanes.one(i, x.number());
+            }
         }
-        for (i, &x) in rest.iter().enumerate() {
-            lanes.one(i, x);
-        }
+        rest.iter().enumerate().for_each(|(i, x)| lanes.one(i, x.number()));
         lanes
-    }
-
-    #[inline(always)]
-    fn add(&mut self, x: &[f64; LANES]) {
-        for (i, &x) in x.iter().enumerate() {
-            self.one(i, x);
-        }
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::ops::Index;
+use std::rc::Rc;
 
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::Precision;
@@ -34,6 +35,8 @@ enum Slot {
     Own(Option<Tensor>),
     /// A constant of B's file.
     Stored,
+    /// One of the outputs of a node; evaluated where somebody asks for it.
+    Later { call: Rc<Later>, output: usize },
     /// What A holds, in B's layout and type; evaluated where somebody asks for it.
     Theirs {
         a: ValueId,
@@ -42,6 +45,14 @@ enum Slot {
         dtype: Option<DType>,
         value: OnceCell<Option<Tensor>>,
     },
+}
+
+/// A node of B on what stands in place of the values that it reads.
+struct Later {
+    node: NodeId,
+    reads: Vec<(ValueId, Slot)>,
+    decided: Vec<Option<Tensor>>,
+    outputs: OnceCell<Vec<Option<Tensor>>>,
 }
 
 /// float64 values by value of B.
@@ -56,9 +67,20 @@ impl Index<usize> for Values<'_, '_> {
     type Output = Option<Tensor>;
 
     fn index(&self, i: usize) -> &Option<Tensor> {
-        match &self.slots[i] {
+        self.value(ValueId(i as u32), &self.slots[i])
+    }
+}
+
+impl Values<'_, '_> {
+    /// What a slot of `v` holds.
+    fn value<'x>(&'x self, v: ValueId, slot: &'x Slot) -> &'x Option<Tensor> {
+        match slot {
             Slot::Own(value) => value,
-            Slot::Stored => self.b.shadow.slot(ValueId(i as u32)),
+            Slot::Stored => self.b.shadow.slot(v),
+            Slot::Later { call, output } => {
+                let outputs = call.outputs.get_or_init(|| self.run(call));
+                outputs.get(*output).unwrap_or(&None)
+            }
             Slot::Theirs { a, relation, shape, dtype, value } => {
                 value.get_or_init(|| in_type(relation.carry(self.a.shadow.get(*a)?, shape)?, *dtype))
             }
@@ -67,6 +89,29 @@ impl Index<usize> for Values<'_, '_> {
 }
 
 impl Values<'_, '_> {
+    /// A value as an evaluation reads it: constants of the files as they were given, all else in f64.
+    fn operand(&self, v: ValueId, slot: &Slot) -> Option<Tensor> {
+        match slot {
+            Slot::Stored => self.b.shadow.operand(v),
+            Slot::Theirs { a, relation, shape, dtype, .. } if self.a.producer(*a).is_none() => {
+                let theirs = relation.carry(&self.a.shadow.operand(*a)?, shape)?;
+                // Floats as they were given.
+                let float = theirs.dtype().is_float() && dtype.is_some_and(DType::is_float);
+                if float { Some(theirs) } else { in_type(theirs, *dtype) }
+            }
+            _ => self.value(v, slot).clone(),
+        }
+    }
+
+    fn run(&self, call: &Later) -> Vec<Option<Tensor>> {
+        let read = |v: ValueId| {
+            let (_, slot) = call.reads.iter().find(|(r, _)| *r == v)?;
+            self.operand(v, slot)
+        };
+        let outputs = self.b.plan.evaluate(call.node, &read, Precision::Float64, Some(&call.decided));
+        outputs.unwrap_or_default().into_iter().map(Some).collect()
+    }
+
     fn put(&mut self, v: ValueId, value: Option<Tensor>) {
         self.slots[v.index()] = Slot::Own(value);
     }
@@ -267,6 +312,12 @@ impl<'s, 'g> State<'s, 'g> {
             }
             return;
         }
+        if free
+            && let Some(known) = &known
+            && self.match_folded(judge, id, known)
+        {
+            return;
+        }
         let (shadow, declared) = self.compute(judge, id, patches, known);
         for (i, v) in node.outputs.iter().enumerate() {
             let Some(v) = *v else { continue };
@@ -290,16 +341,7 @@ impl<'s, 'g> State<'s, 'g> {
 
     /// A value in place as an evaluation reads it: constants of the files as they were given, all else in f64.
     pub fn operand(&self, v: ValueId) -> Option<Tensor> {
-        match &self.shadow.slots[v.index()] {
-            Slot::Stored => self.shadow.b.shadow.operand(v),
-            Slot::Theirs { a, relation, shape, dtype, .. } if self.shadow.a.producer(*a).is_none() => {
-                let theirs = relation.carry(&self.shadow.a.shadow.operand(*a)?, shape)?;
-                // Floats as they were given.
-                let float = theirs.dtype().is_float() && dtype.is_some_and(DType::is_float);
-                if float { Some(theirs) } else { in_type(theirs, *dtype) }
-            }
-            _ => self.shadow[v.index()].clone(),
-        }
+        self.shadow.operand(v, &self.shadow.slots[v.index()])
     }
 
     /// A value's state, to be put back by [`restore`](Self::restore).
@@ -338,6 +380,26 @@ impl<'s, 'g> State<'s, 'g> {
             .filter_map(|(v, t)| Some(((*v)?, t)))
             .map(|(v, t)| Some((v, judge.find_bits(self, v, t)?, t.clone())))
             .collect()
+    }
+
+    /// Puts partners in place of all that a node writes, where folded weights alone keep the declared values apart.
+    fn match_folded(&mut self, judge: &Judge<'_, '_>, id: NodeId, declared: &[Tensor]) -> bool {
+        let node = judge.b.graph().node(id);
+        let named: Vec<(usize, ValueId)> =
+            node.outputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))).collect();
+        let found = named.iter().map(|&(i, v)| judge.find_folded(self, id, v, declared.get(i)?));
+        let Some(found) = found.collect::<Option<Vec<Match>>>() else { return false };
+        let call = Rc::new(Later {
+            node: id,
+            reads: node.reads().map(|v| (v, self.shadow.slots[v.index()].clone())).collect(),
+            decided: declared.iter().cloned().map(Some).collect(),
+            outputs: OnceCell::new(),
+        });
+        for ((output, v), m) in named.into_iter().zip(found) {
+            self.set(judge, v, m, None, Some(declared[output].clone()));
+            self.own_shadow.slots[v.index()] = Slot::Later { call: Rc::clone(&call), output };
+        }
+        true
     }
 
     /// A node's outputs on the values in place, in declared precision; `None` where that cannot be.

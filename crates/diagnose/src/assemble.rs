@@ -1,7 +1,7 @@
 //! The report from what was found.
 
 use isotrace_align::relation::{Probe, candidates};
-use isotrace_align::{Judge, Relation as Layout, Side, State};
+use isotrace_align::{Comparison, Judge, Relation as Layout, Side, State};
 use isotrace_compare::{compare, four_letters};
 use isotrace_graph::{Graph, NodeId, ValueId};
 use isotrace_report::{
@@ -12,7 +12,7 @@ use isotrace_tensor::{DType, Tensor, strides, unravel};
 use rustc_hash::FxHashMap;
 
 use crate::Detail;
-use crate::declared::{self, Declared};
+use crate::declared;
 use crate::discrete::{self, Tipped};
 use crate::faults::Fault;
 
@@ -198,7 +198,7 @@ fn culprit(judge: &Judge<'_, '_>, rank: usize, fault: Fault) -> Culprit {
 }
 
 /// What the comparison in declared precision found, by value of B.
-type Compared = FxHashMap<ValueId, Declared>;
+type Compared = FxHashMap<ValueId, Comparison>;
 type Places = FxHashMap<ValueId, usize>;
 
 /// Pairs in A's order, then B's values without a partner; and where each value stands in the list.
@@ -433,7 +433,7 @@ fn budget(
     if own.bit_eq(theirs) {
         return Some(Budget { fresh_a: 0.0, fresh_b: 0.0, inherited, semantic, allowed: 0.0, share: 0.0 });
     }
-    let Declared { allowed, share, .. } =
+    let Comparison { allowed, share, .. } =
         compared.get(&vb).copied().or_else(|| declared::compare(judge, state, vb))?;
     let (fresh_a, fresh_b) = declared::fresh(judge, state, vb)?;
     Some(Budget { fresh_a, fresh_b, inherited, semantic, allowed, share })

@@ -6,7 +6,7 @@
 
 use isotrace_align::narrow::{clamped, coarser};
 use isotrace_align::region::{Rounding, Uncertainty};
-use isotrace_align::{Evidence, Judge, Region, Side, State};
+use isotrace_align::{Comparison, Evidence, Judge, Region, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::budget::Unit;
 use isotrace_ops::{Precision, parallel};
@@ -17,20 +17,12 @@ use crate::faults::Fault;
 use crate::recorded::FUSED;
 use crate::role;
 
-/// What a declared comparison of one pair found.
-#[derive(Debug, Clone, Copy)]
-pub struct Declared {
-    /// The largest difference.
-    pub difference: f64,
-    /// The allowance where the difference takes its largest share of it.
-    pub allowed: f64,
-    /// The largest share of the allowance.
-    pub share: f64,
-}
-
 /// Compares B's value with its partner in declared precision. `None` where they are the same bits or no floats.
-pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Declared> {
+pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Comparison> {
     let m = state.matched[v.index()].as_ref()?;
+    if let Evidence::Folded(found) = m.evidence {
+        return Some(found);
+    }
     let own = state.own_declared[v.index()].as_ref()?;
     let theirs = m.relation.carry(judge.a.declared.get(m.a)?, own.shape())?;
     if !own.dtype().is_float() || !theirs.dtype().is_float() || own.bit_eq(&theirs) {
@@ -69,29 +61,13 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Decla
         let (a, b, len) = (&behind_a, &behind_b, own.len());
         judge.allowance(state, v, b, m.a, a, &m.relation, len, rounding, declared)
     };
-    let none = Declared { difference: 0.0, allowed: 0.0, share: 0.0 };
     let worst = |allowed: &[f64]| {
         let of = |run: std::ops::Range<usize>| {
-            let mut worst = none;
-            for ((x, y), e) in x[run.clone()].iter().zip(&y[run.clone()]).zip(&allowed[run]) {
-                let (d, e) = (gap(*x, *y), factor * e);
-                if d == 0.0 {
-                    continue;
-                }
-                let d = if d.is_nan() { f64::INFINITY } else { d };
-                worst.difference = worst.difference.max(d);
-                let part = if e > 0.0 { d / e } else { f64::INFINITY };
-                if part > worst.share {
-                    (worst.share, worst.allowed) = (part, e);
-                }
-            }
-            worst
+            let pairs = x[run.clone()].iter().zip(&y[run.clone()]).zip(&allowed[run]);
+            pairs.fold(Comparison::NONE, |worst, ((x, y), e)| worst.with(gap(*x, *y), factor * e))
         };
         let pieces = parallel::pieces(x.len().min(y.len()).min(allowed.len()), &of);
-        pieces.into_iter().fold(none, |x, y| {
-            let greater = if y.share > x.share { y } else { x };
-            Declared { difference: x.difference.max(y.difference), ..greater }
-        })
+        pieces.into_iter().fold(Comparison::NONE, Comparison::and)
     };
     let mut allowed = allowance(false)?;
     let found = worst(&allowed);
@@ -189,7 +165,7 @@ fn half_ulp(side: &Side<'_>, unit: Unit, v: ValueId, declared: &Tensor) -> Optio
 pub fn faults(
     judge: &Judge<'_, '_>,
     state: &State<'_, '_>,
-) -> (Vec<(Fault, ValueId)>, FxHashMap<ValueId, Declared>) {
+) -> (Vec<(Fault, ValueId)>, FxHashMap<ValueId, Comparison>) {
     let mut out: Vec<(Fault, ValueId)> = Vec::new();
     let mut compared = FxHashMap::default();
     for n in judge.b.graph().node_ids() {
@@ -253,7 +229,7 @@ fn narrowing_nodes(side: &Side<'_>, nodes: Vec<NodeId>, narrow: DType) -> Vec<No
     nodes.into_iter().filter(|&n| Some(n) == last || touches(n)).collect()
 }
 
-fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Declared) -> Fault {
+fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Comparison) -> Fault {
     let m = state.matched[v.index()].as_ref().expect("only matched values are compared");
     let behind_b = behind_b(judge, state, v, 64);
     let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 64);
