@@ -6,12 +6,12 @@ use isotrace_tensor::{View, bf16, f16};
 
 use crate::isa::{Isa, Job, Level};
 use crate::judge::FirstLook;
-use crate::kernel::{Order, Pass, Real};
-use crate::strided::{Plan, panel_of};
+use crate::kernel::{Order, Pass, Real, ahead};
+use crate::strided::{Coming, Plan, panel_of};
 use crate::sums::Sums;
 
 /// Tiles a chunk: a MiB a side, some 100 microseconds.
-const TILES: usize = 512;
+const TILES: usize = 1024;
 /// Below this many elements sums of half types are made in f64 throughout: few errors do not cancel each other.
 const FEW: usize = 1 << 16;
 
@@ -34,7 +34,15 @@ macro_rules! chunk {
             #[inline(always)]
             fn run<I: Isa>(self, isa: I) -> Sums {
                 let mut pass = Pass::<$t, $lanes>::judging(self.narrow, self.look);
-                pass.feed::<I, true>(isa, self.x, self.y, Order::Grows, |i| self.from + i);
+                pass.feed::<I, true>(
+                    isa,
+                    self.x,
+                    self.y,
+                    Order::Grows,
+                    |i| self.from + i,
+                    #[inline(always)]
+                    |k| ahead(isa, self.x, self.y, k),
+                );
                 pass.finish()
             }
         }
@@ -48,16 +56,31 @@ macro_rules! chunk {
                 let (mut x, mut y) = (vec![<$t>::default(); panel_of::<$t>()], vec![<$t>::default(); panel_of::<$t>()]);
                 let (a, b) = (self.x.data(), self.y.data());
                 let mut panels = self.plan.panels(self.number).peekable();
+                let mut lines = Vec::new();
                 while let Some(panel) = panels.next() {
+                    lines.clear();
                     if let Some(next) = panels.peek() {
-                        self.plan.ask(isa, 0, a, next);
+                        self.plan.lines(0, a, next, &mut lines);
+                        self.plan.lines(1, b, next, &mut lines);
                     }
-                    let x = self.plan.gather(isa, 0, a, &panel, &mut x);
-                    let y = self.plan.gather(isa, 1, b, &panel, &mut y);
-                    if let Some(next) = panels.peek() {
-                        self.plan.ask(isa, 1, b, next);
-                    }
-                    pass.feed::<I, false>(isa, x, y, Order::Any, |k| self.plan.place(&panel, k));
+                    // Half of what is asked for is while this panel is gathered, a line for two.
+                    let mut coming = Coming { isa, lines: &lines };
+                    let x = self.plan.gather(isa, 0, a, &panel, &mut x, &mut coming);
+                    let y = self.plan.gather(isa, 1, b, &panel, &mut y, &mut coming);
+                    let coming = coming.lines;
+                    pass.feed::<I, false>(
+                        isa,
+                        x,
+                        y,
+                        Order::Any,
+                        |k| self.plan.place(&panel, k),
+                        #[inline(always)]
+                        |k| {
+                            if let Some(&line) = coming.get(k) {
+                                isa.prefetch_far(line);
+                            }
+                        },
+                    );
                 }
                 pass.finish()
             }

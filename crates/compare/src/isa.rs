@@ -6,10 +6,28 @@
 //! instruction, x86 before 2013, compute it in software), and conversions are exact. The tests hold every level
 //! against the others, bit for bit.
 
+/// As many rounds as a row number has bits, one after the other in the text, so that everything stays in registers.
+macro_rules! rounds {
+    ($isa:expr, $zip:ident, $rows:expr, $side:literal, [$($round:literal)+]) => {{
+        let mut rows = $rows;
+        $(
+            let _ = $round;
+            let mut next = [[0; $side]; $side];
+            for r in 0..$side / 2 {
+                [next[2 * r], next[2 * r + 1]] = $isa.$zip(rows[r], rows[r + $side / 2]);
+            }
+            rows = next;
+        )+
+        rows
+    }};
+}
+
 /// A set of vector instructions.
 pub(crate) trait Isa: Copy {
     /// Whether leading zeros are counted by one vector instruction.
     const COUNTS_ZEROS: bool;
+    /// Maxima of f32 on the way, as many side by side as is quick: which they are of makes no difference in the end.
+    type Most: Copy;
 
     /// f16, given by their bits, as f32.
     #[inline(always)]
@@ -21,14 +39,17 @@ pub(crate) trait Isa: Copy {
         out
     }
 
-    /// The larger of each pair of numbers, none of them NaN. Written out, since a compiler may make stores under a mask
-    /// of it, which take a hundred cycles on some processors.
-    #[inline(always)]
-    fn larger_f32(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        larger(a, b)
-    }
+    /// Maxima that begin with a number.
+    fn most(self, x: f32) -> Self::Most;
 
-    /// The same for f64.
+    /// Takes in more numbers, of which NaN is passed over. Written out, since a compiler may make stores under a mask of
+    /// it, which take a hundred cycles on some processors.
+    fn larger_f32(self, most: Self::Most, x: [f32; 16]) -> Self::Most;
+
+    /// Whether any of them is above a number.
+    fn above(self, most: Self::Most, x: f32) -> bool;
+
+    /// The larger of each pair of numbers, none of them NaN.
     #[inline(always)]
     fn larger_f64(self, a: [f64; 8], b: [f64; 8]) -> [f64; 8] {
         larger(a, b)
@@ -77,6 +98,24 @@ pub(crate) trait Isa: Copy {
         out
     }
 
+    /// Adds one to each count whose word is at least `least`, which is not 0; no word is above `i8::MAX`.
+    #[inline(always)]
+    fn add_reaching_u8(self, mut counts: [u8; 64], words: [u8; 64], least: u8) -> [u8; 64] {
+        for (count, word) in counts.iter_mut().zip(words) {
+            *count = count.wrapping_add(u8::from(word >= least));
+        }
+        counts
+    }
+
+    /// The same for other words.
+    #[inline(always)]
+    fn add_reaching_u16(self, mut counts: [u16; 32], words: [u16; 32], least: u16) -> [u16; 32] {
+        for (count, word) in counts.iter_mut().zip(words) {
+            *count = count.wrapping_add(u16::from(word >= least));
+        }
+        counts
+    }
+
     /// Asks for a cache line that will be read soon if it is there at all.
     #[inline(always)]
     fn prefetch(self, line: *const i8) {
@@ -87,6 +126,36 @@ pub(crate) trait Isa: Copy {
     #[inline(always)]
     fn prefetch_far(self, line: *const i8) {
         let _ = line;
+    }
+
+    /// A square of 8 runs of 8 words, transposed.
+    #[inline(always)]
+    fn turn_u64(self, runs: &[[u64; 8]; 8]) -> [[u64; 8]; 8] {
+        rounds!(self, zip_u64, *runs, 8, [0 1 2])
+    }
+
+    /// The same for a square of 16.
+    #[inline(always)]
+    fn turn_u32(self, runs: &[[u32; 16]; 16]) -> [[u32; 16]; 16] {
+        rounds!(self, zip_u32, *runs, 16, [0 1 2 3])
+    }
+
+    /// The same for a square of 32. Two runs in turn are a run of wider words, each a pair, and those are transposed, of
+    /// one half of the words and then of the other; a square of words of two bytes would need more registers than there
+    /// are.
+    #[inline(always)]
+    fn turn_u16(self, runs: &[[u16; 32]; 32]) -> [[u16; 32]; 32] {
+        let mut out = [[0; 32]; 32];
+        for half in 0..2 {
+            let mut rows = [[0u32; 16]; 16];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = bytemuck::cast(self.zip_u16(runs[2 * r], runs[2 * r + 1])[half]);
+            }
+            for (c, row) in rounds!(self, zip_u32, rows, 16, [0 1 2 3]).iter().enumerate() {
+                out[16 * half + c] = bytemuck::cast(*row);
+            }
+        }
+        out
     }
 
     /// The words of two vectors in turn.
@@ -106,6 +175,37 @@ pub(crate) trait Isa: Copy {
     fn zip_u16(self, a: [u16; 32], b: [u16; 32]) -> [[u16; 32]; 2] {
         zip(&a, &b)
     }
+}
+
+/// Maxima of f32 in as many lanes as come at once.
+macro_rules! most {
+    () => {
+        type Most = [f32; 16];
+
+        #[inline(always)]
+        fn most(self, x: f32) -> [f32; 16] {
+            [x; 16]
+        }
+
+        #[inline(always)]
+        fn larger_f32(self, most: [f32; 16], x: [f32; 16]) -> [f32; 16] {
+            larger(most, x)
+        }
+
+        #[inline(always)]
+        fn above(self, most: [f32; 16], x: f32) -> bool {
+            any_above(&most, x)
+        }
+    };
+}
+
+#[inline(always)]
+fn any_above<const L: usize>(most: &[f32; L], x: f32) -> bool {
+    let mut above = false;
+    for &most in most {
+        above |= most > x;
+    }
+    above
 }
 
 #[inline(always)]
@@ -152,6 +252,8 @@ pub(crate) struct Portable;
 
 impl Isa for Portable {
     const COUNTS_ZEROS: bool = false;
+
+    most!();
 }
 
 /// The processor sees that memory is read in order, but does not run far ahead of what it has been asked for, and a
@@ -181,32 +283,66 @@ macro_rules! halve_avx2 {
         fn $name(self, a: [$word; $lanes], b: [$word; $lanes]) -> [$half; $halves] {
             let (a, b): ([std::arch::x86_64::__m256i; 2], [std::arch::x86_64::__m256i; 2]) =
                 (pulp::cast(a), pulp::cast(b));
-            pulp::cast([0, 1].map(
-                #[inline(always)]
-                |k| self.$set.$pack$(::<$how>)?(pulp::cast(a[k]), pulp::cast(b[k])),
-            ))
+            pulp::cast([
+                self.$set.$pack$(::<$how>)?(pulp::cast(a[0]), pulp::cast(b[0])),
+                self.$set.$pack$(::<$how>)?(pulp::cast(a[1]), pulp::cast(b[1])),
+            ])
         }
     };
 }
 
-/// Two vectors of 64 bytes in turn, with instructions for vectors of 32: those interleave the halves of each half.
+/// A square transposed by vectors of 32 bytes: word c on of run r in the lower half and of run r + n in the upper, n runs
+/// each, so that no round moves anything between the halves.
 #[cfg(target_arch = "x86_64")]
-macro_rules! zip_avx2 {
-    ($name:ident, $word:ty, $lanes:literal, $low:ident, $high:ident) => {
+macro_rules! turn_avx2 {
+    ($name:ident, $word:ty, $side:literal, $lanes:literal, $low:ident, $high:ident, [$($round:literal)+]) => {
         #[inline(always)]
-        fn $name(self, a: [$word; $lanes], b: [$word; $lanes]) -> [[$word; $lanes]; 2] {
-            let (a, b): ([std::arch::x86_64::__m256i; 2], [std::arch::x86_64::__m256i; 2]) =
-                (pulp::cast(a), pulp::cast(b));
-            let mut out = [a, b];
-            for half in 0..2 {
-                let low = self.avx2.$low(a[half], b[half]);
-                let high = self.avx2.$high(a[half], b[half]);
-                out[half] = [
-                    self.avx2._mm256_permute2x128_si256::<0x20>(low, high),
-                    self.avx2._mm256_permute2x128_si256::<0x31>(low, high),
-                ];
+        fn $name(self, runs: &[[$word; $side]; $side]) -> [[$word; $side]; $side] {
+            let mut out = [[0; $side]; $side];
+            for r in (0..$side).step_by(2 * $lanes) {
+                for c in (0..$side).step_by($lanes) {
+                    let mut rows = [pulp::cast::<[u64; 4], std::arch::x86_64::__m256i>([0; 4]); $lanes];
+                    for (k, row) in rows.iter_mut().enumerate() {
+                        let (mut lower, mut upper) = ([0; $lanes], [0; $lanes]);
+                        lower.copy_from_slice(&runs[r + k][c..c + $lanes]);
+                        upper.copy_from_slice(&runs[r + k + $lanes][c..c + $lanes]);
+                        *row = pulp::cast([lower, upper]);
+                    }
+                    $(
+                        let _ = $round;
+                        let mut next = rows;
+                        for k in 0..$lanes / 2 {
+                            next[2 * k] = self.avx2.$low(rows[k], rows[k + $lanes / 2]);
+                            next[2 * k + 1] = self.avx2.$high(rows[k], rows[k + $lanes / 2]);
+                        }
+                        rows = next;
+                    )+
+                    for (k, row) in rows.into_iter().enumerate() {
+                        let row: [$word; 2 * $lanes] = pulp::cast(row);
+                        out[c + k][r..r + 2 * $lanes].copy_from_slice(&row);
+                    }
+                }
             }
-            pulp::cast(out)
+            out
+        }
+    };
+}
+
+/// Adds one to the words of two vectors of 32 bytes where a comparison, which makes -1 of them, holds.
+#[cfg(target_arch = "x86_64")]
+macro_rules! reaching_avx2 {
+    ($name:ident, $word:ty, $lanes:literal, $set:ident, $greater:ident, $subtract:ident) => {
+        #[inline(always)]
+        fn $name(self, counts: [$word; $lanes], words: [$word; $lanes], least: $word) -> [$word; $lanes] {
+            let (counts, words): ([std::arch::x86_64::__m256i; 2], [std::arch::x86_64::__m256i; 2]) =
+                (pulp::cast(counts), pulp::cast(words));
+            let below = self.avx.$set((least - 1) as _);
+            let [c, d] = counts;
+            let [v, w] = words;
+            pulp::cast([
+                self.avx2.$subtract(c, self.avx2.$greater(v, below)),
+                self.avx2.$subtract(d, self.avx2.$greater(w, below)),
+            ])
         }
     };
 }
@@ -251,12 +387,25 @@ impl Isa for Ymm {
         })
     }
 
+    // One vector of 32 bytes: more would have to leave the registers.
+    type Most = [f32; 8];
+
     #[inline(always)]
-    fn larger_f32(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        let (a, b): ([std::arch::x86_64::__m256; 2], [std::arch::x86_64::__m256; 2]) =
-            (pulp::cast(a), pulp::cast(b));
-        // Of two that are equal, the second is kept.
-        pulp::cast([self.avx._mm256_max_ps(b[0], a[0]), self.avx._mm256_max_ps(b[1], a[1])])
+    fn most(self, x: f32) -> [f32; 8] {
+        [x; 8]
+    }
+
+    #[inline(always)]
+    fn larger_f32(self, most: [f32; 8], x: [f32; 16]) -> [f32; 8] {
+        let x: [std::arch::x86_64::__m256; 2] = pulp::cast(x);
+        // Of two of which one is NaN, the second is kept, as of two that are equal.
+        let most = self.avx._mm256_max_ps(x[0], pulp::cast(most));
+        pulp::cast(self.avx._mm256_max_ps(x[1], most))
+    }
+
+    #[inline(always)]
+    fn above(self, most: [f32; 8], x: f32) -> bool {
+        any_above(&most, x)
     }
 
     #[inline(always)]
@@ -281,9 +430,12 @@ impl Isa for Ymm {
     halve_avx2!(halve_u32, u32, 16, u16, 32, avx2._mm256_packus_epi32);
     halve_avx2!(halve_u16, u16, 32, u8, 64, avx2._mm256_packus_epi16);
 
-    zip_avx2!(zip_u64, u64, 8, _mm256_unpacklo_epi64, _mm256_unpackhi_epi64);
-    zip_avx2!(zip_u32, u32, 16, _mm256_unpacklo_epi32, _mm256_unpackhi_epi32);
-    zip_avx2!(zip_u16, u16, 32, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16);
+    reaching_avx2!(add_reaching_u8, u8, 64, _mm256_set1_epi8, _mm256_cmpgt_epi8, _mm256_sub_epi8);
+    reaching_avx2!(add_reaching_u16, u16, 32, _mm256_set1_epi16, _mm256_cmpgt_epi16, _mm256_sub_epi16);
+
+    turn_avx2!(turn_u64, u64, 8, 2, _mm256_unpacklo_epi64, _mm256_unpackhi_epi64, [0]);
+    turn_avx2!(turn_u32, u32, 16, 4, _mm256_unpacklo_epi32, _mm256_unpackhi_epi32, [0 1]);
+    turn_avx2!(turn_u16, u16, 32, 8, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16, [0 1 2]);
 }
 
 /// Which words of two vectors of `L` follow each other in half `half` of both in turn.
@@ -339,9 +491,21 @@ impl Isa for pulp::x86::V4 {
         pulp::cast(self.avx512f._mm512_cvtph_ps(pulp::cast(*bits)))
     }
 
+    type Most = [f32; 16];
+
     #[inline(always)]
-    fn larger_f32(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        pulp::cast(self.avx512f._mm512_max_ps(pulp::cast(b), pulp::cast(a)))
+    fn most(self, x: f32) -> [f32; 16] {
+        [x; 16]
+    }
+
+    #[inline(always)]
+    fn larger_f32(self, most: [f32; 16], x: [f32; 16]) -> [f32; 16] {
+        pulp::cast(self.avx512f._mm512_max_ps(pulp::cast(x), pulp::cast(most)))
+    }
+
+    #[inline(always)]
+    fn above(self, most: [f32; 16], x: f32) -> bool {
+        any_above(&most, x)
     }
 
     #[inline(always)]
@@ -380,6 +544,8 @@ impl Isa for pulp::x86::V4 {
 #[cfg(target_arch = "aarch64")]
 impl Isa for pulp::aarch64::Neon {
     const COUNTS_ZEROS: bool = true;
+
+    most!();
 }
 
 /// A loop on its way to a level.

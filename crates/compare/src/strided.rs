@@ -9,9 +9,11 @@
 //! What takes time is memory, not copying: rows of a panel are pages apart, which no processor foresees. Therefore
 //!
 //! - axes are put into the order of memory and, where both sides allow it, merged, which makes rows as long as they get;
+//! - runs are as long as several cache lines, of which the first is what takes time;
 //! - panels are taken in boxes that are a few panels wide along what is close in A, and along what is close in B, so
 //!   that pages are met again while the processor still knows where they are;
-//! - the next panel is asked for while this one is worked on.
+//! - the next panel is asked for line by line while this one is gathered and compared: all at once, requests would wait
+//!   for each other and nothing else be done.
 //!
 //! Maxima, counts and places are exactly those of a contiguous copy, and sums differ from its by rounding alone, since
 //! they run in another order: one that shapes and strides decide.
@@ -23,7 +25,7 @@ use crate::isa::Isa;
 use crate::transpose::{Square, transpose};
 
 /// Bytes along each of a panel's two axes, where both are as long: some cache lines in a row.
-const RUN: usize = 256;
+const RUN: usize = 512;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -35,7 +37,7 @@ const fn edge_of<T>() -> usize {
 
 /// Elements a panel has at most.
 pub(crate) const fn panel_of<T>() -> usize {
-    64 * RUN / size_of::<T>()
+    128 * RUN / size_of::<T>()
 }
 
 /// Elements a piece has at least, if there are as many.
@@ -43,7 +45,7 @@ const PIECE: usize = 1 << 18;
 
 /// Elements along either side's closest axes that a box takes: pages of so many rows on both sides are what a processor
 /// remembers.
-const NEAR: usize = 512;
+const NEAR: usize = 1024;
 
 /// An axis that has been put together from axes of the views: of each the size and the stride in C order, last first.
 type Parts = Vec<(usize, usize)>;
@@ -70,6 +72,25 @@ pub(crate) struct Plan {
     boxes: usize,
     /// Boxes a piece.
     group: usize,
+}
+
+/// Cache lines that will be gathered soon.
+pub(crate) struct Coming<'l, I> {
+    pub isa: I,
+    /// Those not asked for yet.
+    pub lines: &'l [*const i8],
+}
+
+impl<I: Isa> Coming<'_, I> {
+    /// Asks for one line for every two that have been gathered.
+    #[inline(always)]
+    pub fn gathered(&mut self, lines: usize) {
+        let (now, later) = self.lines.split_at(self.lines.len().min(lines / 2));
+        for &line in now {
+            self.isa.prefetch_far(line);
+        }
+        self.lines = later;
+    }
 }
 
 /// A panel: the index of its first element, where that is in A and in B, and its size.
@@ -142,11 +163,11 @@ impl Plan {
             axis.panels = axis.size.div_ceil(axis.extent);
         }
         for order in &by_side {
-            let mut room = NEAR / edge;
+            let mut room = NEAR;
             for &k in order {
                 let axis = &mut axes[k];
-                axis.near = axis.near.max(room.min(axis.panels));
-                room = room.div_euclid(axis.panels.min(room)).max(1);
+                axis.near = axis.near.max((room / axis.extent).clamp(1, axis.panels));
+                room = (room / axis.size).max(1);
             }
         }
         let boxes = axes.iter().map(|axis| axis.panels.div_ceil(axis.near)).product();
@@ -197,7 +218,7 @@ impl Plan {
         self.across.map(|axis| axis.map_or(0, |k| self.axes[k].strides[side]))
     }
 
-    /// A panel's elements on one side, row by row: as they lie, or copied into `out`.
+    /// A panel's elements on one side, row by row: as they lie, or copied into `out`, while `coming` is asked for.
     #[inline(always)]
     pub fn gather<'o, I: Isa, T: Pod + Square>(
         &self,
@@ -206,6 +227,7 @@ impl Plan {
         data: &'o [T],
         panel: &Panel,
         out: &'o mut [T],
+        coming: &mut Coming<'_, I>,
     ) -> &'o [T] {
         let [rows, columns] = panel.size;
         let [row, column] = self.strides(side);
@@ -217,12 +239,13 @@ impl Plan {
             if column == 1 {
                 for (r, out) in out.chunks_exact_mut(columns).take(rows).enumerate() {
                     T::copy(&data[r * row..][..columns], out);
+                    coming.gathered(columns * size_of::<T>() / LINE);
                 }
                 return &out[..rows * columns];
             }
         }
         if row == 1 && column >= rows {
-            transpose(isa, data, column, out, panel.size);
+            transpose(isa, data, column, out, panel.size, coming);
         } else {
             for (r, out) in out.chunks_exact_mut(columns).take(rows).enumerate() {
                 let from = &data[r * row..][..=(columns - 1) * column];
@@ -234,9 +257,9 @@ impl Plan {
         &out[..rows * columns]
     }
 
-    /// Asks for a panel's elements on one side, as far as they lie in runs.
+    /// The cache lines of a panel on one side, as far as its elements lie in runs.
     #[inline(always)]
-    pub fn ask<I: Isa, T>(&self, isa: I, side: usize, data: &[T], panel: &Panel) {
+    pub fn lines<T>(&self, side: usize, data: &[T], panel: &Panel, out: &mut Vec<*const i8>) {
         let [rows, columns] = panel.size;
         let [row, column] = self.strides(side);
         let (runs, step, len) = if column == 1 { (rows, row, columns) } else { (columns, column, rows) };
@@ -247,9 +270,8 @@ impl Plan {
         for run in 0..runs {
             let first = start.wrapping_add(run * step).cast::<i8>();
             let within = first.addr() % LINE;
-            for at in (0..within + len * size_of::<T>()).step_by(LINE) {
-                isa.prefetch_far(first.wrapping_sub(within).wrapping_add(at));
-            }
+            let (first, count) = (first.wrapping_sub(within), (within + len * size_of::<T>()).div_ceil(LINE));
+            out.extend((0..count).map(|k| first.wrapping_add(LINE * k)));
         }
     }
 
@@ -302,19 +324,36 @@ impl Plan {
             pieces.flat_map(|n| self.panels(n)).map(|panel| (self.least(&panel), panel)).collect();
         panels.sort_by_key(|&(least, _)| least);
         let mut first = None;
+        let strides = [self.strides(0), self.strides(1)];
+        // How far apart in C order rows and columns are, where that is one number.
+        let apart = self.across.map(|axis| match axis.map(|k| &self.axes[k].parts[..]) {
+            None => Some(0),
+            Some(&[(_, stride)]) => Some(stride),
+            Some(_) => None,
+        });
+        // What lies farther apart is gone through outside, so that places grow and most of a panel is passed over.
+        let outer = usize::from(apart[1] > apart[0]);
         for (least, panel) in &panels {
             if first.is_some_and(|first| first < *least) {
                 break;
             }
-            let [rows, columns] = panel.size;
-            for k in 0..rows * columns {
-                let at = [0, 1].map(|side| {
-                    let [row, column] = self.strides(side);
-                    panel.start[side] + k / columns * row + k % columns * column
-                });
-                if is(at[0], at[1]) {
-                    let place = self.place(panel, k);
-                    first = Some(first.map_or(place, |first: usize| first.min(place)));
+            for i in 0..panel.size[outer] {
+                let from = if apart[1 - outer].is_some() {
+                    self.place(panel, if outer == 0 { i * panel.size[1] } else { i })
+                } else {
+                    *least
+                };
+                if first.is_some_and(|first| first < from) {
+                    continue;
+                }
+                for j in 0..panel.size[1 - outer] {
+                    let [row, column] = if outer == 0 { [i, j] } else { [j, i] };
+                    let at = [0, 1]
+                        .map(|side| panel.start[side] + row * strides[side][0] + column * strides[side][1]);
+                    if is(at[0], at[1]) {
+                        let place = self.place(panel, row * panel.size[1] + column);
+                        first = Some(first.map_or(place, |first: usize| first.min(place)));
+                    }
                 }
             }
         }

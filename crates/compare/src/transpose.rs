@@ -8,6 +8,7 @@
 use isotrace_tensor::{bf16, f16};
 
 use crate::isa::Isa;
+use crate::strided::Coming;
 
 /// Elements of which squares are transposed.
 pub(crate) trait Square: Copy {
@@ -38,24 +39,8 @@ macro_rules! copy {
     };
 }
 
-/// As many rounds as a row number has bits, one after the other in the text, so that everything stays in registers.
-macro_rules! turned {
-    ($isa:expr, $zip:ident, $rows:expr, $side:literal, [$($round:literal)+]) => {{
-        let mut rows = $rows;
-        $(
-            let _ = $round;
-            let mut next = [[0; $side]; $side];
-            for r in 0..$side / 2 {
-                [next[2 * r], next[2 * r + 1]] = $isa.$zip(rows[r], rows[r + $side / 2]);
-            }
-            rows = next;
-        )+
-        rows
-    }};
-}
-
 macro_rules! square {
-    ($($t:ty as $word:ty, $side:literal, $zip:ident, $rounds:tt;)*) => { $(
+    ($($t:ty as $word:ty, $side:literal, $turn:ident;)*) => { $(
         impl Square for $t {
             const SIDE: usize = $side;
 
@@ -67,12 +52,13 @@ macro_rules! square {
                     (bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to));
                 let from = &from[..($side - 1) * step + $side];
                 let to = &mut to[..($side - 1) * width + $side];
-                let mut rows = [[0; $side]; $side];
-                for (r, row) in rows.iter_mut().enumerate() {
-                    row.copy_from_slice(&from[r * step..][..$side]);
+                // Whole cache lines at once: where runs are a power of two apart, a line is soon pushed out by others.
+                let mut runs = [[0; $side]; $side];
+                for (r, run) in runs.iter_mut().enumerate() {
+                    run.copy_from_slice(&from[r * step..][..$side]);
                 }
-                for (c, row) in turned!(isa, $zip, rows, $side, $rounds).iter().enumerate() {
-                    to[c * width..][..$side].copy_from_slice(row);
+                for (c, run) in isa.$turn(&runs).iter().enumerate() {
+                    to[c * width..][..$side].copy_from_slice(run);
                 }
             }
         }
@@ -80,45 +66,14 @@ macro_rules! square {
 }
 
 square! {
-    f64 as u64, 8, zip_u64, [0 1 2];
-    f32 as u32, 16, zip_u32, [0 1 2 3];
+    f64 as u64, 8, turn_u64;
+    f32 as u32, 16, turn_u32;
+    f16 as u16, 32, turn_u16;
+    bf16 as u16, 32, turn_u16;
 }
-
-/// Half types: two rows in turn are a row of wider words, each a pair, and those are transposed, of one half of the
-/// columns and then of the other; a square of words of two bytes would need more registers than there are.
-macro_rules! half_square {
-    ($($t:ty)*) => { $(
-        impl Square for $t {
-            const SIDE: usize = 32;
-
-            copy!(32);
-
-            #[inline(always)]
-            fn square<I: Isa>(isa: I, from: &[Self], step: usize, to: &mut [Self], width: usize) {
-                let (from, to): (&[u16], &mut [u16]) = (bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to));
-                let from = &from[..31 * step + 32];
-                let to = &mut to[..31 * width + 32];
-                for half in 0..2 {
-                    let mut rows = [[0u32; 16]; 16];
-                    for (r, row) in rows.iter_mut().enumerate() {
-                        let (mut one, mut other) = ([0; 32], [0; 32]);
-                        one.copy_from_slice(&from[2 * r * step..][..32]);
-                        other.copy_from_slice(&from[(2 * r + 1) * step..][..32]);
-                        *row = bytemuck::cast(isa.zip_u16(one, other)[half]);
-                    }
-                    for (c, row) in turned!(isa, zip_u32, rows, 16, [0 1 2 3]).iter().enumerate() {
-                        to[(16 * half + c) * width..][..32].copy_from_slice(bytemuck::cast_slice(row));
-                    }
-                }
-            }
-        }
-    )* };
-}
-
-half_square!(f16 bf16);
 
 /// Transposes a matrix whose columns lie in runs: element (r, c) is `from[c * step + r]`, and goes to
-/// `to[r * columns + c]`.
+/// `to[r * columns + c]`, while `coming` is asked for.
 #[inline(always)]
 pub(crate) fn transpose<I: Isa, T: Square>(
     isa: I,
@@ -126,17 +81,21 @@ pub(crate) fn transpose<I: Isa, T: Square>(
     step: usize,
     to: &mut [T],
     [rows, columns]: [usize; 2],
+    coming: &mut Coming<'_, I>,
 ) {
-    let (whole_rows, whole_columns) = (rows / T::SIDE * T::SIDE, columns / T::SIDE * T::SIDE);
-    for c in (0..whole_columns).step_by(T::SIDE) {
-        for r in (0..whole_rows).step_by(T::SIDE) {
-            T::square(isa, &from[c * step + r..], step, &mut to[r * columns + c..], columns);
+    if rows < T::SIDE || columns < T::SIDE {
+        for c in 0..columns {
+            for r in 0..rows {
+                to[r * columns + c] = from[c * step + r];
+            }
         }
+        return;
     }
-    for c in 0..columns {
-        let first = if c < whole_columns { whole_rows } else { 0 };
-        for r in first..rows {
-            to[r * columns + c] = from[c * step + r];
+    // The last square may lie over the one before.
+    for c in (0..columns.div_ceil(T::SIDE)).map(|k| (k * T::SIDE).min(columns - T::SIDE)) {
+        for r in (0..rows.div_ceil(T::SIDE)).map(|k| (k * T::SIDE).min(rows - T::SIDE)) {
+            T::square(isa, &from[c * step + r..], step, &mut to[r * columns + c..], columns);
+            coming.gathered(T::SIDE);
         }
     }
 }
@@ -158,7 +117,7 @@ mod tests {
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) -> Vec<T> {
             let mut to = vec![self.from[0]; self.size[0] * self.size[1]];
-            transpose(isa, self.from, self.step, &mut to, self.size);
+            transpose(isa, self.from, self.step, &mut to, self.size, &mut Coming { isa, lines: &[] });
             to
         }
     }

@@ -1,6 +1,6 @@
 //! The loops over two slices of one float type.
 //!
-//! Elements are taken in tiles of 32 vectors (2 KiB a side): short enough that the processor fetches the next
+//! Elements are taken in tiles of 16 vectors (1 KiB a side): short enough that the processor fetches the next
 //! tile from memory while this one, in its first-level cache, goes through several loops; long enough that what
 //! happens once a tile costs nothing. The loops have no branches.
 //!
@@ -16,7 +16,8 @@
 //! - A new largest magnitude of B: it is at most as many steps above A's as the largest distance, and mostly that is
 //!   less than was met before.
 //! - A new largest difference: only then its place is looked for. In random data the largest so far is exceeded a
-//!   number of times that grows with the logarithm of the length.
+//!   number of times that grows with the logarithm of the length. Where the steps of a tile of half types say that there
+//!   cannot be one, not even that is looked for.
 //! - A new largest relative difference: only then quotients are computed. Where the steps of a tile of half types say that
 //!   there cannot be one, not even that is looked for.
 //! - Pairs that may be beyond a tolerance: only where there is such a pair is a tile judged (`allowed`).
@@ -35,27 +36,28 @@ use crate::sums::Sums;
 
 pub(crate) use allowed::Bounds;
 use allowed::Judging;
-use moments::{Any, Flat, Found, Kind, Seen};
+use moments::{Any, Bounded, Flat, Found, Kind, Known, Seen};
 pub(crate) use moments::{LANES, Moments, Number, below};
 pub(crate) use real::{Narrow, OnNumbers, Real};
 use steps::{Steps, Vector};
 use word::Word;
 
 /// Vectors a tile.
-const VECTORS: usize = 32;
+const VECTORS: usize = 16;
 
 /// Tiles between two additions of the lanes.
-const RUN: usize = 32;
+const RUN: usize = 64;
 
 /// Cache lines of a tile on each side.
 const LINES: usize = VECTORS;
 
-/// How many bytes ahead the processor is asked for memory, line by line while sums are made: a tile and a half. Not 4096,
-/// since what is a page apart shares places in the first-level cache: that was slower by a tenth.
-const AHEAD: usize = 3072;
+/// How many bytes ahead the processor is asked for memory, line by line while sums are made: two tiles. A processor has
+/// some two dozen requests under way, which last it through the other loops of a short tile; with tiles twice as long, it
+/// stood waiting for a tenth of the time. Not 4096, since what is a page apart shares places in the first-level cache.
+const AHEAD: usize = 2048;
 
 /// The largest tile, in elements.
-pub(crate) const LONGEST: usize = 1024;
+pub(crate) const LONGEST: usize = 512;
 
 /// What two slices have come to so far. `L` words make a vector.
 #[repr(align(64))]
@@ -90,6 +92,11 @@ pub(crate) trait Place: Fn(usize) -> usize {}
 
 impl<F: Fn(usize) -> usize> Place for F {}
 
+/// Asks for memory while a line of the slices is worked on, given its number.
+pub(crate) trait Ahead: Fn(usize) {}
+
+impl<F: Fn(usize)> Ahead for F {}
+
 impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
     /// Elements a tile.
     pub const TILE: usize = VECTORS * L;
@@ -123,6 +130,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         y: &[T],
         order: Order,
         place: impl Place,
+        ahead: impl Ahead,
     ) {
         for at in (0..x.len()).step_by(Self::TILE) {
             // Zeros on both sides leave no trace.
@@ -137,7 +145,16 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
                 padded[1][..length].copy_from_slice(y);
                 [&padded[0][..Self::TILE], &padded[1][..Self::TILE]]
             };
-            let unsure = self.tile::<I, JUDGED>(isa, a, b, order, |i| place(at + i));
+            let line = at / L;
+            let unsure = self.tile::<I, JUDGED>(
+                isa,
+                a,
+                b,
+                order,
+                |i| place(at + i),
+                #[inline(always)]
+                |k| ahead(line + k),
+            );
             if JUDGED
                 && unsure
                 && let Some(judging) = &self.judging
@@ -156,6 +173,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         y: &[T],
         order: Order,
         place: impl Place,
+        ahead: impl Ahead,
     ) -> bool {
         self.tiles += 1;
         if self.tiles == RUN {
@@ -166,9 +184,9 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         // NaN lies beside the zero of the other sign.
         let reach = scan.largest.wide().saturating_add(scan.farthest.wide());
         if !scan.opposite && scan.farthest.wide() <= 1 << T::FRACTION && reach < T::INFINITY.wide() {
-            self.close::<I, JUDGED>(isa, x, y, &scan, order, place)
+            self.close::<I, JUDGED>(isa, [x, y], &scan, order, place, ahead)
         } else {
-            self.any::<I, JUDGED>(isa, x, y, order, place)
+            self.any::<I, JUDGED>(isa, x, y, order, place, ahead)
         }
     }
 
@@ -177,11 +195,11 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
     fn close<I: Isa, const JUDGED: bool>(
         &mut self,
         isa: I,
-        x: &[T],
-        y: &[T],
+        [x, y]: [&[T]; 2],
         scan: &Scan<T::Word>,
         order: Order,
         place: impl Place,
+        ahead: impl Ahead,
     ) -> bool {
         let &Scan { largest, farthest, .. } = scan;
         let reach = largest.wide() + farthest.wide();
@@ -190,11 +208,12 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         if reach > self.largest[1].wide() {
             self.largest[1] = self.largest[1].max(magnitude::<T, L>(y));
         }
+        let reach_word = largest.plus(farthest);
         let judging = if JUDGED { self.judging.as_ref() } else { None };
         let immoderate = judging.is_some_and(|j| reach >= j.moderate.wide());
         if farthest == T::Word::ZERO {
             for k in 0..LINES {
-                ahead(isa, x, y, k);
+                ahead(k);
             }
             T::add_same(isa, &mut self.moments, x);
             return immoderate;
@@ -207,13 +226,18 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         let level = (T::NARROW && ratio <= max_rel || strict && ratio <= bounds.rel)
             && (scan.smallest >= T::NORMAL || Self::level(x, y));
         let flat = T::NARROW && level && ratio <= max_rel;
+        // No gap between numbers is wider than the one below the largest. Differences of half types are mostly a few
+        // gaps, and the largest so far as many where gaps are widest.
+        let gap = T::of_word(reach_word).wide() - T::of_word(reach_word.before()).wide();
+        let known = T::NARROW && farthest.wide() as f64 * gap <= self.sums.max_abs;
         let within = level && ratio <= bounds.rel;
         let judged = strict && !within && !immoderate;
         let limits = bounds.limits.filter(|_| judged);
-        let mut found = if flat {
-            self.add::<I, Flat, JUDGED>(isa, [x, y], limits, farthest)
-        } else {
-            self.add::<I, T::Close, JUDGED>(isa, [x, y], limits, farthest)
+        let mut found = match (flat, known) {
+            (true, true) => self.add::<I, Known, JUDGED>(isa, [x, y], limits, farthest, ahead),
+            (true, false) => self.add::<I, Flat, JUDGED>(isa, [x, y], limits, farthest, ahead),
+            (false, true) => self.add::<I, Bounded, JUDGED>(isa, [x, y], limits, farthest, ahead),
+            (false, false) => self.add::<I, T::Close, JUDGED>(isa, [x, y], limits, farthest, ahead),
         };
         if let Some((apart, steeper)) = scan.found {
             found.steeper = steeper;
@@ -232,6 +256,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         y: &[T],
         order: Order,
         place: impl Place,
+        ahead: impl Ahead,
     ) -> bool {
         let mut numbers;
         let (mut x, mut y) = (x, y);
@@ -259,7 +284,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         let (strict, bounds) = judging.map_or((false, Bounds::NONE), |j| (j.strict, j.bounds));
         let judged = strict && !immoderate;
         let limits = bounds.limits.filter(|_| judged);
-        let found = self.add::<I, Any, JUDGED>(isa, [x, y], limits, farthest);
+        let found = self.add::<I, Any, JUDGED>(isa, [x, y], limits, farthest, ahead);
         self.take_maxima(isa, x, y, &found, order, place);
         self.judge(bounds, judged, &found) || immoderate
     }
@@ -272,6 +297,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         [x, y]: [&[T]; 2],
         limits: Option<Limits<f64>>,
         farthest: T::Word,
+        ahead: impl Ahead,
     ) -> Found {
         let narrow = match (self.narrow, farthest < T::EXACT_STEPS) {
             (false, _) => Narrow::No,
@@ -286,15 +312,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         // A macro, since what is inlined for certain must be written as an argument.
         macro_rules! add {
             ($judged:literal) => {
-                T::add::<I, K, $judged>(
-                    isa,
-                    &mut self.moments,
-                    [x, y],
-                    seen,
-                    narrow,
-                    #[inline(always)]
-                    |k| ahead(isa, x, y, k),
-                )
+                T::add::<I, K, $judged>(isa, &mut self.moments, [x, y], seen, narrow, ahead)
             };
         }
         if JUDGED && limits.is_some() { add!(true) } else { add!(false) }
@@ -411,9 +429,9 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
     }
 }
 
-/// Asks for line `k` of what comes [`AHEAD`] of this tile on both sides, if there is such a thing.
+/// Asks for line `k` of what comes [`AHEAD`] of two slices, if there is such a thing.
 #[inline(always)]
-fn ahead<I: Isa, T>(isa: I, x: &[T], y: &[T], k: usize) {
+pub(crate) fn ahead<I: Isa, T>(isa: I, x: &[T], y: &[T], k: usize) {
     for side in [x, y] {
         isa.prefetch(side.as_ptr().cast::<i8>().wrapping_add(AHEAD + 64 * k));
     }

@@ -133,6 +133,7 @@ kinds! {
     "Nothing is known." Any: false, false, true;
     "Pairs are close." Close: true, false, true;
     "Pairs are close, and no relative difference is a new largest." Flat: true, true, true;
+    "Pairs are close, and no absolute difference is a new largest." Bounded: true, false, false;
     "Pairs are close, and their maxima are known." Known: true, true, false;
 }
 
@@ -253,7 +254,7 @@ impl Moments {
     ) -> Found {
         let max = seen.narrow_limit(exact);
         let slope = -narrow_below(seen.rel);
-        let (mut larger, mut over) = ([max; NARROW], [0f32; NARROW]);
+        let (mut larger, mut over) = (isa.most(max), isa.most(0.0));
         let zero = [0f32; NARROW];
         let exact = seen.limits.single();
         let [low, high] = R::around(exact, K::CLOSE);
@@ -284,7 +285,9 @@ impl Moments {
                             above[l] = slope.mul_add(x.abs(), d);
                         }
                     }
-                    larger = isa.larger_f32(larger, apart[half]);
+                    if K::LARGER {
+                        larger = isa.larger_f32(larger, apart[half]);
+                    }
                     if !K::FLAT {
                         over = isa.larger_f32(over, above);
                     }
@@ -334,7 +337,7 @@ impl Moments {
             self.derive_product();
         }
         let beyond = JUDGED.then(|| beyond.into_iter().sum::<f32>() as u32);
-        Found { beyond, ..extremes(&larger, max, &over) }
+        Found { larger: isa.above(larger, max), steeper: isa.above(over, 0.0), beyond }
     }
 
     /// Whether the squares were neither too large for f32 nor so small that bits of them were lost.
