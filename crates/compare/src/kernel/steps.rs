@@ -284,7 +284,7 @@ mod tests {
                         let mut tile = [[0; 8]; VECTORS];
                         for word in tile.iter_mut().flatten() {
                             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                            *word = (state ^ state >> 29) & lowest * ((1 << bits) - 1);
+                            *word = (state ^ (state >> 29)) & (lowest * ((1 << bits) - 1));
                         }
                         let words: &[W] = bytemuck::cast_slice(&tile);
                         (tile, words.iter().copied().fold(W::ZERO, W::max))
