@@ -247,7 +247,8 @@ def make(networks, population):
             made += made < wanted and rewrite_case(network, kind)
     kinds_of_fault = [*population.own_faults, *population.shared_faults]
     for network in networks:
-        exporter_and_optimiser_cases(network)
+        if population.exporters:
+            exporter_and_optimiser_cases(network)
         rng, made = np.random.default_rng(seed_of(network.name, "two")), 0
         for _ in range(10 * population.two):
             kinds = [str(k) for k in rng.choice(kinds_of_fault, 2, replace=False)]

@@ -32,7 +32,7 @@ def layout_chain(model, names):
     """The names, and the values that hold the same numbers because only layout operators lie between, both ways."""
     made = {o: n for n in model.graph.node for o in n.output if o}
     constants = {i.name for i in model.graph.initializer} | {o for n in model.graph.node if n.op_type == "Constant" for o in n.output}
-    found, queue = set(), [n for n in names if n in made]
+    found, queue = {i.name for i in model.graph.input} & set(names), [n for n in names if n in made]
     while queue:
         name = queue.pop()
         if name in found:

@@ -14,3 +14,7 @@ THIRD = tuple(k for k in REWRITES if k not in FIRST + SECOND)
 from . import kernels  # noqa: E402, F401
 
 FOURTH = tuple(k for k in REWRITES if k not in FIRST + SECOND + THIRD)
+
+from . import deployed  # noqa: E402, F401
+
+FIFTH = tuple(k for k in REWRITES if k not in FIRST + SECOND + THIRD + FOURTH)
