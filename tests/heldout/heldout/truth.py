@@ -79,8 +79,11 @@ def _same_node(mutated, final, name):
 def locate(mutated, mutated_values, final, final_values, made, known):
     """Names in the final file of what was planted. Where the optimiser kept a value under its name, that is it; otherwise it is
     looked for by its numbers, and if the optimiser swallowed it, the first results that differ from every clean one are named too."""
-    names, kept = set(), True
+    inputs = {i.name for i in final.graph.input}
+    names, kept = inputs & set(made.outputs), True
     for name in made.outputs:
+        if name in inputs:
+            continue
         v = mutated_values.get(name)
         if v is None:  # bfloat16
             names |= {o for n in final.graph.node for o in n.output if o == name}

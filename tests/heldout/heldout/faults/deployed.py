@@ -292,20 +292,6 @@ def skip_scaled(g, rng):
     return planted(less, node, outputs=[less.output[0], node.output[0]])
 
 
-@fault("precision")
-def function_in_half(g, rng):
-    """An elementwise function computed on half floats."""
-    node = pick(rng, (n for n in g.of("Erf", "Tanh", "Sigmoid", "Exp", "Softplus", "Log") if g.computed(n.output[0]) and not g.is_output(n.output[0])))
-    if node is None:
-        return None
-    stem, x = node.output[0] + "__half", node.input[0]
-    narrow = g.insert(node, "Cast", [x], stem, to=TensorProto.FLOAT16)
-    node.input[0] = narrow.output[0]
-    out = g.rename_output(node, 0, g.fresh(stem))
-    wide = g.insert_after(node, "Cast", [node.output[0]], stem, output=out, to=TensorProto.FLOAT)
-    return planted(narrow, node, wide, outputs=[narrow.output[0], node.output[0], out])
-
-
 @fault("accumulation")
 def product_summed_in_half(g, rng):
     """A product of queries and keys, or of weights and values, whose kernel keeps its sum in half precision; the operands are halves too."""
