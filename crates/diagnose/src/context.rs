@@ -66,7 +66,7 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
     let Some(own) = value(v) else { return End::Data };
     let hides = role::masks(own) && own.dtype().is_float();
     // Truth values and integers are prepared by any operator; so is what depends on no input, and what is 0 or 1.
-    let prepares = !own.dtype().is_float() || side.is_constant(v) || hides || is_choice(own);
+    let prepares = !own.dtype().is_float() || side.is_constant(v) || hides || role::is_choice(own);
     let result = node.writes().next();
     match op {
         "Cos" | "Sin" if role::is_of_angles(side, n) => End::Is("rope"),
@@ -143,7 +143,7 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
                 {
                     End::Prepared
                 }
-                _ if matches!(op, "Mul" | "And") && is_choice(own) => End::Is("mask"),
+                _ if matches!(op, "Mul" | "And") && role::is_choice(own) => End::Is("mask"),
                 _ => End::Data,
             }
         }
@@ -182,14 +182,9 @@ fn says_places(side: &Side<'_>, v: ValueId) -> bool {
     varied
 }
 
-/// Whether a tensor holds nothing but 0 and 1, and both.
-fn is_choice(t: &Tensor) -> bool {
-    t.to_f64().is_ok_and(|x| x.iter().all(|&y| y == 0.0 || y == 1.0) && x.contains(&0.0) && x.contains(&1.0))
-}
-
 /// Whether a tensor is a mask on its way, or no float.
 fn is_prepared(t: &Tensor) -> bool {
-    !t.dtype().is_float() || role::masks(t) || is_choice(t)
+    !t.dtype().is_float() || role::masks(t) || role::is_choice(t)
 }
 
 /// Whether a softmax follows through operators that work element by element, and a product of two computed values

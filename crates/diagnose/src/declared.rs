@@ -231,7 +231,7 @@ fn narrowing_nodes(side: &Side<'_>, nodes: Vec<NodeId>, narrow: DType) -> Vec<No
 
 fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Comparison) -> Fault {
     let m = state.matched[v.index()].as_ref().expect("only matched values are compared");
-    let behind_b = behind_b(judge, state, v, 64);
+    let behind_b = behind_b(judge, state, v, 256);
     let behind_a = Region::behind(judge.a, &[m.a], |r| state.a_matched[r.index()], 64);
     let (nodes_b, nodes_a) = (working(judge.b, &behind_b), working(judge.a, &behind_a));
     let (narrow_b, narrow_a) = (narrow_in(judge.b, &nodes_b), narrow_in(judge.a, &nodes_a));
@@ -267,7 +267,10 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Comparison) -
         Some((_, d)) => (
             if turns_by(who, narrowing, d) {
                 "rope"
-            } else if sums_in_parts(who, narrowing) && !sums_in_parts(other, wide) {
+            } else if sums_in_parts(who, narrowing) && !sums_in_parts(other, wide)
+                || sums_one_by_one(who, narrowing)
+                    && wide.iter().any(|&n| role::is_product(&other.graph().node(n).op))
+            {
                 "accumulation"
             } else if of_statistics(who, narrowing, d) {
                 "normalisation"
@@ -352,6 +355,14 @@ fn sums_in_parts(side: &Side<'_>, nodes: &[NodeId]) -> bool {
     let count = |is: &dyn Fn(&str) -> bool| nodes.iter().filter(|&&n| is(&side.graph().node(n).op)).count();
     let added = nodes.iter().any(|&n| side.graph().node(n).op == "Add" && side.dynamic_inputs(n).len() > 1);
     added && count(&role::is_product) > 1
+}
+
+/// Whether these nodes add up products of numbers, one after the other.
+fn sums_one_by_one(side: &Side<'_>, nodes: &[NodeId]) -> bool {
+    let met = |op: &str| {
+        nodes.iter().filter(|&&n| side.graph().node(n).op == op && side.dynamic_inputs(n).len() > 1).count()
+    };
+    met("Add") > 1 && met("Mul") > 2 && !nodes.iter().any(|&n| role::is_product(&side.graph().node(n).op))
 }
 
 /// Whether all that these nodes narrow to a type are statistics, to which values are brought.

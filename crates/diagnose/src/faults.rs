@@ -113,8 +113,7 @@ fn explain<'s, 'g>(
     let snapshot = state.clone();
     let own = (hypothesis.point, hypothesis.candidate, hypothesis.relation.clone());
     // A constant that nodes compute may be wrong for their sake; otherwise it shows in what is computed from it.
-    let computed = judge.b.producer(own.0).is_some() && judge.a.producer(own.1).is_some();
-    let within = hypothesis.site.is_some() && computed;
+    let within = hypothesis.site.is_some() && judge.b.producer(own.0).is_some();
     let reader = hypothesis.site.map(|(b, a)| (b, a, Relation::Reshaped));
     if within {
         let site = Site::new(judge, &snapshot, own.0, own.1, own.2.clone());
@@ -208,6 +207,8 @@ fn prove<'s, 'g>(
 ) -> Result<Proven, Nearest> {
     let before = site.before();
     let mut nearest = Nearest::new();
+    // What makes the point hold A's numbers, but in another layout than the one in which A has them.
+    let mut elsewhere = None;
     for proposal in proposals(site) {
         if proposal.patches.iter().any(|(n, patch)| changes.exclude(*n, patch)) {
             continue;
@@ -221,12 +222,22 @@ fn prove<'s, 'g>(
         // Beside infinities anything holds that is infinite elsewhere too; only a mask may hide by another number.
         let hides = proposal.class == "mask" || left.is_finite() || before.is_finite();
         if made.holds && hides {
-            let left = left.min(made.left);
-            return Ok(Proven { fault: proven(site, hypothesis, proposal, before, left), undone: tried });
+            let (least, here) = (left.min(made.left), site.in_place(made.value.as_ref()).unwrap_or(left));
+            if here <= made.left {
+                return Ok(Proven {
+                    fault: proven(site, hypothesis, proposal, before, least),
+                    undone: tried,
+                });
+            }
+            elsewhere.get_or_insert((proposal, least, tried));
+            continue;
         }
         if left < before {
             nearest.push((proposal.class, proposal.change, left));
         }
+    }
+    if let Some((proposal, least, undone)) = elsewhere {
+        return Ok(Proven { fault: proven(site, hypothesis, proposal, before, least), undone });
     }
     nearest.sort_by(|x, y| x.2.total_cmp(&y.2));
     nearest.truncate(MOST_NEAREST);
@@ -344,7 +355,8 @@ fn not_finite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
     for &n in site.open_b.nodes.iter().chain(after) {
         for v in site.node_b(n).writes() {
             let Some(own) = &site.state.own_shadow[v.index()] else { continue };
-            if finite(Some(own)) == Some(false) {
+            // What undoing another fault brings about is none of B's.
+            if finite(Some(own)) == Some(false) && finite(site.judge.b.shadow.get(v)) != Some(true) {
                 let count = own.to_f64().map_or(0, |x| x.iter().filter(|x| x.is_nan()).count());
                 let read: Vec<String> =
                     site.judge.b.dynamic_inputs(n).iter().filter_map(|&r| range(site, r)).collect();
@@ -388,9 +400,12 @@ fn outputs(side: &Side<'_>, nodes: &[NodeId], end: ValueId) -> Vec<ValueId> {
 }
 
 /// One fault that shows at several places (an edge with several readers, a node the optimiser duplicated) is one.
-fn merge(faults: &mut Vec<Fault>, fault: Fault) {
+pub fn merge(faults: &mut Vec<Fault>, fault: Fault) {
     let same = faults.iter_mut().find(|f| {
-        f.class == fault.class && !f.nodes_a.is_empty() && f.nodes_a == fault.nodes_a && f.class != "unknown"
+        let alike = f.class == fault.class && f.class != "unknown";
+        // What is rounded several times on the way to one value of A's is told by the first.
+        let narrow = f.narrow.is_some() && f.narrow == fault.narrow;
+        (alike || narrow) && !f.nodes_a.is_empty() && f.nodes_a == fault.nodes_a
     });
     match same {
         Some(known) => {

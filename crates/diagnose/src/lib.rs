@@ -163,7 +163,7 @@ pub fn diff(
         narrow.extend(recorded::faults(&side_b, recorded, false));
     }
     let culprit_values: Vec<ValueId> = narrow.iter().map(|(_, v)| *v).collect();
-    found.extend(narrow.drain(..).map(|(f, _)| f));
+    narrow.drain(..).for_each(|(f, _)| faults::merge(&mut found, f));
     if let Some(progress) = options.progress {
         progress("reporting", 0.9);
     }

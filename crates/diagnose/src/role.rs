@@ -9,7 +9,7 @@ use isotrace_graph::{NodeId, ValueId};
 use isotrace_tensor::{DType, Tensor};
 
 pub use name::{EPSILON, most_telling, of_attribute, of_constant, of_operator, of_presence};
-pub use rotary::{is_of_angles, is_rotary, is_rotated, is_turned, negates_for_rotation, was_turned};
+pub use rotary::{is_of_angles, is_rotary, is_rotated, is_turned, negates_for_rotation, turns, was_turned};
 
 /// An additive number this far below zero hides what it is added to.
 const MASKING: f64 = -1e3;
@@ -239,11 +239,102 @@ fn cuts_gates(side: &Side<'_>, n: NodeId) -> bool {
     sigmoids >= 2 && curves.len() >= 3
 }
 
+/// The nodes that read what a node writes.
+fn readers<'s>(side: &'s Side<'_>, n: NodeId) -> impl Iterator<Item = NodeId> + 's {
+    let written: Vec<ValueId> = side.graph().node(n).writes().collect();
+    written.into_iter().flat_map(|v| side.consumers[v.index()].iter().copied())
+}
+
 /// Whether what a node writes, a square, becomes a statistic that brings values to it.
 fn is_of_statistic(side: &Side<'_>, n: NodeId) -> bool {
-    let mut readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
-    let sums = |r: NodeId| matches!(side.graph().node(r).op.as_str(), "ReduceMean" | "ReduceSum");
-    normalises(side, n) || readers.any(|r| sums(r) && normalises(side, r))
+    normalises(side, n) || enters_statistic(side, n)
+}
+
+/// Whether a statistic that brings values to it is taken of what a node writes, or of its square, and nothing else.
+fn enters_statistic(side: &Side<'_>, n: NodeId) -> bool {
+    let sums = |r: NodeId| {
+        matches!(
+            side.graph().node(r).op.as_str(),
+            "ReduceMean" | "ReduceSum" | "ReduceSumSquare" | "ReduceL2"
+        )
+    };
+    let power = |r: NodeId| side.graph().node(r).op == "Pow" || squares(side, r);
+    let taken = |r: NodeId| sums(r) && (normalises(side, r) || side.graph().node(r).op == "ReduceL2");
+    let mut all = readers(side, n).peekable();
+    all.peek().is_some() && all.all(|r| taken(r) || power(r) && readers(side, r).all(taken))
+}
+
+/// Whether a node does something to what is brought down to one of many that is taken back behind it, or takes it back:
+/// a root of a mean of squares in place of a mean, the least in place of the largest. What comes of it goes its own way;
+/// where values are brought to it, it is a statistic.
+fn makes_another_mean(side: &Side<'_>, n: NodeId) -> bool {
+    let op = |n: NodeId| side.graph().node(n).op.as_str();
+    let undone = |x: NodeId, y: NodeId| match op(x) {
+        "Pow" | "Mul" if side.dynamic_inputs(x).len() == 1 || squares(side, x) => {
+            matches!(op(y), "Sqrt" | "Pow")
+        }
+        "Neg" | "Reciprocal" => op(x) == op(y),
+        _ => false,
+    };
+    let pools = |r: NodeId| op(r).starts_with("Reduce") || op(r).ends_with("Pool");
+    let around = |x: NodeId| {
+        let mut all = readers(side, x).peekable();
+        let taken_back = |r: NodeId| readers(side, r).any(|y| undone(x, y) && !brings(side, y));
+        all.peek().is_some() && all.all(|r| pools(r) && taken_back(r))
+    };
+    let before = |n: NodeId| side.dynamic_inputs(n).first().and_then(|&v| side.producer(v));
+    around(n) || before(n).filter(|&r| pools(r)).and_then(before).is_some_and(|x| undone(x, n) && around(x))
+}
+
+/// Whether a value is a choice that was made of whole numbers or truth values, as floats: 0 leaves out, 1 lets pass.
+fn leaves_out(side: &Side<'_>, v: ValueId) -> bool {
+    let mut at = v;
+    for _ in 0..STEPS {
+        let Some(n) = side.producer(at) else { break };
+        let op = side.graph().node(n).op.as_str();
+        let [next] = side.dynamic_inputs(n)[..] else { return false };
+        let chosen = |v: ValueId| side.declared.get(v).is_some_and(|t| !t.dtype().is_float());
+        if op == "Cast" && chosen(next) {
+            return side.declared.get(v).is_some_and(is_choice);
+        }
+        if !is_layout(op) && op != "Cast" {
+            return false;
+        }
+        at = next;
+    }
+    false
+}
+
+/// Whether a tensor holds nothing but 0 and 1, and both.
+pub fn is_choice(t: &Tensor) -> bool {
+    t.to_f64().is_ok_and(|x| x.iter().all(|&y| y == 0.0 || y == 1.0) && x.contains(&0.0) && x.contains(&1.0))
+}
+
+/// Whether a node multiplies a value by itself.
+fn squares(side: &Side<'_>, n: NodeId) -> bool {
+    let node = side.graph().node(n);
+    node.op == "Mul" && node.inputs[0] == node.inputs[1]
+}
+
+/// Whether other values are divided by what is made of what a node writes, or multiplied by it.
+fn brings(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at = vec![n];
+    for _ in 0..STEPS {
+        let reached: Vec<NodeId> = at.iter().flat_map(|&n| readers(side, n)).collect();
+        let meets = |&r: &NodeId| {
+            matches!(side.graph().node(r).op.as_str(), "Sub" | "Div" | "Mul")
+                && side.dynamic_inputs(r).len() > 1
+        };
+        if reached.iter().any(meets) {
+            return true;
+        }
+        let light = |r: &NodeId| {
+            let op = side.graph().node(*r).op.as_str();
+            is_layout(op) || matches!(op, "Cast" | "Mul" | "Div" | "Add" | "Clip" | "Max" | "Reciprocal")
+        };
+        at = reached.into_iter().filter(light).collect();
+    }
+    false
 }
 
 /// Whether the second thing that a node reads is a statistic: what it subtracts or divides by.
@@ -551,6 +642,26 @@ pub fn drops(tensor: &Tensor) -> bool {
     let Ok(x) = tensor.to_f64() else { return false };
     let kept = x.iter().copied().fold(0.0, f64::max);
     kept > 1.0 && x.len() > 2 && x.contains(&0.0) && x.iter().all(|v| *v == 0.0 || *v == kept)
+}
+
+/// Whether a constant that a node adds or multiplies by is another for each item of the batch: no parameter knows how many
+/// there are, so it was drawn.
+pub fn is_drawn(side: &Side<'_>, n: NodeId, tensor: &Tensor) -> bool {
+    let shape = |v: ValueId| side.declared.get(v).map(Tensor::shape);
+    let mut fed = side.graph().inputs.iter().filter_map(|&v| shape(v)?.first().copied());
+    let (Some(batch), Some(&first)) = (fed.next(), tensor.shape().first()) else { return false };
+    let all = |v: ValueId| shape(v).is_some_and(|s| s.len() == tensor.rank() && s[0] == first);
+    // Heads of one item may be counted with it.
+    let counts = batch > 1 && first.is_multiple_of(batch) && fed.all(|d| d == batch);
+    let Ok(x) = tensor.to_f64() else { return false };
+    let mut items = x.chunks((x.len() / batch.max(1)).max(1));
+    let one = items.next();
+    counts
+        && tensor.dtype().is_float()
+        && tensor.rank() >= 3
+        && side.graph().node(n).writes().all(all)
+        && side.dynamic_inputs(n).into_iter().any(all)
+        && items.any(|other| Some(other) != one)
 }
 
 /// Whether what a node writes becomes, with nothing but masks and layouts between, the argument of a softmax.

@@ -106,6 +106,13 @@ impl<'x, 's, 'g> Site<'x, 's, 'g> {
         value.map_or(f64::INFINITY, |value| self.apart(value, &self.relation))
     }
 
+    /// The same element by element, if both have one shape; the layout in which the place was recognised may be the fault's.
+    pub fn in_place(&self, value: Option<&Tensor>) -> Option<f64> {
+        let value = value?;
+        let same = self.judge.a.shadow.get(self.candidate)?.shape() == value.shape();
+        same.then(|| self.apart(value, &Relation::Same))
+    }
+
     fn apart(&self, value: &Tensor, relation: &Relation) -> f64 {
         let Some(theirs) = self.judge.a.shadow.get(self.candidate) else { return f64::INFINITY };
         let Some(theirs) = relation.carry(theirs, value.shape()) else { return f64::INFINITY };

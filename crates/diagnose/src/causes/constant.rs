@@ -167,6 +167,9 @@ fn name(
     {
         return ("activation", format!("which is {how} A's {theirs:?}"));
     }
+    if matches!(site.node_b(n).op.as_str(), "Add" | "Sub") && numbers::hides(own, right) {
+        return ("mask", format!("which hides other places than A's {theirs:?}"));
+    }
     if let Some(told) = super::stored::told(site, n, (own, right), a, general) {
         return told;
     }
@@ -214,6 +217,9 @@ fn name(
     }
     if numbers::on_a_coarse_grid(own, right) {
         return ("quantisation", format!("which is A's {theirs:?} on a grid of a few levels a row"));
+    }
+    if let Some(levels) = numbers::on_few_levels(own, right) {
+        return ("quantisation", format!("which is A's {theirs:?} on {levels} levels"));
     }
     if let Some(by) = numbers::moved_rows(own, right) {
         return ("index", format!("whose rows are those of A's {theirs:?}, {by} further on"));

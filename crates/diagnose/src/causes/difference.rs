@@ -242,8 +242,8 @@ fn layouts(side: &Side<'_>, region: &Region) -> Vec<(String, String)> {
     out
 }
 
-/// Where both regions hold the same operators, settings and numbers: elements are laid out otherwise on the way, or
-/// values go to one another's places. Sigmoids and tangents of several values are the gates of a cell.
+/// Where both regions hold the same operators, settings and numbers: elements are laid out otherwise on the way, what goes
+/// along an axis goes along another of the same elements, or values go to one another's places. Sigmoids and tangents of several values are the gates of a cell.
 pub fn wired(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     let (a, b) = (site.judge.a, site.judge.b);
     let (of_a, of_b) = (parts(a, &site.open_a), parts(b, &site.open_b));
@@ -256,6 +256,14 @@ pub fn wired(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     }
     if layouts(a, &site.wide_a) != layouts(b, &site.wide_b) {
         return Some("layout");
+    }
+    let along = |p: &Part| role::is_reduction(&p.0) || p.0.ends_with("Softmax");
+    if same
+        && entering(b, &site.open_b) == 1
+        && of_b.iter().any(along)
+        && of_b.iter().all(|p| !role::is_product(&p.0))
+    {
+        return Some("axis");
     }
     if !same || entering(b, &site.open_b) < 2 || of_b.iter().any(|p| role::is_product(&p.0)) {
         return None;

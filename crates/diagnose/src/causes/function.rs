@@ -117,8 +117,8 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
             || role::is_rotated(a, site.candidate)
             || role::is_turned(b, site.point)
             || role::is_turned(a, site.candidate))
-        || site.open_b.nodes.iter().any(|&n| turns(b, n))
-        || site.open_a.nodes.iter().any(|&n| turns(a, n));
+        || site.open_b.nodes.iter().any(|&n| role::turns(b, n))
+        || site.open_a.nodes.iter().any(|&n| role::turns(a, n));
     let purpose = context::purpose(b, site.point).or_else(|| context::purpose(a, site.candidate));
     let on_grid = |side: &Side<'_>, region: &Region| {
         let op = |n: NodeId| side.graph().node(n).op.as_str();
@@ -295,12 +295,6 @@ fn weight(side: &Side<'_>, n: NodeId) -> Option<(ValueId, Vec<f64>)> {
     Some((v, numbers))
 }
 
-/// Whether a node multiplies by the cosines or sines of positions.
-fn turns(side: &Side<'_>, n: NodeId) -> bool {
-    let node = side.graph().node(n);
-    node.op == "Mul" && node.inputs.iter().flatten().any(|&v| role::is_rotary(side, v))
-}
-
 /// Whether a region computes anything besides the moves and signs of a rotation: products, statistics, curves, gains.
 fn prepares(side: &Side<'_>, region: &Region) -> bool {
     region.dynamic_nodes(side).any(|n| {
@@ -381,8 +375,14 @@ fn transplant(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region, set: Set<'_
         }
     }
     let mut calls = 0;
-    let patch = graft(site, in_a, site.candidate, &partners, &mut (&mut calls, set))?;
     let theirs = site.judge.a.shadow.get(site.candidate)?.shape();
+    // Where A does nothing, B hands on what it reads.
+    let idle =
+        if in_a.nodes.is_empty() { partners.get(&site.judge.index.class(site.candidate)) } else { None };
+    let patch = match idle {
+        Some(&own) => reshaped(carried(site, own, site.candidate)?, theirs)?,
+        None => graft(site, in_a, site.candidate, &partners, &mut (&mut calls, set))?,
+    };
     let own = site.state.shadow[site.point.index()].as_ref()?.shape();
     laid_out(patch, theirs, own, &site.relation)
 }

@@ -46,6 +46,19 @@ pub(super) fn curve(own: &Tensor, right: &Tensor) -> Option<String> {
     })
 }
 
+/// Whether two tensors differ by nothing but one number, so large that a softmax leaves nothing beside it, at some places.
+pub(super) fn hides(own: &Tensor, right: &Tensor) -> bool {
+    const LEAST: f64 = 20.0;
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
+    let apart = || x.iter().zip(y.iter()).map(|(x, y)| (x - y).abs());
+    let by = apart().fold(0.0, f64::max);
+    let (all, moved) = (x.len(), apart().filter(|d| *d > 1e-3).count());
+    x.len() == y.len()
+        && by > LEAST
+        && moved < all
+        && apart().all(|d| d <= 1e-3 || (d - by).abs() <= 1e-3 * by)
+}
+
 /// Whether what differs between two tensors are the same numbers at other places. Folding on one side rounds them once
 /// more.
 pub(super) fn same_multiset(x: &Tensor, y: &Tensor) -> bool {
@@ -64,8 +77,8 @@ pub(super) fn same_multiset(x: &Tensor, y: &Tensor) -> bool {
 
 /// Elements that share a step in the formats that quantise weights block by block.
 const BLOCKS: [usize; 5] = [8, 16, 32, 64, 128];
-/// The largest number of steps that 4 bits count.
-const STEPS: i32 = 8;
+/// The largest number of steps that 4 bits count: 8 as a whole number, 12 halves as a float.
+const STEPS: i32 = 12;
 
 /// Along which axis and in blocks of how many elements `own` lies on a grid of a few levels, each block on its own, and
 /// `right` does not: numbers put there with a step for each block, right or not.
@@ -224,7 +237,9 @@ pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     // What lies beyond the last level is brought to it.
     let (low, high) = x.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
     let saturated = |x: f64, y: f64| x == low && y < x || x == high && y > x;
-    let far = |(x, y): (&f64, &f64)| (x - y).abs() > largest / 8.0 && !saturated(*x, *y);
+    // A step that is not the one by which it was brought there leaves the sign and not much more.
+    let stepped = |x: f64, y: f64| x * y > 0.0 && (0.2..5.0).contains(&(x / y));
+    let far = |(x, y): (&f64, &f64)| (x - y).abs() > largest / 8.0 && !saturated(*x, *y) && !stepped(*x, *y);
     if x.len() < 64 || x.iter().zip(y.iter()).any(far) {
         return false;
     }
@@ -234,8 +249,43 @@ pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
         || (0..width).all(|j| evenly_spaced(&x.iter().skip(j).step_by(width).copied().collect::<Vec<_>>()));
     // What was on such a grid before is not known to have been put there.
     let news = |grid: &dyn Fn(&[f64]) -> bool| grid(&x) && !grid(&y);
-    news(&|t| evenly_spaced(t)) || width >= 16 && rows() || x.len() / width >= 16 && columns()
+    news(&|t| evenly_spaced(t)) || width >= FEW && rows() || x.len() / width >= FEW && columns()
 }
+
+/// The levels that all elements of `own` lie on, evenly spaced or not, once each block is brought to its largest element:
+/// the code book of a few bits, where `right`, near by, is not on one.
+pub(super) fn on_few_levels(own: &Tensor, right: &Tensor) -> Option<usize> {
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let (first, len) = (*own.shape().first()?, x.len());
+    let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let near =
+        |(x, y): (&f64, &f64)| (x - y).abs() <= largest / 8.0 || x * y > 0.0 && (0.5..2.0).contains(&(x / y));
+    if own.rank() < 2 || len < 64 || len != y.len() || !x.iter().zip(y.iter()).all(near) {
+        return None;
+    }
+    let inner = len / first;
+    let turned = |t: &[f64]| (0..len).map(|i| t[i % first * inner + i / first]).collect::<Vec<f64>>();
+    let most = (len / 4).min(MOST_LEVELS);
+    let levels = |t: &[f64], size: usize| {
+        let brought = t.chunks(size).flat_map(|block| {
+            let largest = block.iter().fold(0f64, |m, v| m.max(v.abs())).max(f64::MIN_POSITIVE);
+            block.iter().map(move |v| (v / largest * 1e4).round() as i64)
+        });
+        let found: std::collections::BTreeSet<i64> = brought.collect();
+        Some(found.len()).filter(|n| *n <= most)
+    };
+    let (across, theirs) = (turned(&x), turned(&y));
+    let sizes = |width: usize| {
+        BLOCKS.into_iter().chain([width, len]).filter(move |size| width.is_multiple_of(*size) || *size == len)
+    };
+    let news =
+        |own: &[f64], right: &[f64], size: usize| levels(own, size).filter(|_| levels(right, size).is_none());
+    let along = sizes(inner).find_map(|size| news(&x, &y, size));
+    along.or_else(|| sizes(first).find_map(|size| news(&across, &theirs, size)))
+}
+
+/// Levels that four bits tell apart, with either sign and a few that rounding of a step adds.
+const MOST_LEVELS: usize = 40;
 
 /// Whether numbers are whole multiples of a step that is at least a 256th of their range, and more where they are few.
 ///
@@ -250,19 +300,27 @@ fn evenly_spaced(x: &[f64]) -> bool {
     if range <= 0.0 || levels.len() < 3 || levels.len() > 256 {
         return false;
     }
-    let mut step = levels.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
-    for l in &levels[1..] {
-        let steps = ((l - low) / step).round();
-        if ((l - low) / step - steps).abs() > 0.1 {
-            return false;
-        }
-        step = (l - low) / steps;
-    }
-    let on = |l: &f64| ((l - low) / step - ((l - low) / step).round()).abs() < 0.01;
+    let gap = levels.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
     // Numbers that happen to lie so are few against the levels they could take.
-    let most = if x.len() < 64 { x.len() as f64 / 2.0 } else { 256.0 };
-    (range / step).round() <= most && levels.iter().all(on)
+    let most = if x.len() < MANY { 2.0 * x.len() as f64 } else { 256.0 };
+    let fits = |mut step: f64| {
+        for l in &levels[1..] {
+            let steps = ((l - low) / step).round();
+            if ((l - low) / step - steps).abs() > 0.1 {
+                return false;
+            }
+            step = (l - low) / steps;
+        }
+        let on = |l: &f64| ((l - low) / step - ((l - low) / step).round()).abs() < 0.01;
+        (range / step).round() <= most && levels.iter().all(on)
+    };
+    // Of few numbers no two need be neighbours.
+    [1.0, 2.0, 3.0].into_iter().any(|steps| fits(gap / steps))
 }
+
+/// Numbers that do not lie on a grid by chance: on one of twice as many levels as they are, and on one of 256.
+const FEW: usize = 8;
+const MANY: usize = 32;
 
 /// By how many rows `own` is `right` moved along the last axis but one (what runs over the end aside).
 pub(super) fn moved_rows(own: &Tensor, right: &Tensor) -> Option<i64> {

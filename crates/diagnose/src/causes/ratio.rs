@@ -79,7 +79,11 @@ impl Cause for Ratio {
             edge: None,
             class: match unbiased {
                 Some(_) => "normalisation",
-                None if role::is_rotated(site.judge.b, site.point) => "rope",
+                None if role::is_rotated(site.judge.b, site.point)
+                    || twin.is_some_and(|m| role::turns(site.judge.a, m)) =>
+                {
+                    "rope"
+                }
                 // Both sides have a factor next to a curve: it is part of the curve.
                 None if twin.is_some()
                     && multiplies(site.node_b(named))

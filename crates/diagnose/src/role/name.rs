@@ -8,10 +8,11 @@ use isotrace_tensor::Tensor;
 use super::quantised::{self, Quantised};
 use super::{
     adds_to_statistic, becomes_whole, bends, borders, by_distance, centres, crops, cuts_gates, drops,
-    feeds_mask, gains_follow, gates_itself, is_activation, is_attention, is_by_distance, is_divided_out,
-    is_gain, is_layout, is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary,
-    is_rotated, is_rounding, is_score, is_shift, is_statistic, is_truth, is_turned, leaves_itself_out, masks,
-    negates_for_rotation, normalises, was_turned,
+    enters_statistic, feeds_mask, gains_follow, gates_itself, is_activation, is_attention, is_by_distance,
+    is_choice, is_divided_out, is_drawn, is_gain, is_layout, is_normalisation, is_of_statistic, is_product,
+    is_recurrent, is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift, is_statistic,
+    is_truth, is_turned, leaves_itself_out, leaves_out, makes_another_mean, masks, negates_for_rotation,
+    normalises, readers, squares, was_turned,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -228,6 +229,9 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                     || number == 1.0 && gains_follow(side, n))
             {
                 "normalisation"
+            } else if scalar && readers(side, n).any(|r| side.graph().node(r).op == "Log") {
+                // log(1 + x) is another curve than log(x).
+                "activation"
             } else if !scalar && tensor.rank() >= 2 && is_score(side, n) || is_by_distance(tensor) {
                 // What is added to scores and hides nothing says how far apart two positions are.
                 "rope"
@@ -238,7 +242,7 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
         "Mul" | "Div" => {
             if whole {
                 "index"
-            } else if masks(tensor) {
+            } else if masks(tensor) || op == "Mul" && is_choice(tensor) {
                 "mask"
             } else if scalar
                 && side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v))
@@ -293,6 +297,11 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         _ if whole => "index",
         "Mul" if constant.as_ref().is_some_and(|(_, t)| drops(t)) => "mode",
         "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
+        "Mul" if node.inputs.iter().flatten().any(|&v| leaves_out(side, v)) => "mask",
+        _ if makes_another_mean(side, n) => "reduction",
+        "Add" | "Sub" | "Mul" | "Div" if constant.as_ref().is_some_and(|(_, t)| is_drawn(side, n, t)) => {
+            "mode"
+        }
         "Mul" | "Div" if bends(side, n) => "activation",
         "Add" | "Sub" | "Mul" | "Div" => match constant {
             Some((slot, tensor)) => of_constant(side, n, slot, tensor),
@@ -312,13 +321,8 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
             None if node.op == "Div" && centres(side, n) => "normalisation",
             None if node.op == "Div" && gates_itself(side, n) => "activation",
             // A square that no mean is taken of.
-            None if node.op == "Mul" && node.inputs[0] == node.inputs[1] => {
-                if is_of_statistic(side, n) {
-                    "normalisation"
-                } else {
-                    "activation"
-                }
-            }
+            None if squares(side, n) && is_of_statistic(side, n) => "normalisation",
+            None if squares(side, n) => "activation",
             // One number for many places, as what a gate or a router says of each channel or token.
             None if node.op == "Mul" && is_shift(side, n) => "scale",
             // A gate: which values meet, not by what number.
@@ -335,6 +339,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "Pad" => "padding",
         "Slice" if crops(side, n) => "padding",
         "Gather" | "Concat" if borders(side, n) => "padding",
+        "Slice" | "Gather" if enters_statistic(side, n) => "normalisation",
         "Slice" | "Gather" | "Concat" | "GatherElements" | "GatherND" | "Split" | "TopK" => "index",
         op if is_rounding(op) => "quantisation",
         op if is_activation(op) => "activation",

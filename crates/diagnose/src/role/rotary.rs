@@ -53,6 +53,12 @@ pub fn is_of_angles(side: &Side<'_>, n: NodeId) -> bool {
     true
 }
 
+/// Whether a node multiplies by the cosines or sines of positions.
+pub fn turns(side: &Side<'_>, n: NodeId) -> bool {
+    let node = side.graph().node(n);
+    node.op == "Mul" && node.inputs.iter().flatten().any(|&v| is_rotary(side, v))
+}
+
 /// Whether what is computed from a value is multiplied by the cosines or sines of positions.
 pub fn is_rotated(side: &Side<'_>, v: ValueId) -> bool {
     side.consumers[v.index()].iter().any(|&n| {
