@@ -43,13 +43,15 @@ fn pooled(n: &mut Net, op: &str, around: Option<(&str, &str)>) {
 
 /// h over its root mean square, which may be that of half of its features.
 fn normed(n: &mut Net, half: bool) {
-    for (name, at) in [("from", 0i64), ("to", 4), ("last", 2)] {
+    for (name, at) in [("from", 0i64), ("to", 4), ("features", 2)] {
         n.constant(name, Tensor::vector(vec![at]));
     }
     n.constant("small", Tensor::scalar(1e-5f32));
     n.node("Mul", &["h", "h"], "squares", &[]);
-    n.node("Slice", &["squares", "from", "to", "last"], "cut", &[]);
-    n.node("ReduceMean", &[if half { "cut" } else { "squares" }, "last"], "mean", &[]);
+    if half {
+        n.node("Slice", &["squares", "from", "to", "features"], "cut", &[]);
+    }
+    n.node("ReduceMean", &[if half { "cut" } else { "squares" }, "features"], "mean", &[]);
     n.node("Add", &["mean", "small"], "safe", &[]);
     n.node("Sqrt", &["safe"], "root", &[]);
     n.node("Div", &["h", "root"], "z", &[]);
@@ -57,10 +59,14 @@ fn normed(n: &mut Net, half: bool) {
 
 /// Shares of each row, or of all rows together.
 fn shared(n: &mut Net, together: bool) {
-    n.constant("flat", Tensor::vector(if together { vec![2i64, 48] } else { vec![2, 6, 8] }));
+    let along = [("axis", Attribute::Int(-1))];
+    if !together {
+        return n.node("Softmax", &["h"], "z", &along);
+    }
+    n.constant("flat", Tensor::vector(vec![2i64, 48]));
     n.constant("back", Tensor::vector(vec![2i64, 6, 8]));
     n.node("Reshape", &["h", "flat"], "rows", &[]);
-    n.node("Softmax", &["rows"], "shares", &[("axis", Attribute::Int(-1))]);
+    n.node("Softmax", &["rows"], "shares", &along);
     n.node("Reshape", &["shares", "back"], "z", &[]);
 }
 
@@ -110,8 +116,8 @@ fn scored(n: &mut Net, seen: usize) {
 /// h of which some places count, by truth values.
 fn counted(n: &mut Net, all: bool) {
     n.constant("zero", Tensor::scalar(0f32));
-    n.constant("last", Tensor::vector(vec![2i64]));
-    n.node("ReduceSum", &["x", "last"], "sum", &[]);
+    n.constant("features", Tensor::vector(vec![2i64]));
+    n.node("ReduceSum", &["x", "features"], "sum", &[]);
     n.node("Greater", &["sum", "zero"], "valid", &[]);
     n.node("Cast", &["valid"], "counts", &[("to", Attribute::Int(1))]);
     n.node("Mul", &["h", "counts"], "kept", &[]);
@@ -175,10 +181,12 @@ fn stepped(n: &mut Net, stepped: bool) {
     n.constant("step", Tensor::scalar(0.1f32));
     n.constant("half", Tensor::scalar(0.5f32));
     n.constant("turn", numbers(&[8, 8], 51));
-    n.node("Div", &["x", "step"], "many", &[]);
-    n.node("Add", &["many", "half"], "more", &[]);
-    n.node("Floor", &["more"], "whole", &[]);
-    n.node("Mul", &["whole", "step"], "near", &[]);
+    if stepped {
+        n.node("Div", &["x", "step"], "many", &[]);
+        n.node("Add", &["many", "half"], "more", &[]);
+        n.node("Floor", &["more"], "whole", &[]);
+        n.node("Mul", &["whole", "step"], "near", &[]);
+    }
     n.node("MatMul", &[if stepped { "near" } else { "x" }, "turn"], "z", &[]);
 }
 

@@ -249,7 +249,7 @@ pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
         || (0..width).all(|j| evenly_spaced(&x.iter().skip(j).step_by(width).copied().collect::<Vec<_>>()));
     // What was on such a grid before is not known to have been put there.
     let news = |grid: &dyn Fn(&[f64]) -> bool| grid(&x) && !grid(&y);
-    news(&|t| evenly_spaced(t)) || width >= FEW && rows() || x.len() / width >= FEW && columns()
+    news(&|t| evenly_spaced(t)) || width >= 16 && rows() || x.len() / width >= 16 && columns()
 }
 
 /// The levels that all elements of `own` lie on, evenly spaced or not, once each block is brought to its largest element:
@@ -302,7 +302,7 @@ fn evenly_spaced(x: &[f64]) -> bool {
     }
     let gap = levels.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
     // Numbers that happen to lie so are few against the levels they could take.
-    let most = if x.len() < MANY { 2.0 * x.len() as f64 } else { 256.0 };
+    let most = if x.len() < MANY { x.len() as f64 / 2.0 } else { 256.0 };
     let fits = |mut step: f64| {
         for l in &levels[1..] {
             let steps = ((l - low) / step).round();
@@ -318,8 +318,7 @@ fn evenly_spaced(x: &[f64]) -> bool {
     [1.0, 2.0, 3.0].into_iter().any(|steps| fits(gap / steps))
 }
 
-/// Numbers that do not lie on a grid by chance: on one of twice as many levels as they are, and on one of 256.
-const FEW: usize = 8;
+/// Numbers that do not lie on a grid of 256 levels by chance.
 const MANY: usize = 32;
 
 /// By how many rows `own` is `right` moved along the last axis but one (what runs over the end aside).
