@@ -73,6 +73,7 @@ impl Index<usize> for Values<'_, '_> {
 
 impl Values<'_, '_> {
     /// What a slot of `v` holds.
+    #[expect(clippy::ref_option, reason = "what `Index` hands out")]
     fn value<'x>(&'x self, v: ValueId, slot: &'x Slot) -> &'x Option<Tensor> {
         match slot {
             Slot::Own(value) => value,

@@ -126,7 +126,9 @@ mod tests {
     use super::*;
     use isotrace_graph::Attributes;
 
-    fn node(op: &str, attributes: &[(&str, Attribute)]) -> Node {
+    type Settings<'a> = &'a [(&'a str, Attribute)];
+
+    fn node(op: &str, attributes: Settings<'_>) -> Node {
         Node {
             name: String::new(),
             domain: String::new(),
@@ -144,7 +146,7 @@ mod tests {
     #[test]
     fn defaults_may_be_written_down_or_left_out() {
         use Attribute::{Float, Int, Ints};
-        let cases: [(&str, &[(&str, Attribute)], &[(&str, Attribute)], bool); 6] = [
+        let cases: [(&str, Settings<'_>, Settings<'_>, bool); 6] = [
             (
                 "Gemm",
                 &[("transB", Int(1))],
