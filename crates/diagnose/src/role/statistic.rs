@@ -1,0 +1,229 @@
+//! Statistics, and what is brought to them: the parts of a normalisation, its gain and its shift.
+
+use isotrace_align::Side;
+use isotrace_graph::{NodeId, ValueId};
+use isotrace_tensor::Tensor;
+
+use super::{STEPS, is_layout, is_normalisation, is_product, readers, squares};
+
+/// A reduction over axes that are kept, seen from what is computed from it alone.
+struct Statistic {
+    /// Its elements, before they are repeated for all that it is about.
+    len: usize,
+    /// Whether a root or an inverse is taken of it.
+    rooted: bool,
+}
+
+fn statistic(side: &Side<'_>, v: ValueId) -> Option<Statistic> {
+    let mut at = v;
+    let mut rooted = false;
+    for _ in 0..STEPS {
+        let n = side.producer(at)?;
+        let node = side.graph().node(n);
+        match node.op.as_str() {
+            "ReduceMean" | "ReduceSum" | "ReduceSumSquare" | "ReduceL2" => {
+                let rooted = rooted || node.op == "ReduceL2";
+                return Some(Statistic { len: side.declared.get(at)?.len(), rooted });
+            }
+            op if is_layout(op)
+                || matches!(
+                    op,
+                    "Cast" | "Mul" | "Div" | "Add" | "Sqrt" | "Reciprocal" | "Pow" | "Clip" | "Max"
+                ) =>
+            {
+                rooted |= matches!(op, "Sqrt" | "Reciprocal" | "Pow");
+                let [next] = side.dynamic_inputs(n)[..] else { return None };
+                at = next;
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Whether a value is a statistic: a reduction over axes that are kept, and what is computed from it alone.
+pub fn is_statistic(side: &Side<'_>, v: ValueId) -> bool {
+    statistic(side, v).is_some()
+}
+
+/// Whether what a node makes of a statistic brings values to it: subtracted, divided by, or a root taken of it.
+pub fn normalises(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at = vec![n];
+    for _ in 0..STEPS {
+        let written: Vec<ValueId> = at.iter().flat_map(|&n| side.graph().node(n).writes()).collect();
+        at = written.iter().flat_map(|v| side.consumers[v.index()].iter().copied()).collect();
+        let takes = |n: &NodeId| {
+            let node = side.graph().node(*n);
+            let second = node.inputs.get(1).copied().flatten().is_some_and(|v| written.contains(&v));
+            matches!(node.op.as_str(), "Sqrt" | "Reciprocal" | "Pow")
+                || matches!(node.op.as_str(), "Sub" | "Div") && second
+        };
+        if at.iter().any(takes) {
+            return true;
+        }
+        let light = |n: &NodeId| {
+            let op = side.graph().node(*n).op.as_str();
+            is_layout(op) || matches!(op, "Cast" | "Mul" | "Div" | "Add" | "Sub" | "Clip" | "Max")
+        };
+        at.retain(light);
+    }
+    false
+}
+
+/// Whether what a node writes, a square, becomes a statistic that brings values to it.
+pub(super) fn is_of_statistic(side: &Side<'_>, n: NodeId) -> bool {
+    normalises(side, n) || enters_statistic(side, n)
+}
+
+/// Whether a statistic that brings values to it is taken of what a node writes, or of its square, and nothing else.
+pub(super) fn enters_statistic(side: &Side<'_>, n: NodeId) -> bool {
+    let sums = |r: NodeId| {
+        matches!(
+            side.graph().node(r).op.as_str(),
+            "ReduceMean" | "ReduceSum" | "ReduceSumSquare" | "ReduceL2"
+        )
+    };
+    let power = |r: NodeId| side.graph().node(r).op == "Pow" || squares(side, r);
+    let taken = |r: NodeId| sums(r) && (normalises(side, r) || side.graph().node(r).op == "ReduceL2");
+    let mut all = readers(side, n).peekable();
+    all.peek().is_some() && all.all(|r| taken(r) || power(r) && readers(side, r).all(taken))
+}
+
+/// Whether a node does something to what is brought down to one of many that is taken back behind it, or takes it back:
+/// a root of a mean of squares in place of a mean, the least in place of the largest. What comes of it goes its own way;
+/// where values are brought to it, it is a statistic.
+pub(super) fn makes_another_mean(side: &Side<'_>, n: NodeId) -> bool {
+    let op = |n: NodeId| side.graph().node(n).op.as_str();
+    let undone = |x: NodeId, y: NodeId| match op(x) {
+        "Pow" | "Mul" if side.dynamic_inputs(x).len() == 1 || squares(side, x) => {
+            matches!(op(y), "Sqrt" | "Pow")
+        }
+        "Neg" | "Reciprocal" => op(x) == op(y),
+        _ => false,
+    };
+    let pools = |r: NodeId| op(r).starts_with("Reduce") || op(r).ends_with("Pool");
+    let around = |x: NodeId| {
+        let mut all = readers(side, x).peekable();
+        let taken_back = |r: NodeId| readers(side, r).any(|y| undone(x, y) && !brings(side, y));
+        all.peek().is_some() && all.all(|r| pools(r) && taken_back(r))
+    };
+    let before = |n: NodeId| side.dynamic_inputs(n).first().and_then(|&v| side.producer(v));
+    around(n) || before(n).filter(|&r| pools(r)).and_then(before).is_some_and(|x| undone(x, n) && around(x))
+}
+
+/// Whether other values are divided by what is made of what a node writes, or multiplied by it.
+fn brings(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at = vec![n];
+    for _ in 0..STEPS {
+        let reached: Vec<NodeId> = at.iter().flat_map(|&n| readers(side, n)).collect();
+        let meets = |&r: &NodeId| {
+            matches!(side.graph().node(r).op.as_str(), "Sub" | "Div" | "Mul")
+                && side.dynamic_inputs(r).len() > 1
+        };
+        if reached.iter().any(meets) {
+            return true;
+        }
+        let light = |r: &NodeId| {
+            let op = side.graph().node(*r).op.as_str();
+            is_layout(op) || matches!(op, "Cast" | "Mul" | "Div" | "Add" | "Clip" | "Max" | "Reciprocal")
+        };
+        at = reached.into_iter().filter(light).collect();
+    }
+    false
+}
+
+/// Whether the second thing that a node reads is a statistic: what it subtracts or divides by.
+pub(super) fn centres(side: &Side<'_>, n: NodeId) -> bool {
+    let [Some(all), Some(mean)] = side.graph().node(n).inputs[..] else { return false };
+    let all = side.declared.get(all).map_or(0, Tensor::len);
+    statistic(side, mean).is_some_and(|s| s.len < all)
+}
+
+/// Whether a product multiplies by the inverse of a statistic, which is how a division by it is written too.
+pub(super) fn is_divided_out(side: &Side<'_>, n: NodeId) -> bool {
+    let [Some(x), Some(y)] = side.graph().node(n).inputs[..] else { return false };
+    let by = |all: ValueId, v: ValueId| {
+        let all = side.declared.get(all).map_or(0, Tensor::len);
+        statistic(side, v).is_some_and(|s| s.rooted && s.len < all)
+    };
+    by(x, y) || by(y, x)
+}
+
+/// Whether a value has just been brought to its statistics: gains, shifts and layouts aside, it is what a norm writes.
+fn is_normed(side: &Side<'_>, v: ValueId) -> bool {
+    let mut at = v;
+    for _ in 0..STEPS {
+        let Some(n) = side.producer(at) else { return false };
+        let node = side.graph().node(n);
+        let op = node.op.as_str();
+        if is_normalisation(op) || op == "Div" && centres(side, n) || op == "Mul" && is_divided_out(side, n) {
+            return true;
+        }
+        let [next] = side.dynamic_inputs(n)[..] else { return false };
+        if !is_layout(op) && !matches!(op, "Cast" | "Mul" | "Add" | "Sub" | "Div") {
+            return false;
+        }
+        at = next;
+    }
+    false
+}
+
+/// Whether a product with a number for each channel is the gain of a norm: it follows one, is followed by a shift where a
+/// norm has become numbers, or brings an input to its range.
+pub(super) fn is_gain(side: &Side<'_>, n: NodeId) -> bool {
+    let [x] = side.dynamic_inputs(n)[..] else { return true };
+    let shifts = |m: NodeId| {
+        let node = side.graph().node(m);
+        let wide = |v: &ValueId| side.is_constant(*v) && side.declared.get(*v).is_some_and(|t| t.len() > 1);
+        matches!(node.op.as_str(), "Add" | "Sub") && node.inputs.iter().flatten().any(wide)
+    };
+    let product = |v: ValueId| side.producer(v).is_some_and(|m| is_product(&side.graph().node(m).op));
+    let readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
+    let shifted = || readers.into_iter().any(shifts);
+    let before = || {
+        let m = side.producer(x).filter(|&m| shifts(m))?;
+        Some(!side.dynamic_inputs(m).into_iter().any(product))
+    };
+    is_normed(side, x) || product(x) && shifted() || before().unwrap_or(side.producer(x).is_none())
+}
+
+/// Whether all that is made of what a node writes multiplies what a norm writes: `1 + w` is its gain.
+pub(super) fn gains_follow(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at: Vec<ValueId> = side.graph().node(n).writes().collect();
+    let mut found = false;
+    for _ in 0..STEPS {
+        let mut next = Vec::new();
+        for &v in &at {
+            for &r in &side.consumers[v.index()] {
+                let node = side.graph().node(r);
+                if is_layout(&node.op) || node.op == "Cast" {
+                    next.extend(node.writes());
+                } else if node.op == "Mul"
+                    && node.inputs.iter().flatten().any(|&x| x != v && is_normed(side, x))
+                {
+                    found = true;
+                } else {
+                    return false;
+                }
+            }
+        }
+        if next.is_empty() {
+            return found;
+        }
+        at = next;
+    }
+    false
+}
+
+/// Whether a sum adds something to a statistic by which values are divided: the denominator of a softmax, a variance.
+pub(super) fn adds_to_statistic(side: &Side<'_>, n: NodeId) -> bool {
+    side.dynamic_inputs(n).iter().any(|&v| is_statistic(side, v)) && normalises(side, n)
+}
+
+/// Whether a sum of two computed values is no meeting of branches: one of the two is the same for many places of the
+/// other, as the shift is that a condition gives each channel.
+pub(super) fn is_shift(side: &Side<'_>, n: NodeId) -> bool {
+    let [Some(x), Some(y)] = side.graph().node(n).inputs[..] else { return false };
+    let (Some(x), Some(y)) = (side.declared.get(x), side.declared.get(y)) else { return false };
+    x.len() != y.len() && x.len().min(y.len()) > 1
+}
