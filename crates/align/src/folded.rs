@@ -13,6 +13,7 @@ use isotrace_ops::budget::Unit;
 use isotrace_ops::parallel;
 use isotrace_tensor::{DType, Tensor};
 
+use crate::comparison::Comparison;
 use crate::judge::{Evidence, Judge};
 use crate::signature::{self, Kind};
 use crate::state::{Match, State};
@@ -82,40 +83,6 @@ impl Judge<'_, '_> {
     }
 }
 
-/// A value of B beside its partner, element by element in declared precision.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Comparison {
-    /// The largest difference.
-    pub difference: f64,
-    /// The allowance where the difference takes its largest share of it.
-    pub allowed: f64,
-    /// The largest share of the allowance.
-    pub share: f64,
-}
-
-impl Comparison {
-    /// Nothing differs.
-    pub const NONE: Self = Self { difference: 0.0, allowed: 0.0, share: 0.0 };
-
-    /// This and the element whose values are `difference` apart where `allowed` may be.
-    #[must_use]
-    pub fn with(self, difference: f64, allowed: f64) -> Self {
-        if difference == 0.0 {
-            return self;
-        }
-        let difference = if difference.is_nan() { f64::INFINITY } else { difference };
-        let share = if allowed > 0.0 { difference / allowed } else { f64::INFINITY };
-        self.and(Self { difference, allowed, share })
-    }
-
-    /// Both: the larger difference, and the larger share.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        let greater = if other.share > self.share { other } else { self };
-        Self { difference: self.difference.max(other.difference), ..greater }
-    }
-}
-
 /// How far B's elements are from A's, where that is rounding of weights and sums and no group of `group` elements is a
 /// multiple of A's. `sizes` are the sums of absolute products.
 fn within(own: &[f32], theirs: &[f32], sizes: &[f32], group: usize) -> Option<Comparison> {
@@ -145,8 +112,8 @@ fn within(own: &[f32], theirs: &[f32], sizes: &[f32], group: usize) -> Option<Co
     let mut found: Vec<Option<Comparison>> = vec![None; groups];
     let together = parallel::GRAIN.div_ceil(group);
     parallel::chunks(&mut found, together, &|i, found| {
-        for (group_of, place) in found.iter_mut().enumerate() {
-            let from = (i * together + group_of) * group;
+        for (k, place) in found.iter_mut().enumerate() {
+            let from = (i * together + k) * group;
             *place = look(from..own.len().min(from + group));
         }
     });

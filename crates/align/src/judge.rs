@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::agreement::{Agreement, Elements};
 use crate::bits::numbers_hash;
-use crate::folded::Comparison;
+use crate::comparison::Comparison;
 use crate::index::Index;
 use crate::narrow::clamped;
 use crate::region::{Region, Rounding, error};

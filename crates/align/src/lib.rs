@@ -7,6 +7,7 @@
 
 mod agreement;
 mod bits;
+mod comparison;
 mod folded;
 pub mod index;
 pub mod judge;
@@ -22,7 +23,7 @@ pub mod signature;
 pub mod state;
 mod twins;
 
-pub use folded::Comparison;
+pub use comparison::Comparison;
 pub use index::Index;
 pub use judge::{Evidence, Judge};
 pub use region::Region;
