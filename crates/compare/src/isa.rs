@@ -177,24 +177,27 @@ pub(crate) trait Isa: Copy {
     }
 }
 
-/// Maxima of f32 in as many lanes as come at once.
+/// Maxima of f32 in a number of lanes.
 macro_rules! most {
-    () => {
-        type Most = [f32; 16];
+    ($lanes:literal) => {
+        type Most = [f32; $lanes];
 
         #[inline(always)]
-        fn most(self, x: f32) -> [f32; 16] {
-            [x; 16]
+        fn most(self, x: f32) -> Self::Most {
+            [x; $lanes]
         }
 
         #[inline(always)]
-        fn larger_f32(self, most: [f32; 16], x: [f32; 16]) -> [f32; 16] {
-            larger(most, x)
-        }
-
-        #[inline(always)]
-        fn above(self, most: [f32; 16], x: f32) -> bool {
+        fn above(self, most: Self::Most, x: f32) -> bool {
             any_above(&most, x)
+        }
+    };
+    () => {
+        most!(16);
+
+        #[inline(always)]
+        fn larger_f32(self, most: Self::Most, x: [f32; 16]) -> Self::Most {
+            larger(most, x)
         }
     };
 }
@@ -388,12 +391,7 @@ impl Isa for Ymm {
     }
 
     // One vector of 32 bytes: more would have to leave the registers.
-    type Most = [f32; 8];
-
-    #[inline(always)]
-    fn most(self, x: f32) -> [f32; 8] {
-        [x; 8]
-    }
+    most!(8);
 
     #[inline(always)]
     fn larger_f32(self, most: [f32; 8], x: [f32; 16]) -> [f32; 8] {
@@ -401,11 +399,6 @@ impl Isa for Ymm {
         // Of two of which one is NaN, the second is kept, as of two that are equal.
         let most = self.avx._mm256_max_ps(x[0], pulp::cast(most));
         pulp::cast(self.avx._mm256_max_ps(x[1], most))
-    }
-
-    #[inline(always)]
-    fn above(self, most: [f32; 8], x: f32) -> bool {
-        any_above(&most, x)
     }
 
     #[inline(always)]

@@ -119,26 +119,26 @@ def gain_twice(g, rng):
     return planted(made, late, outputs=[made.output[0], late.output[0]])
 
 
-@fault("weight_layout")
-def nibbles_exchanged(g, rng):
-    """The two halves of each packed byte unpacked the wrong way round: neighbouring inputs exchanged."""
-    found = pick(rng, [(n, i, w) for n, i, w in _weights(g) if w.ndim == 2 and w.size >= 64 and _rows_first(n, w).shape[1] % 2 == 0])
+def _read_otherwise(g, rng, least, fits, read):
+    """A matrix of at least so many elements, its outputs as rows, `read` in another way."""
+    found = pick(rng, [(n, i, w) for n, i, w in _weights(g) if w.ndim == 2 and w.size >= least and fits(_rows_first(n, w))])
     if found is None:
         return None
     node, i, w = found
     rows = _rows_first(node, w)
-    return _store(g, node, i, w, rows.reshape(rows.shape[0], -1, 2)[..., ::-1].reshape(rows.shape))
+    return _store(g, node, i, w, read(rows).reshape(rows.shape))
+
+
+@fault("weight_layout")
+def nibbles_exchanged(g, rng):
+    """The two halves of each packed byte unpacked the wrong way round: neighbouring inputs exchanged."""
+    return _read_otherwise(g, rng, 64, lambda w: w.shape[1] % 2 == 0, lambda w: w.reshape(w.shape[0], -1, 2)[..., ::-1])
 
 
 @fault("weight_layout")
 def tiles_of_eight(g, rng):
     """A weight in tiles of eight outputs, inputs outside, read row by row."""
-    found = pick(rng, [(n, i, w) for n, i, w in _weights(g) if w.ndim == 2 and w.size >= 128 and _rows_first(n, w).shape[0] % 8 == 0])
-    if found is None:
-        return None
-    node, i, w = found
-    rows = _rows_first(node, w)
-    return _store(g, node, i, w, rows.reshape(-1, 8, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape))
+    return _read_otherwise(g, rng, 128, lambda w: w.shape[0] % 8 == 0, lambda w: w.reshape(-1, 8, w.shape[1]).swapaxes(1, 2))
 
 
 @fault("weight_swap")
