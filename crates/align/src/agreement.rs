@@ -136,7 +136,7 @@ impl Agreement<'_, '_, '_> {
 
     /// Whether both hold the same bits in the type that they declare.
     fn hold_the_same(&self) -> bool {
-        let own = self.state.own_declared[self.b.index()].as_ref();
+        let own = self.state.own_declared(self.b);
         let theirs = self.judge.a.declared.get(self.a);
         own.zip(theirs).is_some_and(|(own, theirs)| {
             own.dtype().is_float()

@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 use std::ops::Index;
 use std::rc::Rc;
 
-use isotrace_graph::{NodeId, ValueId};
-use isotrace_ops::Precision;
+use isotrace_graph::{Graph, NodeId, ValueId};
+use isotrace_ops::{Decision, Precision};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
@@ -50,8 +50,9 @@ enum Slot {
 /// A node of B on what stands in place of the values that it reads.
 struct Later {
     node: NodeId,
-    reads: Vec<(ValueId, Slot)>,
-    decided: Vec<Option<Tensor>>,
+    reads: Vec<(ValueId, Slot, Option<Tensor>)>,
+    /// In declared precision: known, or evaluated again where somebody asks.
+    declared: OnceCell<Vec<Option<Tensor>>>,
     outputs: OnceCell<Vec<Option<Tensor>>>,
 }
 
@@ -106,11 +107,21 @@ impl Values<'_, '_> {
 
     fn run(&self, call: &Later) -> Vec<Option<Tensor>> {
         let read = |v: ValueId| {
-            let (_, slot) = call.reads.iter().find(|(r, _)| *r == v)?;
+            let (_, slot, _) = call.reads.iter().find(|(r, ..)| *r == v)?;
             self.operand(v, slot)
         };
-        let outputs = self.b.plan.evaluate(call.node, &read, Precision::Float64, Some(&call.decided));
+        let decides = self.b.plan.op(call.node).decision() != Decision::None;
+        let decided = decides.then(|| self.declared(call));
+        let outputs = self.b.plan.evaluate(call.node, &read, Precision::Float64, decided.map(Vec::as_slice));
         outputs.unwrap_or_default().into_iter().map(Some).collect()
+    }
+
+    fn declared<'x>(&self, call: &'x Later) -> &'x Vec<Option<Tensor>> {
+        call.declared.get_or_init(|| {
+            let read = |v: ValueId| call.reads.iter().find(|(r, ..)| *r == v)?.2.clone();
+            let outputs = self.b.plan.evaluate(call.node, &read, Precision::Declared, None);
+            outputs.unwrap_or_default().into_iter().map(Some).collect()
+        })
     }
 
     fn put(&mut self, v: ValueId, value: Option<Tensor>) {
@@ -143,10 +154,12 @@ pub struct State<'s, 'g> {
     pub declared: Vec<Option<Tensor>>,
     /// float64 values as B computed them, before A's was put in.
     pub own_shadow: Values<'s, 'g>,
-    /// Declared values as B computed them, before A's was put in.
-    pub own_declared: Vec<Option<Tensor>>,
+    /// Declared values as B computed them, before A's was put in; of what folded weights made, only what makes them.
+    own_declared: Vec<Option<Tensor>>,
     /// Values whose declared form was left B's own: they are stored more narrowly than their partner.
     pub narrowed: Vec<bool>,
+    /// Values of which no partner was looked for yet: what their one reader makes of them has one, or it is done then.
+    pub put_off: Vec<bool>,
     /// Whether some value of B matches this value of A.
     pub a_matched: Vec<bool>,
 }
@@ -164,6 +177,12 @@ impl Changes {
     /// Has a node of B compute something else besides what was changed before.
     pub fn patch(&mut self, node: NodeId, patch: Patch) {
         self.patches.entry(node).or_default().push(patch);
+    }
+
+    /// Whether a node and what it writes are as the graph has them.
+    fn is_free(&self, graph: &Graph, id: NodeId) -> bool {
+        !self.patches.get(&id).is_some_and(|made| !made.is_empty())
+            && !graph.node(id).writes().any(|v| self.substitutions.contains_key(&v))
     }
 
     /// Whether a change made before leaves no room for `patch`.
@@ -184,7 +203,24 @@ impl<'s, 'g> State<'s, 'g> {
             own_shadow: values,
             own_declared: vec![None; n],
             narrowed: vec![false; n],
+            put_off: vec![false; n],
             a_matched: vec![false; a.graph().values.len()],
+        }
+    }
+
+    /// A declared value as B computed it, before A's was put in.
+    pub fn own_declared(&self, v: ValueId) -> Option<&Tensor> {
+        match (&self.own_declared[v.index()], &self.own_shadow.slots[v.index()]) {
+            (None, Slot::Later { call, output }) => self.own_shadow.declared(call).get(*output)?.as_ref(),
+            (known, _) => known.as_ref(),
+        }
+    }
+
+    /// Whether B computed the bits of `theirs`, which its partner holds in its layout.
+    pub fn made_bits(&self, v: ValueId, theirs: &Tensor) -> bool {
+        match self.matched[v.index()].as_ref().map(|m| m.evidence) {
+            Some(Evidence::Folded(found)) => found.difference == 0.0,
+            _ => self.own_declared(v).is_some_and(|own| own.bit_eq(theirs)),
         }
     }
 
@@ -197,6 +233,7 @@ impl<'s, 'g> State<'s, 'g> {
     fn put(&mut self, v: ValueId, shadow: Option<Tensor>, declared: Option<Tensor>) {
         self.matched[v.index()] = None;
         self.narrowed[v.index()] = false;
+        self.put_off[v.index()] = false;
         self.shadow.put(v, shadow.clone());
         self.own_shadow.put(v, shadow);
         self.declared[v.index()].clone_from(&declared);
@@ -233,6 +270,7 @@ impl<'s, 'g> State<'s, 'g> {
         self.own_declared[i].clone_from(&declared);
         self.declared[i] = declared;
         self.narrowed[i] = false;
+        self.put_off[i] = false;
         self.a_matched[m.a.index()] = true;
         let theirs = judge.a.declared.get(m.a).and_then(|t| m.relation.carry(t, &shape));
         if let (Some(theirs), Some(own)) = (theirs, &self.own_declared[i]) {
@@ -282,9 +320,35 @@ impl<'s, 'g> State<'s, 'g> {
 
     /// Executes one node and looks for partners of its outputs.
     pub(crate) fn step(&mut self, judge: &Judge<'_, '_>, id: NodeId, changes: &Changes) {
+        let graph = judge.b.graph();
+        if graph.node(id).reads().any(|v| self.put_off[v.index()]) {
+            if changes.is_free(graph, id)
+                && let Some(known) = self.declared_outputs(judge, id)
+                && (self.match_folded(judge, id, &known) || self.put_off(judge, id, &known))
+            {
+                return;
+            }
+            self.make_up(judge, id, changes);
+        }
+        self.settle(judge, id, changes, true);
+    }
+
+    /// Looks for partners of what was put off and `id` reads.
+    fn make_up(&mut self, judge: &Judge<'_, '_>, id: NodeId, changes: &Changes) {
+        let graph = judge.b.graph();
+        let behind = graph.node(id).reads().filter(|v| self.put_off[v.index()]);
+        let behind: Vec<NodeId> = behind.filter_map(|v| judge.b.producer(v)).collect();
+        for id in behind {
+            self.make_up(judge, id, changes);
+            self.settle(judge, id, changes, false);
+        }
+    }
+
+    /// Executes one node on values that were settled before; `may_wait` says whether its outputs need not be.
+    fn settle(&mut self, judge: &Judge<'_, '_>, id: NodeId, changes: &Changes, may_wait: bool) {
         let node = judge.b.graph().node(id);
         let patches = changes.patches.get(&id).map_or(&[][..], Vec::as_slice);
-        let free = patches.is_empty() && !node.writes().any(|v| changes.substitutions.contains_key(&v));
+        let free = changes.is_free(judge.b.graph(), id);
         let unknown = judge.b.plan.op(id).is_opaque();
         if free
             && let Some(twin) = judge.twin(self, id)
@@ -315,7 +379,7 @@ impl<'s, 'g> State<'s, 'g> {
         }
         if free
             && let Some(known) = &known
-            && self.match_folded(judge, id, known)
+            && (self.match_folded(judge, id, known) || may_wait && self.put_off(judge, id, known))
         {
             return;
         }
@@ -355,6 +419,7 @@ impl<'s, 'g> State<'s, 'g> {
             declared: self.declared[i].clone(),
             own_declared: self.own_declared[i].clone(),
             narrowed: self.narrowed[i],
+            put_off: self.put_off[i],
         }
     }
 
@@ -367,6 +432,7 @@ impl<'s, 'g> State<'s, 'g> {
         self.declared[i] = saved.declared;
         self.own_declared[i] = saved.own_declared;
         self.narrowed[i] = saved.narrowed;
+        self.put_off[i] = saved.put_off;
     }
 
     /// A partner for every output of a node, where all are told by their declared bits alone.
@@ -390,17 +456,42 @@ impl<'s, 'g> State<'s, 'g> {
             node.outputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))).collect();
         let found = named.iter().map(|&(i, v)| judge.find_folded(self, id, v, declared.get(i)?));
         let Some(found) = found.collect::<Option<Vec<Match>>>() else { return false };
-        let call = Rc::new(Later {
-            node: id,
-            reads: node.reads().map(|v| (v, self.shadow.slots[v.index()].clone())).collect(),
-            decided: declared.iter().cloned().map(Some).collect(),
-            outputs: OnceCell::new(),
-        });
+        let call = self.later(judge, id);
         for ((output, v), m) in named.into_iter().zip(found) {
             self.set(judge, v, m, None, Some(declared[output].clone()));
             self.own_shadow.slots[v.index()] = Slot::Later { call: Rc::clone(&call), output };
+            // Hardly ever asked for again: its memory is the next value's.
+            self.own_declared[v.index()] = None;
         }
         true
+    }
+
+    /// Leaves what a node writes without a partner until its reader is executed, where folded weights may be why it
+    /// resembles nothing.
+    fn put_off(&mut self, judge: &Judge<'_, '_>, id: NodeId, declared: &[Tensor]) -> bool {
+        let ([Some(v)], [own]) = (&judge.b.graph().node(id).outputs[..], declared) else { return false };
+        if !judge.may_put_off(self, id, *v, own) {
+            return false;
+        }
+        let call = self.later(judge, id);
+        let _ = call.declared.set(vec![Some(own.clone())]);
+        self.put(*v, None, Some(own.clone()));
+        for shadow in [&mut self.shadow, &mut self.own_shadow] {
+            shadow.slots[v.index()] = Slot::Later { call: Rc::clone(&call), output: 0 };
+        }
+        self.put_off[v.index()] = true;
+        true
+    }
+
+    /// A node on what stands in place now, to be evaluated where somebody asks.
+    fn later(&self, judge: &Judge<'_, '_>, id: NodeId) -> Rc<Later> {
+        let held = |v: ValueId| (v, self.shadow.slots[v.index()].clone(), self.declared[v.index()].clone());
+        Rc::new(Later {
+            node: id,
+            reads: judge.b.graph().node(id).reads().map(held).collect(),
+            declared: OnceCell::new(),
+            outputs: OnceCell::new(),
+        })
     }
 
     /// A node's outputs on the values in place, in declared precision; `None` where that cannot be.
@@ -445,6 +536,7 @@ pub(crate) struct Saved {
     declared: Option<Tensor>,
     own_declared: Option<Tensor>,
     narrowed: bool,
+    put_off: bool,
 }
 
 /// A node's outputs in float64 and in declared precision on given values; the latter may be `known`.

@@ -366,14 +366,10 @@ fn pair(
         out.status = match () {
             () if blamed.contains(&vb) => Status::Culprit,
             () if m.bits_equal => Status::Identical,
-            () if state.own_declared[vb.index()].as_ref().is_some_and(|own| own.bit_eq(&carried)) => {
-                Status::Inherited
-            }
+            () if state.made_bits(vb, &carried) => Status::Inherited,
             // Two runs by other programs never share their rounding, so it is the greater part that names the pair.
             () if recorded
-                && state.own_declared[vb.index()]
-                    .as_ref()
-                    .is_some_and(|own| mostly_inherited(own, &carried, y)) =>
+                && state.own_declared(vb).is_some_and(|own| mostly_inherited(own, &carried, y)) =>
             {
                 Status::Inherited
             }
@@ -387,13 +383,11 @@ fn pair(
         out.metrics = Metrics { argmax: place, ..metrics(&m) };
     }
     if state.is_matched(vb) && x.dtype().is_float() {
-        let own = state.own_declared[vb.index()].as_ref();
-        out.allowed = match own {
-            Some(own) if own.bit_eq(&carried) => Some(0.0),
-            _ => {
-                let known = compared.get(&vb).copied().or_else(|| declared::compare(judge, state, vb));
-                known.map(|found| found.allowed)
-            }
+        out.allowed = if state.made_bits(vb, &carried) {
+            Some(0.0)
+        } else {
+            let known = compared.get(&vb).copied().or_else(|| declared::compare(judge, state, vb));
+            known.map(|found| found.allowed)
         };
         if budgets {
             out.budget = budget(judge, state, vb, &carried, y, compared);
@@ -409,6 +403,9 @@ fn mostly_inherited(own: &Tensor, theirs: &Tensor, free: &Tensor) -> bool {
 }
 
 fn place_in_a(x: &Tensor, y: &Tensor, layout: &Layout, flat: usize) -> usize {
+    if *layout == Layout::Same {
+        return flat;
+    }
     match x.to_f64() {
         Ok(values) => Probe::new(&values, x.shape(), y.shape(), layout).place(flat),
         Err(_) => flat,
@@ -425,7 +422,7 @@ fn budget(
     compared: &Compared,
 ) -> Option<Budget> {
     let largest = |x: &Tensor, y: &Tensor| -> Option<f64> { Some(compare(x, y).ok()?.max_abs) };
-    let own = state.own_declared[vb.index()].as_ref()?;
+    let own = state.own_declared(vb)?;
     let inherited = if own.bit_eq(free) { 0.0 } else { largest(own, free)? };
     let exact = state.own_shadow[vb.index()].as_ref()?;
     let m = state.matched[vb.index()].as_ref()?;

@@ -23,7 +23,7 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Compa
     if let Evidence::Folded(found) = m.evidence {
         return Some(found);
     }
-    let own = state.own_declared[v.index()].as_ref()?;
+    let own = state.own_declared(v)?;
     let theirs = m.relation.carry(judge.a.declared.get(m.a)?, own.shape())?;
     if !own.dtype().is_float() || !theirs.dtype().is_float() || own.bit_eq(&theirs) {
         return None;
@@ -41,7 +41,7 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Compa
     let never = |_: NodeId| false;
     let enters_a = |r: ValueId| half_ulp(judge.a, unit_a, r, judge.a.declared.get(r)?);
     let enters_b = |r: ValueId| {
-        let own = state.own_declared[r.index()].as_ref()?.dtype();
+        let own = state.own_declared(r)?.dtype();
         let theirs =
             state.matched[r.index()].as_ref().and_then(|m| judge.a.declared.get(m.a)).map(Tensor::dtype);
         // What A keeps in double precision, B's single precision rounds where it is put in.
@@ -112,7 +112,7 @@ fn behind_a(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Region 
 /// How far each side's declared value lies from its region's float64 value on the same declared inputs (A's).
 pub fn fresh(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Option<(f64, f64)> {
     let m = state.matched[v.index()].as_ref()?;
-    let own = state.own_declared[v.index()].as_ref()?;
+    let own = state.own_declared(v)?;
     let behind_b = behind_b(judge, state, v, 256);
     let behind_a = behind_a(judge, state, m.a);
     let exact_b = oracle(judge.b, &behind_b, v, &|r| state.declared[r.index()].clone());
@@ -238,7 +238,7 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Comparison) -
     let lost = |t: Option<&Tensor>| {
         t.and_then(|t| t.to_f64().ok()).is_some_and(|x| x.iter().any(|x| !x.is_finite()))
     };
-    let (own, theirs) = (state.own_declared[v.index()].as_ref(), judge.a.declared.get(m.a));
+    let (own, theirs) = (state.own_declared(v), judge.a.declared.get(m.a));
     let overflow = lost(own) != lost(theirs);
     let (who, name, narrow) = match (narrow_b, narrow_a) {
         (Some(d), _) => (judge.b, "B", Some((true, d))),

@@ -64,7 +64,7 @@ fn differing(judge: &Judge<'_, '_>, state: &State<'_, '_>, id: NodeId, v: ValueI
     let m = state.matched[v.index()].as_ref()?;
     let free = judge.b.declared.get(v)?;
     let theirs = m.relation.carry(judge.a.declared.get(m.a)?, free.shape())?;
-    let alike = state.own_declared[v.index()].as_ref()?.bit_eq(&theirs);
+    let alike = state.made_bits(v, &theirs);
     if !alike || free.bit_eq(&theirs) {
         return None;
     }

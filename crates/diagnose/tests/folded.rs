@@ -3,7 +3,8 @@
 mod common;
 mod net;
 
-use isotrace_graph::Attribute;
+use isotrace_align::{Changes, Evidence, Index, Judge, Side, State};
+use isotrace_graph::{Attribute, Graph};
 use isotrace_report::Verdict;
 use isotrace_tensor::Tensor;
 use net::{Net, compare};
@@ -38,6 +39,21 @@ fn plain() -> Net {
     n
 }
 
+/// The norm as a product and a sum, as an exporter writes it that knows none.
+fn written_out() -> Net {
+    let [scale, shift, mean, variance] = norm();
+    let by: Vec<f32> = scale.iter().zip(&variance).map(|(s, v)| s / (v + EPSILON).sqrt()).collect();
+    let moved = (0..FILTERS).map(|f| shift[f] - mean[f] * by[f]).collect();
+    let mut n = Net::default();
+    convolution(&mut n, kernel(), &[], "convolved");
+    n.constant("by", Tensor::from_vec(&[FILTERS, 1], by).unwrap());
+    n.constant("moved", Tensor::from_vec(&[FILTERS, 1], moved).unwrap());
+    n.node("Mul", &["convolved", "by"], "scaled", &[]);
+    n.node("Add", &["scaled", "moved"], "normed", &[]);
+    n.node("Tanh", &["normed"], "y", &[]);
+    n
+}
+
 /// As an exporter folds the norm, in f32, whatever it takes for its epsilon.
 fn folded(epsilon: f32) -> Net {
     let [scale, shift, mean, variance] = norm();
@@ -57,7 +73,13 @@ fn folded(epsilon: f32) -> Net {
 
 #[test]
 fn a_norm_that_was_folded_is_rounding_and_another_epsilon_is_not() {
-    for (a, b) in [(plain(), folded(EPSILON)), (folded(EPSILON), plain())] {
+    let pairs = [
+        (plain(), folded(EPSILON)),
+        (folded(EPSILON), plain()),
+        (written_out(), folded(EPSILON)),
+        (folded(EPSILON), written_out()),
+    ];
+    for (a, b) in pairs {
         let report = compare(a, b);
         assert_eq!(report.verdict, Verdict::Equivalent, "{}", report.reason);
         let normed = report.pairs.iter().find(|p| p.a.as_deref() == Some("normed")).unwrap();
@@ -69,6 +91,34 @@ fn a_norm_that_was_folded_is_rounding_and_another_epsilon_is_not() {
         for (a, b) in [(plain(), folded(epsilon)), (folded(epsilon), plain())] {
             let report = compare(a, b);
             assert_eq!(report.verdict, Verdict::Divergent, "{epsilon}: {}", report.reason);
+        }
+    }
+}
+
+/// On what ground B's normed values are A's.
+fn ground(a: &Graph, b: &Graph) -> Option<Evidence> {
+    let x = Tensor::from_vec(&[2, 6, 8], common::numbers(96, 3)).unwrap();
+    let fed = |graph: &Graph| [(graph.inputs[0], x.clone())].into_iter().collect();
+    let bound = [(b.inputs[0], a.inputs[0])];
+    let side_a = Side::new(a, &fed(a), None).unwrap();
+    let side_b = Side::beside(&side_a, b, &fed(b), &bound, None).unwrap();
+    let index = Index::new(&side_a);
+    let judge = Judge::new(&side_a, &side_b, &index, &[]);
+    let state = State::execute(&judge, &bound, &Changes::default());
+    let normed = b.value_ids().find(|&v| b.value(v).name == "normed").unwrap();
+    let found = state.matched[normed.index()].as_ref()?;
+    assert_eq!(a.value(found.a).name, "normed");
+    assert!(state.own_declared(normed).is_some(), "B's own values can be had");
+    Some(found.evidence)
+}
+
+#[test]
+fn a_folded_norm_is_told_in_declared_precision_in_either_order() {
+    for other in [plain(), written_out()] {
+        let (other, folded) = (other.finish(&["x"]), folded(EPSILON).finish(&["x"]));
+        for (a, b) in [(&other, &folded), (&folded, &other)] {
+            let found = ground(a, b);
+            assert!(matches!(found, Some(Evidence::Folded(_))), "{found:?}");
         }
     }
 }

@@ -8,11 +8,13 @@
 //!
 //! The cuts depend on sizes alone, so results do not depend on the number of threads.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::activation::Activation;
-use crate::product::{Matrix, product};
-use crate::room::zeros;
+use crate::product::{Matrix, product, product_onto};
+use crate::room::{scratch, unwritten, zeros};
 use crate::window::Window;
 use crate::{Float, OpError};
 
@@ -117,7 +119,7 @@ impl Sizes {
 struct Job<'a, T> {
     unit: usize,
     start: usize,
-    rows: Vec<&'a mut [T]>,
+    rows: Vec<&'a mut [MaybeUninit<T>]>,
 }
 
 /// The convolution, in C order of [`Sizes::output_shape`].
@@ -128,23 +130,44 @@ pub fn convolve<T: Float>(
     finish: &Finish<'_, T>,
 ) -> Result<Vec<T>, OpError> {
     let pixels = sizes.window.pixels();
-    let mut out = zeros::<T>(&sizes.output_shape())?;
-    if out.is_empty() {
-        return Ok(out);
+    let shape = sizes.output_shape();
+    let len = isotrace_tensor::element_count(&shape)?;
+    if len == 0 {
+        return Ok(Vec::new());
     }
-    let filters = sizes.filters / sizes.groups;
     let channels = sizes.channels / sizes.groups;
     let k = sizes.terms();
-    if k == 0 {
-        out.chunks_mut(pixels)
-            .enumerate()
-            .for_each(|(i, row)| finish.apply(i * pixels, i % sizes.filters, row));
+    if k == 0 || channels == 1 && sizes.groups > 1 {
+        let mut out = zeros::<T>(&shape)?;
+        if k == 0 {
+            let rows = out.chunks_mut(pixels).enumerate();
+            rows.for_each(|(i, row)| finish.apply(i * pixels, i % sizes.filters, row));
+        } else {
+            depthwise(x, w, sizes, finish, &mut out);
+        }
         return Ok(out);
     }
-    if channels == 1 && sizes.groups > 1 {
-        depthwise(x, w, sizes, finish, &mut out);
-        return Ok(out);
+    let mut made = unwritten::<T>(&shape)?;
+    multiply(x, w, sizes, finish, &mut made.spare_capacity_mut()[..len])?;
+    #[expect(unsafe_code, reason = "memory that need not be cleared first")]
+    // SAFETY: `multiply` has written each of the `len` elements.
+    unsafe {
+        made.set_len(len);
     }
+    Ok(made)
+}
+
+/// Writes every element of the output, each group's as products of its weights with what lies under windows.
+fn multiply<T: Float>(
+    x: &[T],
+    w: &[T],
+    sizes: &Sizes,
+    finish: &Finish<'_, T>,
+    out: &mut [MaybeUninit<T>],
+) -> Result<(), OpError> {
+    let pixels = sizes.window.pixels();
+    let (filters, channels) = (sizes.filters / sizes.groups, sizes.channels / sizes.groups);
+    let k = sizes.terms();
     let plane: usize = sizes.window.input.iter().product();
     let pointwise = sizes.window.is_pointwise();
     // Wide enough for the product to be efficient, even where a column is long.
@@ -157,21 +180,23 @@ pub fn convolve<T: Float>(
     };
     let parallel = out.len() * k >= PARALLEL_FROM;
     if tiles * sizes.batch * sizes.groups < ENOUGH_TILES && parallel {
-        let mut columns = if pointwise { Vec::new() } else { zeros::<T>(&[k, pixels])? };
-        for (unit, out) in out.chunks_mut(filters * pixels).enumerate() {
-            let right = if pointwise {
-                Matrix { data: image(unit), row: plane, column: 1 }
-            } else {
-                unfold(image(unit), sizes, 0..pixels, &mut columns, true);
-                Matrix { data: &columns, row: pixels, column: 1 }
-            };
-            product(filters, k, pixels, weights(unit), right, out, true);
-            out.par_chunks_mut(pixels).enumerate().for_each(|(f, row)| {
-                let filter = unit % sizes.groups * filters + f;
-                finish.apply((unit * filters + f) * pixels, filter, row);
-            });
-        }
-        return Ok(out);
+        let columns = if pointwise { 0 } else { isotrace_tensor::element_count(&[k, pixels])? };
+        scratch(columns, |columns| {
+            for (unit, out) in out.chunks_mut(filters * pixels).enumerate() {
+                let right = if pointwise {
+                    Matrix { data: image(unit), row: plane, column: 1 }
+                } else {
+                    unfold(image(unit), sizes, 0..pixels, columns, true);
+                    Matrix { data: &*columns, row: pixels, column: 1 }
+                };
+                let out = product_onto(filters, k, pixels, weights(unit), right, out, true);
+                out.par_chunks_mut(pixels).enumerate().for_each(|(f, row)| {
+                    let filter = unit % sizes.groups * filters + f;
+                    finish.apply((unit * filters + f) * pixels, filter, row);
+                });
+            }
+        })?;
+        return Ok(());
     }
     let mut jobs: Vec<Job<'_, T>> = Vec::with_capacity(tiles * sizes.batch * sizes.groups);
     for (unit, out) in out.chunks_mut(filters * pixels).enumerate() {
@@ -183,34 +208,31 @@ pub fn convolve<T: Float>(
             }
         }
     }
-    let buffers = || {
-        let columns = if pointwise { 0 } else { k * width };
-        (vec![T::ZERO; columns], vec![T::ZERO; filters * width])
-    };
-    let run = |(columns, sums): &mut (Vec<T>, Vec<T>), job: Job<'_, T>| {
-        let n = job.rows[0].len();
-        let right = if pointwise {
-            Matrix { data: &image(job.unit)[job.start..], row: plane, column: 1 }
-        } else {
-            unfold(image(job.unit), sizes, job.start..job.start + n, columns, false);
-            Matrix { data: columns.as_slice(), row: n, column: 1 }
-        };
-        product(filters, k, n, weights(job.unit), right, &mut sums[..filters * n], false);
-        for (f, (row, sums)) in job.rows.into_iter().zip(sums.chunks(n)).enumerate() {
-            row.copy_from_slice(sums);
-            let filter = job.unit % sizes.groups * filters + f;
-            finish.apply((job.unit * filters + f) * pixels + job.start, filter, row);
-        }
+    let columns = if pointwise { 0 } else { k * width };
+    let run = |job: Job<'_, T>| {
+        scratch(columns + filters * width, |room| {
+            let (columns, sums) = room.split_at_mut(columns);
+            let n = job.rows[0].len();
+            let right = if pointwise {
+                Matrix { data: &image(job.unit)[job.start..], row: plane, column: 1 }
+            } else {
+                unfold(image(job.unit), sizes, job.start..job.start + n, columns, false);
+                Matrix { data: &*columns, row: n, column: 1 }
+            };
+            product(filters, k, n, weights(job.unit), right, &mut sums[..filters * n], false);
+            for (f, (row, sums)) in job.rows.into_iter().zip(sums.chunks(n)).enumerate() {
+                let row = row.write_copy_of_slice(sums);
+                let filter = job.unit % sizes.groups * filters + f;
+                finish.apply((job.unit * filters + f) * pixels + job.start, filter, row);
+            }
+        })
     };
     if parallel {
-        jobs.into_par_iter().for_each_init(buffers, run);
+        jobs.into_par_iter().try_for_each(run)?;
     } else {
-        let mut state = buffers();
-        for job in jobs {
-            run(&mut state, job);
-        }
+        jobs.into_iter().try_for_each(run)?;
     }
-    Ok(out)
+    Ok(())
 }
 
 /// A run of output pixels that share all spatial indices but the last.

@@ -25,6 +25,7 @@ pub mod math;
 pub mod moves;
 pub mod nchwc;
 mod normalise;
+mod norms;
 pub mod ops;
 pub mod parallel;
 pub mod product;
@@ -42,6 +43,7 @@ pub use call::{Bodies, Call, NoBodies, Precision};
 pub use error::OpError;
 pub use float::Float;
 pub use flow::Flow;
+pub use norms::Norms;
 pub use registry::{Entry, build, entries, newest};
 
 use isotrace_tensor::Tensor;
@@ -80,6 +82,12 @@ pub trait Operator: Send + Sync + std::fmt::Debug {
     /// For a sum of products: the sum of the products' absolute values, shaped as the output, and as [`run`](Self::run)
     /// on the absolute values of the inputs would give it. `None` for other operators.
     fn magnitude(&self, call: &Call<'_>) -> Result<Option<Tensor>, OpError> {
+        let _ = call;
+        Ok(None)
+    }
+
+    /// Upper bounds on [`magnitude`](Self::magnitude) that cost no product. `None` where there are none.
+    fn norms(&self, call: &Call<'_>) -> Result<Option<Norms>, OpError> {
         let _ = call;
         Ok(None)
     }

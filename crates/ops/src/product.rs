@@ -1,8 +1,11 @@
 //! Matrix products through the `gemm` crate, behind a safe function.
 
+use std::mem::MaybeUninit;
+
+use rayon::current_num_threads;
+
 use crate::Float;
 use crate::parallel::{self, GRAIN};
-use rayon::current_num_threads;
 
 /// A matrix inside a slice: where it starts and how far its rows and columns are apart, in elements.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +51,43 @@ pub fn product_into<T: Float>(
     c_row: usize,
     parallel: bool,
 ) {
+    #[expect(unsafe_code, reason = "the standard library lends no written memory to be overwritten")]
+    // SAFETY: elements of one layout, of which none is read and only written ones are left behind.
+    let c = unsafe { std::slice::from_raw_parts_mut(c.as_mut_ptr().cast::<MaybeUninit<T>>(), c.len()) };
+    written(m, k, n, a, b, c, c_row, parallel);
+}
+
+/// As [`product`], in memory where nothing was written before.
+pub fn product_onto<'c, T: Float>(
+    m: usize,
+    k: usize,
+    n: usize,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    c: &'c mut [MaybeUninit<T>],
+    parallel: bool,
+) -> &'c mut [T] {
+    let c = &mut c[..m * n];
+    written(m, k, n, a, b, c, n, parallel);
+    #[expect(unsafe_code, reason = "what gemm has written")]
+    // SAFETY: all m by n elements have just been written, row after row.
+    unsafe {
+        c.assume_init_mut()
+    }
+}
+
+/// Writes every element of `c`, whose rows are `c_row` elements apart, without reading any.
+#[expect(clippy::too_many_arguments, reason = "the sizes and strides of three matrices")]
+fn written<T: Float>(
+    m: usize,
+    k: usize,
+    n: usize,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    c: &mut [MaybeUninit<T>],
+    c_row: usize,
+    parallel: bool,
+) {
     let reach = |rows: usize, row: usize, columns: usize, column: usize| {
         if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row + (columns - 1) * column + 1 }
     };
@@ -60,7 +100,7 @@ pub fn product_into<T: Float>(
     }
     if k == 0 {
         for row in c.chunks_mut(c_row.max(1)).take(m) {
-            row[..n].fill(bytemuck::Zeroable::zeroed());
+            row[..n].fill(MaybeUninit::new(bytemuck::Zeroable::zeroed()));
         }
         return;
     }
@@ -77,7 +117,7 @@ pub fn product_into<T: Float>(
             m,
             n,
             k,
-            c.as_mut_ptr(),
+            c.as_mut_ptr().cast::<T>(),
             1,
             c_row as isize,
             false,

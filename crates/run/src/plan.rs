@@ -2,7 +2,7 @@ use std::cell::OnceCell;
 
 use isotrace_graph::{Graph, Node, NodeId, ValueId};
 use isotrace_ops::budget::{Budget, Unit};
-use isotrace_ops::{Bodies, Call, OpError, Operator, Precision};
+use isotrace_ops::{Bodies, Call, Norms, OpError, Operator, Precision};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
@@ -156,6 +156,18 @@ impl<'g> Plan<'g> {
         self.with_inputs(id, lookup, |inputs| {
             let bodies = self.bodies(id, lookup, Precision::Float64);
             self.op(id).magnitude(&Call { magnitude: Some(magnitude), ..self.call(id, inputs, &bodies) })
+        })
+    }
+
+    /// Bounds on that sum which cost no product, where there are any.
+    pub fn norms(
+        &self,
+        id: NodeId,
+        lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+    ) -> Result<Option<Norms>, RunError> {
+        self.with_inputs(id, lookup, |inputs| {
+            let bodies = self.bodies(id, lookup, Precision::Declared);
+            self.op(id).norms(&self.call(id, inputs, &bodies))
         })
     }
 

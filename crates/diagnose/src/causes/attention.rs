@@ -132,7 +132,7 @@ fn scaled(site: &Site<'_, '_, '_>, m: NodeId, s: ValueId, (scale, ratio): (f64, 
         attributes: isotrace_graph::Attributes::default(),
     };
     let shadow = Tensor::scalar(ratio);
-    let declared = site.state.own_declared[s.index()].as_ref().map_or(DType::F32, Tensor::dtype);
+    let declared = site.state.own_declared(s).map_or(DType::F32, Tensor::dtype);
     let factor = Source::Tensor { declared: shadow.cast(declared).ok()?, shadow };
     let patch = Patch::new(&mul, vec![Source::Patch(Box::new(inner)), factor])?;
     // The factors lie before the product, if they are not part of it.

@@ -64,8 +64,7 @@ impl Cause for Ratio {
             outputs: node.outputs.iter().take(1).copied().collect(),
             attributes: isotrace_graph::Attributes::default(),
         };
-        let declared =
-            site.state.own_declared[site.point.index()].as_ref().map_or(own.dtype(), Tensor::dtype);
+        let declared = site.state.own_declared(site.point).map_or(own.dtype(), Tensor::dtype);
         let shadow = Tensor::scalar(factor);
         let Ok(low) = shadow.cast(declared) else { return };
         let sources = vec![Source::Patch(Box::new(inner)), Source::Tensor { declared: low, shadow }];

@@ -134,7 +134,7 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<(Faul
     let same =
         |written: Option<&Tensor>, real: Option<&Tensor>| written.zip(real).is_some_and(|(x, y)| near(x, y));
     if !same(side_a.declared.get(end_a), site.judge.a.declared.get(site.candidate))
-        || !same(side_b.declared.get(end_b), site.state.own_declared[site.point.index()].as_ref())
+        || !same(side_b.declared.get(end_b), site.state.own_declared(site.point))
     {
         return None;
     }

@@ -12,7 +12,7 @@ use crate::budget::{self, Budget, Unit};
 use crate::convolve::{Finish, Sizes, convolve};
 use crate::magnitude::magnitude;
 use crate::window::Settings;
-use crate::{Call, Float, Flow, OpError, Operator, attributes, flow, for_float};
+use crate::{Call, Float, Flow, Norms, OpError, Operator, attributes, flow, for_float};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Conv {
@@ -100,6 +100,15 @@ impl Operator for Conv {
             Activation::Identity => magnitude(call, |c| Ok(self.run(c)?.remove(0))).map(Some),
             _ => Ok(None),
         }
+    }
+
+    fn norms(&self, call: &Call<'_>) -> Result<Option<Norms>, OpError> {
+        if self.activation != Activation::Identity || call.get(3).is_some() {
+            return Ok(None);
+        }
+        let (x, w) = (call.need(0, "X")?, call.need(1, "W")?);
+        let sizes = Sizes::new(x.shape(), w.shape(), self.groups, &self.settings)?;
+        Norms::of_convolution(x, w, call.get(2), &sizes)
     }
 
     fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {

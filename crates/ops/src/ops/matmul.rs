@@ -10,7 +10,7 @@ use crate::budget::{self, Budget, Unit};
 use crate::magnitude::magnitude;
 use crate::product::{Loose, Matrix, product, product_of_loose};
 use crate::room::zeros;
-use crate::{Call, Float, Flow, OpError, Operator, for_float};
+use crate::{Call, Float, Flow, Norms, OpError, Operator, for_float};
 
 #[derive(Debug)]
 struct MatMul;
@@ -56,6 +56,10 @@ impl Operator for MatMul {
             return Ok(None);
         }
         magnitude(call, |c| Ok(self.run(c)?.remove(0))).map(Some)
+    }
+
+    fn norms(&self, call: &Call<'_>) -> Result<Option<Norms>, OpError> {
+        Ok(Norms::of_product(call.need(0, "A")?, call.need(1, "B")?))
     }
 }
 
