@@ -2,10 +2,12 @@
 
 use std::mem::MaybeUninit;
 
+use isotrace_tensor::TensorError;
 use rayon::current_num_threads;
 
 use crate::Float;
 use crate::parallel::{self, GRAIN};
+use crate::room::scratch;
 
 /// A matrix inside a slice: where it starts and how far its rows and columns are apart, in elements.
 #[derive(Debug, Clone, Copy)]
@@ -164,9 +166,9 @@ pub fn product_of_loose<T: Float>(
     b: Loose<'_>,
     c: &mut [T],
     parallel: bool,
-) {
+) -> Result<(), TensorError> {
     let columns = ROOM / size_of::<T>() / k.max(1) / COLUMNS * COLUMNS;
-    by_columns(columns.max(COLUMNS), (m, k, n), a, b, c, parallel);
+    by_columns(columns.max(COLUMNS), (m, k, n), a, b, c, parallel)
 }
 
 fn by_columns<T: Float>(
@@ -176,35 +178,37 @@ fn by_columns<T: Float>(
     b: Loose<'_>,
     c: &mut [T],
     parallel: bool,
-) {
+) -> Result<(), TensorError> {
     let size = size_of::<T>();
-    let mut room: Vec<T> = Vec::new();
-    let mut from = 0;
-    while from < n {
-        // What is left over goes with the last: a product with a vector takes another way through the kernels.
-        let width = if n - from < 2 * columns { n - from } else { columns };
-        room.resize(k * width, bytemuck::Zeroable::zeroed());
-        let (row, column) = if b.transposed {
-            let bytes = &b.bytes[from * k * size..];
-            parallel::chunks(&mut room, GRAIN, &|i, part| {
-                let bytes = &bytes[i * GRAIN * size..][..size_of_val(part)];
-                bytemuck::cast_slice_mut(part).copy_from_slice(bytes);
-            });
-            (1, k)
-        } else {
-            let rows = GRAIN.div_ceil(width);
-            parallel::chunks(&mut room, rows * width, &|i, part| {
-                for (r, part) in part.chunks_mut(width).enumerate() {
-                    let bytes = &b.bytes[((i * rows + r) * n + from) * size..][..width * size];
+    // What is left over goes with the last: a product with a vector takes another way through the kernels.
+    let widest = if n < 2 * columns { n } else { 2 * columns - 1 };
+    scratch(k * widest, |room| {
+        let mut from = 0;
+        while from < n {
+            let width = if n - from < 2 * columns { n - from } else { columns };
+            let room = &mut room[..k * width];
+            let (row, column) = if b.transposed {
+                let bytes = &b.bytes[from * k * size..];
+                parallel::chunks(room, GRAIN, &|i, part| {
+                    let bytes = &bytes[i * GRAIN * size..][..size_of_val(part)];
                     bytemuck::cast_slice_mut(part).copy_from_slice(bytes);
-                }
-            });
-            (width, 1)
-        };
-        let part = Matrix { data: &room, row, column };
-        product_into(m, k, width, a, part, &mut c[from..], n, parallel);
-        from += width;
-    }
+                });
+                (1, k)
+            } else {
+                let rows = GRAIN.div_ceil(width);
+                parallel::chunks(room, rows * width, &|i, part| {
+                    for (r, part) in part.chunks_mut(width).enumerate() {
+                        let bytes = &b.bytes[((i * rows + r) * n + from) * size..][..width * size];
+                        bytemuck::cast_slice_mut(part).copy_from_slice(bytes);
+                    }
+                });
+                (width, 1)
+            };
+            let part = Matrix { data: &*room, row, column };
+            product_into(m, k, width, a, part, &mut c[from..], n, parallel);
+            from += width;
+        }
+    })
 }
 
 /// The tensor as a file may hold it: no element lies where it could be read in place.
@@ -235,7 +239,7 @@ mod tests {
                 let loose = Loose { bytes: &bytes[1..], transposed };
                 for columns in [COLUMNS, 2 * COLUMNS, 10 * COLUMNS] {
                     let mut parts = vec![1f32; m * n];
-                    by_columns(columns, (m, k, n), a, loose, &mut parts, true);
+                    by_columns(columns, (m, k, n), a, loose, &mut parts, true).unwrap();
                     assert_eq!(parts, whole, "{m} {k} {n} {transposed} {columns}");
                 }
             }

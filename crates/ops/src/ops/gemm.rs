@@ -102,7 +102,7 @@ fn gemm<T: Float>(
     let steps = |x: &View<'_, T>| (x.strides()[0], x.strides()[1]);
     let left = Matrix { data: a.data(), row: steps(&a).0, column: steps(&a).1 };
     if let Some(bytes) = b.loose_bytes().filter(|_| b.dtype() == T::DTYPE) {
-        product_of_loose(m, k, n, left, Loose { bytes, transposed: settings.trans_b }, &mut out, true);
+        product_of_loose(m, k, n, left, Loose { bytes, transposed: settings.trans_b }, &mut out, true)?;
     } else {
         let b = oriented(&b.view::<T>()?, settings.trans_b, "B")?;
         let right = Matrix { data: b.data(), row: steps(&b).0, column: steps(&b).1 };

@@ -78,7 +78,7 @@ fn matmul_loose<T: Float>(a: &View<'_, T>, b: Loose<'_>, n: usize) -> Result<(Ve
     let rows = element_count(&shape)?;
     shape.push(n);
     let mut out = zeros::<T>(&shape)?;
-    product_of_loose(rows, k, n, Matrix { data: a.data(), row: k, column: 1 }, b, &mut out, true);
+    product_of_loose(rows, k, n, Matrix { data: a.data(), row: k, column: 1 }, b, &mut out, true)?;
     Ok((shape, out))
 }
 
