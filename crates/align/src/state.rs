@@ -181,7 +181,7 @@ impl Changes {
 
     /// Whether a node and what it writes are as the graph has them.
     fn is_free(&self, graph: &Graph, id: NodeId) -> bool {
-        !self.patches.get(&id).is_some_and(|made| !made.is_empty())
+        self.patches.get(&id).is_none_or(|made| made.is_empty())
             && !graph.node(id).writes().any(|v| self.substitutions.contains_key(&v))
     }
 

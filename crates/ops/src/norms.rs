@@ -129,8 +129,8 @@ fn numbers(t: &Tensor) -> &[[u8; 4]] {
     t.raw_bytes().as_chunks::<4>().0
 }
 
-fn square(x: &[u8; 4]) -> f64 {
-    f64::from(f32::from_le_bytes(*x)).powi(2)
+fn square(x: [u8; 4]) -> f64 {
+    f64::from(f32::from_le_bytes(x)).powi(2)
 }
 
 /// The sum of squares of each row of `k` elements.
@@ -145,9 +145,9 @@ fn squares_of_rows(t: &Tensor, k: usize) -> Vec<f64> {
             let (blocks, rest) = row.as_chunks::<8>();
             let mut lanes = [0.0; 8];
             for block in blocks {
-                lanes.iter_mut().zip(block).for_each(|(lane, x)| *lane += square(x));
+                lanes.iter_mut().zip(block).for_each(|(lane, x)| *lane += square(*x));
             }
-            *sum = lanes.iter().sum::<f64>() + rest.iter().map(square).sum::<f64>();
+            *sum = lanes.iter().sum::<f64>() + rest.iter().copied().map(square).sum::<f64>();
         }
     });
     out
@@ -165,7 +165,7 @@ fn squares_of_columns(t: &Tensor, n: usize) -> Vec<f64> {
     let mut parts = vec![0.0; rows.div_ceil(high) * n];
     parallel::chunks(&mut parts, n, &|piece, sums| {
         for row in numbers[piece * high * n..].chunks(n).take(high) {
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += square(x));
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += square(*x));
         }
     });
     let mut out = vec![0.0; n];
