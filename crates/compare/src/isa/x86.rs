@@ -1,0 +1,267 @@
+//! Vector instructions of x86.
+
+use super::{Isa, any_above};
+
+/// The processor sees that memory is read in order, but does not run far ahead of what it has been asked for, and a
+/// tile is computed on for longer than the next takes to arrive. An address that does not exist is passed over.
+#[inline(always)]
+fn prefetch(sse: pulp::core_arch::x86::Sse, line: *const i8) {
+    /// Into every level of the cache.
+    const T0: i32 = 3;
+    sse._mm_prefetch::<T0>(line);
+}
+
+/// Into the second level alone.
+#[inline(always)]
+fn prefetch_far(sse: pulp::core_arch::x86::Sse, line: *const i8) {
+    /// Into every level but the first.
+    const T1: i32 = 2;
+    sse._mm_prefetch::<T1>(line);
+}
+
+/// Two vectors of 64 bytes as one, with instructions for vectors of 32.
+macro_rules! halve_avx2 {
+    ($name:ident, $word:ty, $lanes:literal, $half:ty, $halves:literal, $set:ident . $pack:ident $(::<$how:literal>)?) => {
+        #[inline(always)]
+        fn $name(self, a: [$word; $lanes], b: [$word; $lanes]) -> [$half; $halves] {
+            let (a, b): ([std::arch::x86_64::__m256i; 2], [std::arch::x86_64::__m256i; 2]) =
+                (pulp::cast(a), pulp::cast(b));
+            pulp::cast([
+                self.$set.$pack$(::<$how>)?(pulp::cast(a[0]), pulp::cast(b[0])),
+                self.$set.$pack$(::<$how>)?(pulp::cast(a[1]), pulp::cast(b[1])),
+            ])
+        }
+    };
+}
+
+/// A square transposed by vectors of 32 bytes: word c on of run r in the lower half and of run r + n in the upper, n runs
+/// each, so that no round moves anything between the halves.
+macro_rules! turn_avx2 {
+    ($name:ident, $word:ty, $side:literal, $lanes:literal, $low:ident, $high:ident, [$($round:literal)+]) => {
+        #[inline(always)]
+        fn $name(self, runs: &[[$word; $side]; $side]) -> [[$word; $side]; $side] {
+            let mut out = [[0; $side]; $side];
+            for r in (0..$side).step_by(2 * $lanes) {
+                for c in (0..$side).step_by($lanes) {
+                    let mut rows = [pulp::cast::<[u64; 4], std::arch::x86_64::__m256i>([0; 4]); $lanes];
+                    for (k, row) in rows.iter_mut().enumerate() {
+                        let (mut lower, mut upper) = ([0; $lanes], [0; $lanes]);
+                        lower.copy_from_slice(&runs[r + k][c..c + $lanes]);
+                        upper.copy_from_slice(&runs[r + k + $lanes][c..c + $lanes]);
+                        *row = pulp::cast([lower, upper]);
+                    }
+                    $(
+                        let _ = $round;
+                        let mut next = rows;
+                        for k in 0..$lanes / 2 {
+                            next[2 * k] = self.avx2.$low(rows[k], rows[k + $lanes / 2]);
+                            next[2 * k + 1] = self.avx2.$high(rows[k], rows[k + $lanes / 2]);
+                        }
+                        rows = next;
+                    )+
+                    for (k, row) in rows.into_iter().enumerate() {
+                        let row: [$word; 2 * $lanes] = pulp::cast(row);
+                        out[c + k][r..r + 2 * $lanes].copy_from_slice(&row);
+                    }
+                }
+            }
+            out
+        }
+    };
+}
+
+/// Adds one to the words of two vectors of 32 bytes where a comparison, which makes -1 of them, holds.
+macro_rules! reaching_avx2 {
+    ($name:ident, $word:ty, $lanes:literal, $set:ident, $greater:ident, $subtract:ident) => {
+        #[inline(always)]
+        fn $name(self, counts: [$word; $lanes], words: [$word; $lanes], least: $word) -> [$word; $lanes] {
+            let (counts, words): ([std::arch::x86_64::__m256i; 2], [std::arch::x86_64::__m256i; 2]) =
+                (pulp::cast(counts), pulp::cast(words));
+            let below = self.avx.$set((least - 1) as _);
+            let [c, d] = counts;
+            let [v, w] = words;
+            pulp::cast([
+                self.avx2.$subtract(c, self.avx2.$greater(v, below)),
+                self.avx2.$subtract(d, self.avx2.$greater(w, below)),
+            ])
+        }
+    };
+}
+
+// What `pulp` calls V3, and conversions from f16, which every processor with AVX2 has.
+pulp::simd_type!({
+    /// Vectors of 32 bytes.
+    pub(crate) struct Ymm {
+        pub sse: f!("sse"),
+        pub sse2: f!("sse2"),
+        pub fxsr: f!("fxsr"),
+        pub sse3: f!("sse3"),
+        pub ssse3: f!("ssse3"),
+        pub sse4_1: f!("sse4.1"),
+        pub sse4_2: f!("sse4.2"),
+        pub popcnt: f!("popcnt"),
+        pub avx: f!("avx"),
+        pub avx2: f!("avx2"),
+        pub bmi1: f!("bmi1"),
+        pub bmi2: f!("bmi2"),
+        pub fma: f!("fma"),
+        pub lzcnt: f!("lzcnt"),
+        pub f16c: f!("f16c"),
+    }
+});
+
+impl Isa for Ymm {
+    const COUNTS_ZEROS: bool = false;
+
+    #[expect(
+        unsafe_code,
+        reason = "`pulp` has no call for this instruction; `f16c` is the proof that it exists"
+    )]
+    #[inline(always)]
+    fn widen_f16(self, bits: &[u16; 16]) -> [f32; 16] {
+        let halves: [std::arch::x86_64::__m128i; 2] = pulp::cast(*bits);
+        // SAFETY: a value of this type exists only where the processor was found to have F16C.
+        pulp::cast(unsafe {
+            [std::arch::x86_64::_mm256_cvtph_ps(halves[0]), std::arch::x86_64::_mm256_cvtph_ps(halves[1])]
+        })
+    }
+
+    // One vector of 32 bytes: more would have to leave the registers.
+    most!(8);
+
+    #[inline(always)]
+    fn larger_f32(self, most: [f32; 8], x: [f32; 16]) -> [f32; 8] {
+        let x: [std::arch::x86_64::__m256; 2] = pulp::cast(x);
+        // Of two of which one is NaN, the second is kept, as of two that are equal.
+        let most = self.avx._mm256_max_ps(x[0], pulp::cast(most));
+        pulp::cast(self.avx._mm256_max_ps(x[1], most))
+    }
+
+    #[inline(always)]
+    fn larger_f64(self, a: [f64; 8], b: [f64; 8]) -> [f64; 8] {
+        let (a, b): ([std::arch::x86_64::__m256d; 2], [std::arch::x86_64::__m256d; 2]) =
+            (pulp::cast(a), pulp::cast(b));
+        pulp::cast([self.avx._mm256_max_pd(b[0], a[0]), self.avx._mm256_max_pd(b[1], a[1])])
+    }
+
+    #[inline(always)]
+    fn prefetch(self, line: *const i8) {
+        prefetch(self.sse, line);
+    }
+
+    #[inline(always)]
+    fn prefetch_far(self, line: *const i8) {
+        prefetch_far(self.sse, line);
+    }
+
+    // The lower half of each word of two; signed numbers are cut off where these are too large.
+    halve_avx2!(halve_u64, u64, 8, u32, 16, avx._mm256_shuffle_ps::<0x88>);
+    halve_avx2!(halve_u32, u32, 16, u16, 32, avx2._mm256_packus_epi32);
+    halve_avx2!(halve_u16, u16, 32, u8, 64, avx2._mm256_packus_epi16);
+
+    reaching_avx2!(add_reaching_u8, u8, 64, _mm256_set1_epi8, _mm256_cmpgt_epi8, _mm256_sub_epi8);
+    reaching_avx2!(add_reaching_u16, u16, 32, _mm256_set1_epi16, _mm256_cmpgt_epi16, _mm256_sub_epi16);
+
+    turn_avx2!(turn_u64, u64, 8, 2, _mm256_unpacklo_epi64, _mm256_unpackhi_epi64, [0]);
+    turn_avx2!(turn_u32, u32, 16, 4, _mm256_unpacklo_epi32, _mm256_unpackhi_epi32, [0 1]);
+    turn_avx2!(turn_u16, u16, 32, 8, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16, [0 1 2]);
+}
+
+/// Which words of two vectors of `L` follow each other in half `half` of both in turn.
+const fn in_turn<const L: usize>(half: usize) -> [usize; L] {
+    let mut index = [0; L];
+    let mut l = 0;
+    while l < L {
+        index[l] = half * (L / 2) + l / 2 + l % 2 * L;
+        l += 1;
+    }
+    index
+}
+
+/// Two vectors in turn, with the instruction that takes any words of two vectors.
+macro_rules! zip_avx512 {
+    ($name:ident, $word:ty, $lanes:literal, $set:ident . $permute:ident) => {
+        #[inline(always)]
+        fn $name(self, a: [$word; $lanes], b: [$word; $lanes]) -> [[$word; $lanes]; 2] {
+            const LOW: [$word; $lanes] = narrowed!($word, $lanes, in_turn::<$lanes>(0));
+            const HIGH: [$word; $lanes] = narrowed!($word, $lanes, in_turn::<$lanes>(1));
+            let (a, b) = (pulp::cast(a), pulp::cast(b));
+            [
+                pulp::cast(self.$set.$permute(a, pulp::cast(LOW), b)),
+                pulp::cast(self.$set.$permute(a, pulp::cast(HIGH), b)),
+            ]
+        }
+    };
+}
+
+/// The same numbers in a narrower type.
+macro_rules! narrowed {
+    ($word:ty, $lanes:literal, $index:expr) => {{
+        let index = $index;
+        let mut out: [$word; $lanes] = [0; $lanes];
+        let mut l = 0;
+        while l < $lanes {
+            out[l] = index[l] as $word;
+            l += 1;
+        }
+        out
+    }};
+}
+
+impl Isa for pulp::x86::V4 {
+    const COUNTS_ZEROS: bool = true;
+
+    #[inline(always)]
+    fn widen_f16(self, bits: &[u16; 16]) -> [f32; 16] {
+        pulp::cast(self.avx512f._mm512_cvtph_ps(pulp::cast(*bits)))
+    }
+
+    type Most = [f32; 16];
+
+    #[inline(always)]
+    fn most(self, x: f32) -> [f32; 16] {
+        [x; 16]
+    }
+
+    #[inline(always)]
+    fn larger_f32(self, most: [f32; 16], x: [f32; 16]) -> [f32; 16] {
+        pulp::cast(self.avx512f._mm512_max_ps(pulp::cast(x), pulp::cast(most)))
+    }
+
+    #[inline(always)]
+    fn above(self, most: [f32; 16], x: f32) -> bool {
+        any_above(&most, x)
+    }
+
+    #[inline(always)]
+    fn larger_f64(self, a: [f64; 8], b: [f64; 8]) -> [f64; 8] {
+        pulp::cast(self.avx512f._mm512_max_pd(pulp::cast(b), pulp::cast(a)))
+    }
+
+    /// Two instructions, each of which takes any function of three bits.
+    #[inline(always)]
+    fn add_bits(self, a: [u64; 8], b: [u64; 8], c: [u64; 8]) -> [[u64; 8]; 2] {
+        const ODD: i32 = 0b1001_0110;
+        const TWO: i32 = 0b1110_1000;
+        let [a, b, c] = [a, b, c].map(pulp::cast);
+        let f = self.avx512f;
+        [
+            pulp::cast(f._mm512_ternarylogic_epi64::<ODD>(a, b, c)),
+            pulp::cast(f._mm512_ternarylogic_epi64::<TWO>(a, b, c)),
+        ]
+    }
+
+    #[inline(always)]
+    fn prefetch(self, line: *const i8) {
+        prefetch(self.sse, line);
+    }
+
+    #[inline(always)]
+    fn prefetch_far(self, line: *const i8) {
+        prefetch_far(self.sse, line);
+    }
+
+    zip_avx512!(zip_u64, u64, 8, avx512f._mm512_permutex2var_epi64);
+    zip_avx512!(zip_u32, u32, 16, avx512f._mm512_permutex2var_epi32);
+    zip_avx512!(zip_u16, u16, 32, avx512bw._mm512_permutex2var_epi16);
+}
