@@ -7,7 +7,8 @@ use isotrace_tensor::{View, bf16, f16};
 use crate::isa::{Isa, Job, Level};
 use crate::judge::FirstLook;
 use crate::kernel::{Order, Pass, Real, ahead};
-use crate::strided::{Coming, Plan, panel_of};
+use crate::staged::{Stage, Staging, Turned};
+use crate::strided::{Coming, Panel, Plan, panel_of};
 use crate::sums::Sums;
 
 /// Tiles a chunk: a MiB a side, some 100 microseconds.
@@ -53,34 +54,76 @@ macro_rules! chunk {
             #[inline(always)]
             fn run<I: Isa>(self, isa: I) -> Sums {
                 let mut pass = Pass::<$t, $lanes>::new(self.narrow);
-                let (mut x, mut y) = (vec![<$t>::default(); panel_of::<$t>()], vec![<$t>::default(); panel_of::<$t>()]);
-                let (a, b) = (self.x.data(), self.y.data());
-                let mut panels = self.plan.panels(self.number).peekable();
+                let (plan, squares) = (self.plan, self.plan.squares());
+                let sides = [self.x.data(), self.y.data()];
+                let mut panels = plan.panels(self.number).peekable();
+                // Either a panel is copied when its turn has come, while lines of the next one are asked for,
+                let room = if squares { 0 } else { panel_of::<$t>() };
+                let (mut x, mut y) = (vec![<$t>::default(); room], vec![<$t>::default(); room]);
                 let mut lines = Vec::new();
+                // or it is while the one before is compared.
+                let (mut now, mut next) = <(Stage<$t, $lanes>, Stage<$t, $lanes>)>::default();
+                let mut turned = Turned::new();
+                let from = |panel: &Panel| [0, 1].map(|side| &sides[side][panel.start[side]..]);
+                let mut other = None;
+                if let Some(panel) = panels.peek()
+                    && let Some(layout) = plan.layout::<$lanes>(panel, &mut other)
+                {
+                    Staging::new(isa, layout, from(panel), &mut now).finish();
+                }
                 while let Some(panel) = panels.next() {
+                    let mut staging = None;
                     lines.clear();
-                    if let Some(next) = panels.peek() {
-                        self.plan.lines(0, a, next, &mut lines);
-                        self.plan.lines(1, b, next, &mut lines);
+                    if let Some(coming) = panels.peek() {
+                        if let Some(layout) = plan.layout::<$lanes>(coming, &mut other) {
+                            staging = Some(Staging::new(isa, layout, from(coming), &mut next));
+                        } else {
+                            plan.lines(0, sides[0], coming, &mut lines);
+                            plan.lines(1, sides[1], coming, &mut lines);
+                        }
                     }
-                    // Half of what is asked for is while this panel is gathered, a line for two.
-                    let mut coming = Coming { isa, lines: &lines };
-                    let x = self.plan.gather(isa, 0, a, &panel, &mut x, &mut coming);
-                    let y = self.plan.gather(isa, 1, b, &panel, &mut y, &mut coming);
-                    let coming = coming.lines;
-                    pass.feed::<I, false>(
-                        isa,
-                        x,
-                        y,
-                        Order::Any,
-                        |k| self.plan.place(&panel, k),
-                        #[inline(always)]
-                        |k| {
-                            if let Some(&line) = coming.get(k) {
-                                isa.prefetch_far(line);
-                            }
-                        },
-                    );
+                    for part in 0..if squares { now.parts() } else { 1 } {
+                        if let Some(staging) = &staging {
+                            staging.begin();
+                        }
+                        // Half of what is asked for is while this panel is gathered, a line for two.
+                        let mut coming = Coming { isa, lines: &lines };
+                        let [x, y] = if squares {
+                            now.part(isa, part, &mut turned)
+                        } else {
+                            [
+                                plan.gather::<I, $t, $lanes>(0, sides[0], &panel, &mut x, &mut coming),
+                                plan.gather::<I, $t, $lanes>(1, sides[1], &panel, &mut y, &mut coming),
+                            ]
+                        };
+                        let coming = coming.lines;
+                        let columns = panel.size[1];
+                        pass.feed::<I, false>(
+                            isa,
+                            x,
+                            y,
+                            Order::Any,
+                            |k| {
+                                let within = if squares { now.place(part, k) } else { [k / columns, k % columns] };
+                                plan.place(&panel, within)
+                            },
+                            #[inline(always)]
+                            |k| {
+                                if let Some(staging) = &staging {
+                                    staging.ask(k);
+                                } else if let Some(&line) = coming.get(k) {
+                                    isa.prefetch_far(line);
+                                }
+                            },
+                        );
+                        if let Some(staging) = &mut staging {
+                            staging.copy();
+                        }
+                    }
+                    if let Some(staging) = staging {
+                        staging.finish();
+                    }
+                    std::mem::swap(&mut now, &mut next);
                 }
                 pass.finish()
             }

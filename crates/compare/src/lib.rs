@@ -26,6 +26,7 @@ mod kernel;
 mod native;
 mod number;
 mod scalar;
+mod staged;
 mod stats;
 mod strided;
 mod summary;

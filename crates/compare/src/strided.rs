@@ -3,17 +3,18 @@
 //! Whatever order the elements are taken in, one side may have to jump. So they are taken in panels: along the axis in
 //! which A's elements lie closest and the axis in which B's do, some [`RUN`] bytes of each. Of every cache line that is
 //! fetched from either side, a whole panel's width is used. A panel is copied into a buffer that stays in the cache,
-//! transposed by vectors where it has to be (`transpose`), and goes through the same loops as slices do. Nothing larger
-//! than a panel is copied, and nothing at all where both sides lie in one order anyway.
+//! transposed by vectors where it has to be, and goes through the same loops as slices do. Nothing larger than a panel or
+//! two is copied, and nothing at all where both sides lie in one order anyway.
 //!
 //! What takes time is memory, not copying: rows of a panel are pages apart, which no processor foresees. Therefore
 //!
 //! - axes are put into the order of memory and, where both sides allow it, merged, which makes rows as long as they get;
-//! - runs are as long as several cache lines, of which the first is what takes time;
+//! - runs are as long as several cache lines, of which the first is what takes time: where an axis is too short for that
+//!   and one side goes on with the next, a panel takes both;
 //! - panels are taken in boxes that are a few panels wide along what is close in A, and along what is close in B, so
 //!   that pages are met again while the processor still knows where they are;
-//! - the next panel is asked for line by line while this one is gathered and compared: all at once, requests would wait
-//!   for each other and nothing else be done.
+//! - the next panel is asked for line by line while this one is compared: all at once, requests would wait for each other
+//!   and nothing else be done. Where A lies in runs along rows and B along columns, it is copied as well (`staged`).
 //!
 //! Maxima, counts and places are exactly those of a contiguous copy, and sums differ from its by rounding alone, since
 //! they run in another order: one that shapes and strides decide.
@@ -22,7 +23,7 @@ use bytemuck::Pod;
 use isotrace_tensor::View;
 
 use crate::isa::Isa;
-use crate::transpose::{Square, transpose};
+use crate::staged::Layout;
 
 /// Bytes along each of a panel's two axes, where both are as long: some cache lines in a row.
 const RUN: usize = 512;
@@ -67,8 +68,11 @@ struct Axis {
 /// How two views of one shape are cut into panels.
 pub(crate) struct Plan {
     axes: Vec<Axis>,
-    /// The axis along the rows of a panel and the one along its columns; one of them may be missing.
-    across: [Option<usize>; 2],
+    /// The axes along the rows of a panel and those along its columns, the closest first: one or none each, or several
+    /// where a side runs through them in one go.
+    across: [Vec<usize>; 2],
+    /// How the first panel is copied, where panels are copied square by square (`staged`).
+    layout: Option<Layout>,
     boxes: usize,
     /// Boxes a piece.
     group: usize,
@@ -93,11 +97,32 @@ impl<I: Isa> Coming<'_, I> {
     }
 }
 
-/// A panel: the index of its first element, where that is in A and in B, and its size.
+/// A panel: the index of its first element, how many it takes along each axis, where the first is in A and in B, and
+/// its size.
 pub(crate) struct Panel {
     index: Vec<usize>,
-    start: [usize; 2],
-    size: [usize; 2],
+    length: Vec<usize>,
+    pub start: [usize; 2],
+    pub size: [usize; 2],
+}
+
+/// Cuts axes that one side runs through in one go, the closest first, none of them in `taken`, so that no more than
+/// `room` elements are in a panel. Says which they are, and how many elements that makes.
+fn cut(axes: &mut [Axis], side: usize, order: &[usize], taken: &[usize], room: usize) -> (Vec<usize>, usize) {
+    let (mut group, mut run) = (Vec::new(), 1);
+    for &k in order {
+        let axis = &mut axes[k];
+        if taken.contains(&k) || axis.strides[side] != run || run > 1 && room < 2 * run {
+            break;
+        }
+        axis.extent = axis.size.min(room / run);
+        run *= axis.extent;
+        group.push(k);
+        if axis.extent < axis.size {
+            break;
+        }
+    }
+    (group, run)
 }
 
 /// Axes in the order of memory of A, those that both sides run through in one go made one.
@@ -143,20 +168,45 @@ impl Plan {
         let other = |k: &usize| Some(*k) != columns;
         let rows = by_side[1].iter().copied().find(other).or_else(|| by_side[0].iter().copied().find(other));
         let both = columns.is_some() && by_side[0].first() == by_side[1].first();
-        // Where both sides run along one axis, rows are as long as they get; else panels are square if they can.
-        if let Some(k) = columns {
-            axes[k].extent = axes[k].size.min(if both { all } else { edge });
+        let mut across = [rows, columns].map(|axis| axis.into_iter().collect::<Vec<_>>());
+        let mut squares = false;
+        if let (Some(columns), Some(rows), false) = (columns, rows, both) {
+            let (mut one, mut width) = cut(&mut axes, 0, &by_side[0], &[rows], edge);
+            let (other, height) = cut(&mut axes, 1, &by_side[1], &one, all / width);
+            if height < edge {
+                // Short columns leave more of the panel to the rows.
+                (one, width) = cut(&mut axes, 0, &by_side[0], &other, all / height);
+            }
+            let line = LINE / size_of::<T>();
+            let near = |side: usize| {
+                let far = other.iter().chain(&one).map(|&k| (axes[k].extent - 1) * axes[k].strides[side]);
+                far.sum::<usize>() < u32::MAX as usize
+            };
+            squares = one.first() == Some(&columns) && width >= line && height >= line && near(0) && near(1);
+            if squares {
+                across = [other, one];
+            } else {
+                for axis in &mut axes {
+                    axis.extent = 1;
+                }
+            }
         }
-        if let Some(j) = rows {
-            let room = all / columns.map_or(1, |k| axes[k].extent);
-            axes[j].extent = axes[j].size.min(room);
-            if let Some(k) = columns
-                && !both
-            {
-                // A short second axis leaves more of the panel to the first.
-                let most = if axes[j].extent < edge { all / axes[j].extent } else { edge };
-                axes[k].extent = axes[k].size.min(most);
-                axes[j].extent = axes[j].size.min(all / axes[k].extent);
+        if !squares {
+            // Where both sides run along one axis, rows are as long as they get; else panels are square if they can.
+            if let Some(k) = columns {
+                axes[k].extent = axes[k].size.min(if both { all } else { edge });
+            }
+            if let Some(j) = rows {
+                let room = all / columns.map_or(1, |k| axes[k].extent);
+                axes[j].extent = axes[j].size.min(room);
+                if let Some(k) = columns
+                    && !both
+                {
+                    // A short second axis leaves more of the panel to the first.
+                    let most = if axes[j].extent < edge { all / axes[j].extent } else { edge };
+                    axes[k].extent = axes[k].size.min(most);
+                    axes[j].extent = axes[j].size.min(all / axes[k].extent);
+                }
             }
         }
         for axis in &mut axes {
@@ -172,7 +222,12 @@ impl Plan {
         }
         let boxes = axes.iter().map(|axis| axis.panels.div_ceil(axis.near)).product();
         let elements: usize = axes.iter().map(|axis| axis.near * axis.extent).product();
-        Self { axes, across: [rows, columns], boxes, group: (PIECE / elements).max(1) }
+        let mut plan = Self { axes, across, layout: None, boxes, group: (PIECE / elements).max(1) };
+        if squares {
+            let first = plan.boxed(0).next();
+            plan.layout = first.map(|panel| plan.lay_out(&panel, LINE / size_of::<T>()));
+        }
+        plan
     }
 
     /// The number of pieces, which are as many elements as are worth a beginning and an end of their own.
@@ -197,15 +252,17 @@ impl Plan {
         }
         let count: usize = ranges.iter().map(ExactSizeIterator::len).product();
         (0..count).map(move |mut n| {
-            let mut panel = Panel { index: vec![0; self.axes.len()], start: [0; 2], size: [1; 2] };
+            let index = vec![0; self.axes.len()];
+            let mut panel = Panel { length: index.clone(), index, start: [0; 2], size: [1; 2] };
             for (k, (range, axis)) in ranges.iter().zip(&self.axes).enumerate().rev() {
                 let from = (range.start + n % range.len()) * axis.extent;
                 n /= range.len();
                 panel.index[k] = from;
+                panel.length[k] = axis.extent.min(axis.size - from);
                 for side in 0..2 {
                     panel.start[side] += from * axis.strides[side];
-                    if self.across[side] == Some(k) {
-                        panel.size[side] = axis.extent.min(axis.size - from);
+                    if self.across[side].contains(&k) {
+                        panel.size[side] *= panel.length[k];
                     }
                 }
             }
@@ -213,16 +270,49 @@ impl Plan {
         })
     }
 
-    /// How far apart rows and columns of a panel are on one side (0 or 1).
+    /// Whether panels are copied square by square: those of which A lies in runs along rows, and B along columns.
+    pub fn squares(&self) -> bool {
+        self.layout.is_some()
+    }
+
+    /// How a panel is copied square by square: mostly as the first one is, else as `other` says, made here if need be.
+    pub fn layout<'l, const L: usize>(
+        &'l self,
+        panel: &Panel,
+        other: &'l mut Option<Layout>,
+    ) -> Option<&'l Layout> {
+        let first = self.layout.as_ref()?;
+        if first.size == panel.size {
+            return Some(first);
+        }
+        if other.as_ref().is_none_or(|other| other.size != panel.size) {
+            *other = Some(self.lay_out(panel, L));
+        }
+        other.as_ref()
+    }
+
+    /// How a panel is copied by squares of `lanes` rows.
+    fn lay_out(&self, panel: &Panel, lanes: usize) -> Layout {
+        Layout::new(lanes, panel.size, &[0, 1].map(|side| self.offsets(panel, side, side)))
+    }
+
+    /// Where on one side (0 or 1) the rows of a panel begin (0), or its columns (1).
+    fn offsets(&self, panel: &Panel, side: usize, across: usize) -> Vec<usize> {
+        self.across[across].iter().fold(vec![0], |starts, &k| {
+            let stride = self.axes[k].strides[side];
+            (0..panel.length[k]).flat_map(|n| starts.iter().map(move |start| start + n * stride)).collect()
+        })
+    }
+
+    /// How far apart rows and columns of a panel are on one side (0 or 1), where they are along one axis each.
     fn strides(&self, side: usize) -> [usize; 2] {
-        self.across.map(|axis| axis.map_or(0, |k| self.axes[k].strides[side]))
+        self.across.each_ref().map(|axes| axes.first().map_or(0, |&k| self.axes[k].strides[side]))
     }
 
     /// A panel's elements on one side, row by row: as they lie, or copied into `out`, while `coming` is asked for.
     #[inline(always)]
-    pub fn gather<'o, I: Isa, T: Pod + Square>(
+    pub fn gather<'o, I: Isa, T: Pod, const L: usize>(
         &self,
-        isa: I,
         side: usize,
         data: &'o [T],
         panel: &Panel,
@@ -238,14 +328,18 @@ impl Plan {
             }
             if column == 1 {
                 for (r, out) in out.chunks_exact_mut(columns).take(rows).enumerate() {
-                    T::copy(&data[r * row..][..columns], out);
+                    copy::<T, L>(&data[r * row..][..columns], out);
                     coming.gathered(columns * size_of::<T>() / LINE);
                 }
                 return &out[..rows * columns];
             }
         }
         if row == 1 && column >= rows {
-            transpose(isa, data, column, out, panel.size, coming);
+            for c in 0..columns {
+                for r in 0..rows {
+                    out[r * columns + c] = data[c * column + r];
+                }
+            }
         } else {
             for (r, out) in out.chunks_exact_mut(columns).take(rows).enumerate() {
                 let from = &data[r * row..][..=(columns - 1) * column];
@@ -275,14 +369,18 @@ impl Plan {
         }
     }
 
-    /// Which element in C order element `k` of a panel is.
-    pub fn place(&self, panel: &Panel, k: usize) -> usize {
-        let columns = panel.size[1];
-        let within = [k / columns, k % columns];
+    /// Which element in C order the one in a row and a column of a panel is.
+    pub fn place(&self, panel: &Panel, within: [usize; 2]) -> usize {
         let mut place = 0;
         for (k, (axis, &from)) in self.axes.iter().zip(&panel.index).enumerate() {
-            let along = (0..2).find(|&side| self.across[side] == Some(k));
-            let mut at = from + along.map_or(0, |side| within[side]);
+            let mut at = from;
+            for (group, mut within) in self.across.iter().zip(within) {
+                for &along in group {
+                    let length = panel.length[along];
+                    at += if along == k { within % length } else { 0 };
+                    within /= length;
+                }
+            }
             for &(size, stride) in &axis.parts {
                 place += at % size * stride;
                 at /= size;
@@ -294,9 +392,8 @@ impl Plan {
     /// A place that no element of a panel is before.
     fn least(&self, panel: &Panel) -> usize {
         let mut least = 0;
-        for (k, (axis, &from)) in self.axes.iter().zip(&panel.index).enumerate() {
-            let along = (0..2).find(|&side| self.across[side] == Some(k));
-            let mut ends = [from, from + along.map_or(1, |side| panel.size[side]) - 1];
+        for (axis, (&from, length)) in self.axes.iter().zip(panel.index.iter().zip(&panel.length)) {
+            let mut ends = [from, from + length - 1];
             let mut place = 0;
             for &(size, stride) in &axis.parts {
                 if ends[0] != ends[1] {
@@ -324,12 +421,16 @@ impl Plan {
             pieces.flat_map(|n| self.panels(n)).map(|panel| (self.least(&panel), panel)).collect();
         panels.sort_by_key(|&(least, _)| least);
         let mut first = None;
-        let strides = [self.strides(0), self.strides(1)];
-        // How far apart in C order rows and columns are, where that is one number.
-        let apart = self.across.map(|axis| match axis.map(|k| &self.axes[k].parts[..]) {
-            None => Some(0),
-            Some(&[(_, stride)]) => Some(stride),
-            Some(_) => None,
+        // How far apart in C order rows and columns are, where places grow along them.
+        let apart = self.across.each_ref().map(|group| {
+            let strides: Option<Vec<usize>> = group
+                .iter()
+                .map(|&k| match self.axes[k].parts[..] {
+                    [(_, stride)] => Some(stride),
+                    _ => None,
+                })
+                .collect();
+            strides.map(|strides| strides.first().copied().unwrap_or(0))
         });
         // What lies farther apart is gone through outside, so that places grow and most of a panel is passed over.
         let outer = usize::from(apart[1] > apart[0]);
@@ -337,9 +438,10 @@ impl Plan {
             if first.is_some_and(|first| first < *least) {
                 break;
             }
+            let offsets = [0, 1].map(|side| [0, 1].map(|across| self.offsets(panel, side, across)));
             for i in 0..panel.size[outer] {
                 let from = if apart[1 - outer].is_some() {
-                    self.place(panel, if outer == 0 { i * panel.size[1] } else { i })
+                    self.place(panel, if outer == 0 { [i, 0] } else { [0, i] })
                 } else {
                     *least
                 };
@@ -349,14 +451,27 @@ impl Plan {
                 for j in 0..panel.size[1 - outer] {
                     let [row, column] = if outer == 0 { [i, j] } else { [j, i] };
                     let at = [0, 1]
-                        .map(|side| panel.start[side] + row * strides[side][0] + column * strides[side][1]);
+                        .map(|side| panel.start[side] + offsets[side][0][row] + offsets[side][1][column]);
                     if is(at[0], at[1]) {
-                        let place = self.place(panel, row * panel.size[1] + column);
+                        let place = self.place(panel, [row, column]);
                         first = Some(first.map_or(place, |first: usize| first.min(place)));
                     }
                 }
             }
         }
         first
+    }
+}
+
+/// Copies a short run: a few vectors, for which a call would take longer than they do.
+#[inline(always)]
+fn copy<T: Copy, const L: usize>(from: &[T], to: &mut [T]) {
+    let (from, from_rest) = from.as_chunks::<L>();
+    let (to, to_rest) = to.as_chunks_mut::<L>();
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to = *from;
     }
 }

@@ -1,7 +1,7 @@
 //! Views against contiguous copies of themselves.
 
-use isotrace_compare::{Metrics, compare, compare_views};
-use isotrace_tensor::{Tensor, View, f16};
+use isotrace_compare::{Metrics, Real, compare, compare_views};
+use isotrace_tensor::{Element, Tensor, View, bf16, f16};
 
 fn same(found: &Metrics, expected: &Metrics, what: &str) {
     let close = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-6 * b.abs();
@@ -65,6 +65,43 @@ fn permuted_broadcast_and_cut_views_are_as_their_copies() {
         &compare(&copy, &other).unwrap(),
         "broadcast",
     );
+}
+
+fn turned<T: Real + Element>(of: impl Fn(f64) -> T) {
+    // Panels of all sizes at the edges, runs through several axes, runs shorter than a cache line at the end.
+    let cases: [(&[usize], &[usize]); 6] = [
+        (&[517, 293], &[1, 0]),
+        (&[41, 64, 12, 16], &[3, 2, 1, 0]),
+        (&[70, 5, 9, 3, 11], &[4, 3, 2, 1, 0]),
+        (&[3, 40, 7, 33], &[0, 3, 1, 2]),
+        (&[35, 2, 8, 2, 36], &[4, 1, 2, 3, 0]),
+        (&[2, 33, 32], &[0, 2, 1]),
+    ];
+    for (shape, perm) in cases {
+        let n: usize = shape.iter().product();
+        let a: Vec<T> = (0..n).map(|i| of(((i * 7919) % 997) as f64 / 64.0)).collect();
+        let target: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
+        let view = View::new(&a, shape).permute(perm);
+        let copy = Tensor::from_vec(&target, view.to_vec()).unwrap();
+        let mut b = view.to_vec();
+        for i in (0..n).step_by(13) {
+            b[i] = of((i % 31) as f64 / 8.0);
+        }
+        b[n / 3] = of(f64::NAN);
+        let b = Tensor::from_vec(&target, b).unwrap();
+        let found = compare_views(&view, &b.view().unwrap()).unwrap();
+        same(&found, &compare(&copy, &b).unwrap(), &format!("{} {shape:?} {perm:?}", T::DTYPE));
+        let swapped = compare_views(&b.view().unwrap(), &view).unwrap();
+        same(&swapped, &compare(&b, &copy).unwrap(), &format!("{} {shape:?} {perm:?} swapped", T::DTYPE));
+    }
+}
+
+#[test]
+fn every_type_is_compared_in_runs_of_either_side() {
+    turned(|x| x);
+    turned(|x| x as f32);
+    turned(f16::from_f64);
+    turned(bf16::from_f64);
 }
 
 /// Where several differences are the largest, the first in C order is told, however axes lie and are put together.

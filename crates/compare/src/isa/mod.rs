@@ -130,22 +130,21 @@ pub(crate) trait Isa: Copy {
 
     /// A square of 8 runs of 8 words, transposed.
     #[inline(always)]
-    fn turn_u64(self, runs: &[[u64; 8]; 8]) -> [[u64; 8]; 8] {
-        rounds!(self, zip_u64, *runs, 8, [0 1 2])
+    fn turn_u64(self, runs: &[[u64; 8]; 8], out: &mut [[u64; 8]; 8]) {
+        *out = rounds!(self, zip_u64, *runs, 8, [0 1 2]);
     }
 
     /// The same for a square of 16.
     #[inline(always)]
-    fn turn_u32(self, runs: &[[u32; 16]; 16]) -> [[u32; 16]; 16] {
-        rounds!(self, zip_u32, *runs, 16, [0 1 2 3])
+    fn turn_u32(self, runs: &[[u32; 16]; 16], out: &mut [[u32; 16]; 16]) {
+        *out = rounds!(self, zip_u32, *runs, 16, [0 1 2 3]);
     }
 
     /// The same for a square of 32. Two runs in turn are a run of wider words, each a pair, and those are transposed, of
     /// one half of the words and then of the other; a square of words of two bytes would need more registers than there
     /// are.
     #[inline(always)]
-    fn turn_u16(self, runs: &[[u16; 32]; 32]) -> [[u16; 32]; 32] {
-        let mut out = [[0; 32]; 32];
+    fn turn_u16(self, runs: &[[u16; 32]; 32], out: &mut [[u16; 32]; 32]) {
         for half in 0..2 {
             let mut rows = [[0u32; 16]; 16];
             for (r, row) in rows.iter_mut().enumerate() {
@@ -155,7 +154,6 @@ pub(crate) trait Isa: Copy {
                 out[16 * half + c] = bytemuck::cast(*row);
             }
         }
-        out
     }
 
     /// The words of two vectors in turn.

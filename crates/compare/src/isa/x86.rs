@@ -39,8 +39,7 @@ macro_rules! halve_avx2 {
 macro_rules! turn_avx2 {
     ($name:ident, $word:ty, $side:literal, $lanes:literal, $low:ident, $high:ident, [$($round:literal)+]) => {
         #[inline(always)]
-        fn $name(self, runs: &[[$word; $side]; $side]) -> [[$word; $side]; $side] {
-            let mut out = [[0; $side]; $side];
+        fn $name(self, runs: &[[$word; $side]; $side], out: &mut [[$word; $side]; $side]) {
             for r in (0..$side).step_by(2 * $lanes) {
                 for c in (0..$side).step_by($lanes) {
                     let mut rows = [pulp::cast::<[u64; 4], std::arch::x86_64::__m256i>([0; 4]); $lanes];
@@ -65,7 +64,6 @@ macro_rules! turn_avx2 {
                     }
                 }
             }
-            out
         }
     };
 }

@@ -93,9 +93,9 @@ pub(crate) trait Place: Fn(usize) -> usize {}
 impl<F: Fn(usize) -> usize> Place for F {}
 
 /// Asks for memory while a line of the slices is worked on, given its number.
-pub(crate) trait Ahead: Fn(usize) {}
+pub(crate) trait Ahead: FnMut(usize) {}
 
-impl<F: Fn(usize)> Ahead for F {}
+impl<F: FnMut(usize)> Ahead for F {}
 
 impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
     /// Elements a tile.
@@ -130,7 +130,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         y: &[T],
         order: Order,
         place: impl Place,
-        ahead: impl Ahead,
+        mut ahead: impl Ahead,
     ) {
         for at in (0..x.len()).step_by(Self::TILE) {
             // Zeros on both sides leave no trace.
@@ -199,7 +199,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         scan: &Scan<T::Word>,
         order: Order,
         place: impl Place,
-        ahead: impl Ahead,
+        mut ahead: impl Ahead,
     ) -> bool {
         let &Scan { largest, farthest, .. } = scan;
         let reach = largest.wide() + farthest.wide();

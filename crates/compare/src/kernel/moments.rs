@@ -189,7 +189,7 @@ impl Moments {
         isa: I,
         [x, y]: [&[T]; 2],
         seen: Seen,
-        ahead: impl Fn(usize),
+        mut ahead: impl FnMut(usize),
     ) -> Found {
         let mut tile = Tile::new();
         let max = seen.abs;
@@ -250,7 +250,7 @@ impl Moments {
         load: impl Fn(&[W; 2 * NARROW]) -> [[f32; NARROW]; 2],
         seen: Seen,
         exact: bool,
-        ahead: impl Fn(usize),
+        mut ahead: impl FnMut(usize),
     ) -> Found {
         let max = seen.narrow_limit(exact);
         let slope = -narrow_below(seen.rel);

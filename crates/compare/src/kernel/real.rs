@@ -73,7 +73,7 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
         sides: [&[Self]; 2],
         seen: Seen,
         narrow: Narrow,
-        ahead: impl Fn(usize),
+        ahead: impl FnMut(usize),
     ) -> Found;
     /// Adds a tile whose two sides are the same.
     fn add_same<I: Isa>(isa: I, to: &mut Moments, x: &[Self]);
@@ -171,7 +171,7 @@ macro_rules! wide {
                 sides: [&[Self]; 2],
                 seen: Seen,
                 _: Narrow,
-                ahead: impl Fn(usize),
+                ahead: impl FnMut(usize),
             ) -> Found {
                 to.add_wide::<I, $t, K, JUDGED>(isa, sides, seen, ahead)
             }
@@ -392,7 +392,7 @@ macro_rules! half {
                 [x, y]: [&[Self]; 2],
                 seen: Seen,
                 narrow: Narrow,
-                ahead: impl Fn(usize),
+                mut ahead: impl FnMut(usize),
             ) -> Found {
                 if narrow != Narrow::No {
                     let mut tile = Moments::new();
@@ -403,7 +403,8 @@ macro_rules! half {
                         |bits| <$t as Half>::pair(isa, bits),
                         seen,
                         narrow == Narrow::Exact,
-                        &ahead,
+                        #[inline(always)]
+                        |k| ahead(k),
                     );
                     if !<$t as Half>::RANGE || tile.within_f32() {
                         to.join(&tile);
