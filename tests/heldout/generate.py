@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes a held-out zoo: other networks, rewrites and faults than the given one, in the same layout.
 
-usage: generate.py OUT [--set first|second|third|fourth|fifth] [--only NETWORK ...] [--faults N] [--rewrites N] [--two N]
+usage: generate.py OUT [--set first|second|third|fourth|fifth|sixth] [--only NETWORK ...] [--faults N] [--rewrites N] [--two N]
 
 OUT gets models/<network>/ and cases/<case>/, so that the given zoo's score.py runs on OUT/cases. The second set has networks and kinds of
-its own and one case of each of the first's kinds, the third likewise of both others', the fourth nothing of others, the fifth networks of others alone. Networks already exported are not exported again; cases are seeded by their names and
+its own and one case of each of the first's kinds, the third likewise of both others', the fourth nothing of others, the fifth networks of others alone, the sixth some of both. Networks already exported are not exported again; cases are seeded by their names and
 always written anew. A folder is for one set.
 """
 import argparse

@@ -1,7 +1,7 @@
 """The sets of cases: which networks, which kinds, how many of each. The second was made after the program had been fitted to the first."""
 import dataclasses
 
-from . import benign, faults, networks_direct, networks_families, networks_fields, networks_models, networks_other, networks_ports, networks_signal, networks_text
+from . import benign, faults, networks_direct, networks_families, networks_fields, networks_models, networks_other, networks_ports, networks_served, networks_signal, networks_text
 
 
 @dataclasses.dataclass
@@ -34,4 +34,6 @@ POPULATIONS = {
     "fourth": Population(_builders(networks_families), faults.FOURTH, benign.FOURTH, faults=4, rewrites=3, two=1),
     "fifth": Population(_chosen("gpt2 qwen2 t5 whisper unet convnext tagger detector conformer swin mobile vit gemma3 olmo2 levit flow translator sparse wavlm lfm2 mixer stereo atoms dit "
                                "rwkv cached vocoder relative qwen3 modernbert tower masks matching transducer"), faults.FIFTH, benign.FIFTH, faults=3, rewrites=3, two=0, exporters=False),
+    "sixth": Population({**_builders(networks_served), **_chosen("opt mpt bloom roformer phi3 mobilevit separator voices waves weather pose shuffled deformable flow tagger listener styles dpt denoiser dit xlnet glm "
+                        "stablelm granite wav2vec2 graphnet bart cliptext gptj neox mamba qwen3 gemma3 hybrid retention sparse")}, faults.SIXTH, benign.SIXTH, faults=3, rewrites=3, two=1, exporters=False),
 }

@@ -18,3 +18,7 @@ FOURTH = tuple(k for k in FAULTS if k not in FIRST + SECOND + THIRD)
 from . import deployed  # noqa: E402, F401
 
 FIFTH = tuple(k for k in FAULTS if k not in FIRST + SECOND + THIRD + FOURTH)
+
+from . import reported  # noqa: E402, F401
+
+SIXTH = tuple(k for k in FAULTS if k not in FIRST + SECOND + THIRD + FOURTH + FIFTH)
