@@ -174,6 +174,11 @@ impl Window {
             AutoPad::Valid => {}
         }
         let padded = input.checked_add(self.begin[i])?.checked_add(self.end[i])?;
+        // Rounded up, a window that reaches beyond the end by less than a stride is one all the same.
+        if ceil && padded < extent && extent - padded < stride && padded > 0 {
+            self.output[i] = 1;
+            return Some(());
+        }
         let room = padded.checked_sub(extent)?;
         self.output[i] = room / stride + 1;
         // A window that would start in the padding after the input does not count.
@@ -251,6 +256,9 @@ mod tests {
             Case { input: 6, stride: 2, ceil: true, expected: Some((3, 0, 0)), ..base },
             // Stepping by 2 from 4 on would start the last window beyond the input.
             Case { input: 2, kernel: 1, stride: 2, ceil: true, expected: Some((1, 0, 0)), ..base },
+            // Rounded up, a window may reach beyond the end of all there is, by less than a step.
+            Case { input: 4, kernel: 9, stride: 9, ceil: true, expected: Some((1, 0, 0)), ..base },
+            Case { input: 4, kernel: 9, stride: 2, ceil: true, expected: None, ..base },
             Case { stride: 2, auto_pad: AutoPad::SameUpper, kernel: 2, expected: Some((3, 0, 1)), ..base },
             Case { stride: 2, auto_pad: AutoPad::SameLower, kernel: 2, expected: Some((3, 1, 0)), ..base },
             Case { auto_pad: AutoPad::Valid, pads: [9, 9], ..base },
