@@ -133,6 +133,7 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
         "Softmax" | "LogSoftmax" | "TopK" | "ArgMax" | "ArgMin" => End::Data,
         "ScatterElements" | "ScatterND" if slot == 1 && !side.is_constant(v) => End::Data,
         _ if role::is_product(op) || role::is_normalisation(op) => End::Data,
+        _ if role::is_layout(op) && says_places(side, v) => End::Prepared,
         _ if prepares || role::is_layout(op) && result.is_some_and(|r| value(r).is_some_and(is_prepared)) => {
             // What is prepared may still meet data: a hidden state times 0 or 1.
             match result.and_then(value) {

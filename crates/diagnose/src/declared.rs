@@ -268,8 +268,8 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Comparison) -
             if turns_by(who, narrowing, d) {
                 "rope"
             } else if sums_in_parts(who, narrowing) && !sums_in_parts(other, wide)
-                || sums_one_by_one(who, narrowing)
-                    && wide.iter().any(|&n| role::is_product(&other.graph().node(n).op))
+                || (sums_one_by_one(who, narrowing) || keeps_total(who, narrowing, d))
+                    && wide.iter().any(|&n| sums(&other.graph().node(n).op))
             {
                 "accumulation"
             } else if of_statistics(who, narrowing, d) {
@@ -363,6 +363,30 @@ fn sums_one_by_one(side: &Side<'_>, nodes: &[NodeId]) -> bool {
         nodes.iter().filter(|&&n| side.graph().node(n).op == op && side.dynamic_inputs(n).len() > 1).count()
     };
     met("Add") > 1 && met("Mul") > 2 && !nodes.iter().any(|&n| role::is_product(&side.graph().node(n).op))
+}
+
+/// Whether these nodes add to a total that they keep in a narrow type from one addition to the next.
+fn keeps_total(side: &Side<'_>, nodes: &[NodeId], narrow: DType) -> bool {
+    let adds = |n: NodeId| side.graph().node(n).op == "Add" && side.dynamic_inputs(n).len() > 1;
+    let total = |mut v: ValueId| {
+        let mut kept = false;
+        while let Some(n) = side.producer(v).filter(|n| nodes.contains(n)) {
+            kept |= side.declared.get(v).is_some_and(|t| t.dtype() == narrow);
+            if side.graph().node(n).op != "Cast" {
+                return kept && adds(n);
+            }
+            let Some(&read) = side.dynamic_inputs(n).first() else { break };
+            v = read;
+        }
+        false
+    };
+    let carried = nodes.iter().filter(|&&n| adds(n) && side.dynamic_inputs(n).into_iter().any(total));
+    carried.count() > 1
+}
+
+/// Whether an operator sums many terms.
+fn sums(op: &str) -> bool {
+    role::is_product(op) || role::is_reduction(op) || role::is_normalisation(op) || op.ends_with("Softmax")
 }
 
 /// Whether all that these nodes narrow to a type are statistics, to which values are brought.

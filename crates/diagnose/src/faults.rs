@@ -290,6 +290,9 @@ fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
     if proposal.class.starts_with("weight_") && proposal.patches.iter().all(|(n, _)| weighs(*n)) {
         return proposal.class;
     }
+    if proposal.class == "axis" && proposal.patches.iter().any(|(n, _)| of_more_axes(site, *n, proposal)) {
+        return "normalisation";
+    }
     let read = proposal.edge.and_then(|v| context::purpose(b, v));
     let of_a = || {
         let mut written = proposal.nodes_a.iter().flat_map(|&n| a.graph().node(n).writes());
@@ -310,6 +313,20 @@ fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
         read.find_map(|v| context::purpose(a, site.partner(v)?))
     };
     read.or_else(of_b).or_else(of_a).or_else(of_read).unwrap_or(proposal.class)
+}
+
+/// Whether a statistic that values are brought to goes over more axes than A's, or fewer: another norm, where one over
+/// as many others is a slip.
+fn of_more_axes(site: &Site<'_, '_, '_>, n: NodeId, proposal: &Proposal) -> bool {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let gone = |side: &Side<'_>, n: NodeId| {
+        let shape = |v: ValueId| side.declared.get(v).map(|t| t.shape().iter().filter(|&&d| d > 1).count());
+        let read = side.graph().node(n).inputs.first().copied().flatten().and_then(shape)?;
+        let written = side.graph().node(n).writes().next().and_then(shape)?;
+        read.checked_sub(written)
+    };
+    let statistic = site.node_b(n).writes().all(|v| role::is_statistic(b, v)) && role::normalises(b, n);
+    statistic && proposal.nodes_a.first().is_some_and(|&m| gone(a, m) != gone(b, n))
 }
 
 fn unexplained(site: &Site<'_, '_, '_>, hypothesis: &Hypothesis, before: f64) -> Fault {

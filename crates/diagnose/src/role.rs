@@ -11,7 +11,7 @@ use isotrace_graph::{NodeId, ValueId};
 use isotrace_tensor::{DType, Tensor};
 
 pub use mask::{feeds_mask, is_choice, is_score, masks};
-pub use name::{EPSILON, most_telling, of_attribute, of_constant, of_operator, of_presence};
+pub use name::{EPSILON, most_telling, of_attribute, of_constant, of_operator, of_presence, says_where};
 pub use rotary::{is_of_angles, is_rotary, is_rotated, is_turned, negates_for_rotation, turns, was_turned};
 pub use statistic::{is_statistic, normalises};
 
@@ -253,6 +253,40 @@ pub fn is_beside_activation(side: &Side<'_>, n: NodeId) -> bool {
         .iter()
         .any(|&v| side.producer(v).is_some_and(|m| side.graph().node(m).op == "Tanh"));
     after || before
+}
+
+/// Whether a node works on the argument of a curve that is more than a multiple of one value: the polynomial inside of a
+/// GELU by tanh.
+pub fn is_in_curve(side: &Side<'_>, n: NodeId) -> bool {
+    let op = |n: NodeId| side.graph().node(n).op.as_str();
+    let pointwise = |n: NodeId| matches!(op(n), "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Neg");
+    let mut at = n;
+    for _ in 0..STEPS {
+        let Some(reader) = readers(side, at).next() else { return false };
+        if matches!(op(reader), "Tanh" | "Erf" | "Sigmoid") {
+            break;
+        }
+        if !pointwise(reader) {
+            return false;
+        }
+        at = reader;
+    }
+    let (mut seen, mut next, mut leaves, mut bent) = (vec![at], 0, Vec::new(), false);
+    while next < seen.len() && seen.len() < 4 * STEPS {
+        let m = seen[next];
+        next += 1;
+        bent |= op(m) == "Pow" || op(m) == "Mul" && side.dynamic_inputs(m).len() > 1 || squares(side, m);
+        for v in side.dynamic_inputs(m) {
+            match side.producer(v).filter(|&p| pointwise(p)) {
+                Some(p) if !seen.contains(&p) => seen.push(p),
+                Some(_) => {}
+                None => leaves.push(v),
+            }
+        }
+    }
+    leaves.sort_unstable();
+    leaves.dedup();
+    bent && leaves.len() <= 1
 }
 
 /// Whether a value is a factor of a product of two computed values once its layout and size are settled, as queries,

@@ -66,11 +66,13 @@ fn propose_tensor(
     let (Some(shadow), Some(declared)) = (site.judge.a.shadow.get(a), site.judge.a.declared.get(a)) else {
         return;
     };
-    if shadow.dtype() != own.dtype() || (shadow.len() == 1) != (own.len() == 1) {
-        return;
-    }
     let (node, other) = (site.node_b(n), site.node_a(reader));
     let kin = node.op == other.op && slot == their_slot;
+    // One axis or place may stand for several; one number for a tensor of data does not.
+    let lists = kin && own.dtype().is_int() && own.rank() == shadow.rank();
+    if shadow.dtype() != own.dtype() || (shadow.len() == 1) != (own.len() == 1) && !lists {
+        return;
+    }
     // Shape arguments (reshape, axes, slices) may differ in length; tensors of data must fill the same shape.
     let layouts: Vec<(Tensor, Tensor)> = if shadow.len() == own.len() {
         let relations = candidates(shadow.shape(), own.shape());
@@ -221,6 +223,9 @@ fn name(
     if let Some(levels) = numbers::on_few_levels(own, right) {
         return ("quantisation", format!("which is A's {theirs:?} on {levels} levels"));
     }
+    if numbers::signs_alone(own, right) {
+        return ("quantisation", format!("which has the signs of A's {theirs:?} and one size a row"));
+    }
     if let Some(by) = numbers::moved_rows(own, right) {
         return ("index", format!("whose rows are those of A's {theirs:?}, {by} further on"));
     }
@@ -250,13 +255,21 @@ fn name(
         return (class, format!("which holds the numbers of A's {theirs:?} in another order"));
     }
     let quantised = role::quantised::read(site.judge.b, n, slot) == Some(Quantised::Weight);
-    let class = if quantised { "quantisation" } else { general };
+    let places = general == "bias" && site.node_b(n).op == "Add" && role::says_where(site.judge.b, n, right);
+    let class = if quantised {
+        "quantisation"
+    } else if places {
+        "rope"
+    } else {
+        general
+    };
     (class, format!("which differs from A's {theirs:?} {}", numbers::where_differs(own, right)))
 }
 
 /// A factor of which both sides have one, before or after a non-linearity, is part of it; unless it is nearly right.
 fn of_factor(site: &Site<'_, '_, '_>, n: NodeId, general: &'static str, ratio: f64) -> &'static str {
-    let part = general == "scale" && role::is_beside_activation(site.judge.b, n);
+    let b = site.judge.b;
+    let part = general == "scale" && (role::is_beside_activation(b, n) || role::is_in_curve(b, n));
     if part && !role::is_nearly_right(ratio) { "activation" } else { general }
 }
 

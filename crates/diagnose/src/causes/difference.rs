@@ -384,7 +384,7 @@ fn parts(side: &Side<'_>, region: &Region) -> Vec<Part> {
             "FusedConv" | "ConvWithActivation" => push("Conv", "weight_value"),
             "QuickGelu" => {
                 push("Sigmoid", "activation");
-                push("Mul", "scale");
+                push("Mul", "activation");
                 let plain = matches!(node.attributes.get("alpha"), Some(Attribute::Float(a)) if *a == 1.0);
                 if !plain {
                     push("Mul", "activation");

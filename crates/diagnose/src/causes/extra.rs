@@ -8,7 +8,7 @@
 use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::Node;
 
-use super::function::reshaped;
+use super::function::{expanded, reshaped};
 use super::{Cause, Proposal, label};
 use crate::role;
 use crate::site::Site;
@@ -32,6 +32,11 @@ impl Cause for Extra {
                 let Some(own) = site.state.shadow[v.index()].as_ref() else { continue };
                 let patch = if own.shape() == shape {
                     identity(node, Source::Value(v))
+                } else if spreads(own.shape(), &shape)
+                    && matches!(node.op.as_str(), "Add" | "Sub" | "Mul" | "Div")
+                {
+                    // What it does for each head, say, or each item is too much; the rest is repeated for all.
+                    expanded(Source::Value(v), &shape)
                 } else if role::is_layout(&node.op) && own.len() == shape.iter().product::<usize>() {
                     // What is moved may have been given another shape before.
                     reshaped(Source::Value(v), &shape)
@@ -52,6 +57,12 @@ impl Cause for Extra {
             }
         }
     }
+}
+
+/// Whether a smaller shape is repeated to fill a larger one.
+fn spreads(own: &[usize], all: &[usize]) -> bool {
+    let fits = |(x, y): (&usize, &usize)| *x == 1 || x == y;
+    own.len() <= all.len() && own != all && own.iter().rev().zip(all.iter().rev()).all(fits)
 }
 
 /// A call that hands on what it reads, in place of `node`.

@@ -193,7 +193,7 @@ fn axis(site: &Site<'_, '_, '_>) -> Option<Reset> {
         return None;
     };
     let [own, theirs] = [own, theirs].map(|axis| axis.to_string());
-    Some(Reset { node, class: "axis", what: "axis", own, theirs })
+    Some(Reset { node, class: role::of_attribute(&site.node_a(node).op, "axis"), what: "axis", own, theirs })
 }
 
 /// Of other values for a setting of A's region the one with which it computes what B computes.
@@ -410,6 +410,14 @@ pub(super) fn reshaped(of: Source, shape: &[usize]) -> Option<Patch> {
     let sizes = Tensor::from_vec(&[shape.len()], shape.iter().map(|&d| d as i64).collect()).ok()?;
     let sources = vec![of, Source::Tensor { declared: sizes.clone(), shadow: sizes }];
     Patch::new(&layout_node("Reshape", None), sources)
+}
+
+/// What repeats `of` to fill `shape`.
+pub(super) fn expanded(of: Source, shape: &[usize]) -> Option<Patch> {
+    let sizes = Tensor::from_vec(&[shape.len()], shape.iter().map(|&d| d as i64).collect()).ok()?;
+    let mut node = layout_node("Expand", None);
+    node.inputs.push(None);
+    Patch::new(&node, vec![of, Source::Tensor { declared: sizes.clone(), shadow: sizes }])
 }
 
 fn transposed(of: Source, perm: &[usize]) -> Option<Patch> {

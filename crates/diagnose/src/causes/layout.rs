@@ -4,8 +4,8 @@
 //! so that nothing complains.
 //! **Proof.** The node reads A's value in A's layout. The layout operator before it is named.
 
-use isotrace_align::Relation;
 use isotrace_align::patch::{Patch, Source};
+use isotrace_align::{Relation, Side};
 use isotrace_graph::{NodeId, ValueId};
 
 use super::order::exchanged_behind;
@@ -111,16 +111,32 @@ impl Cause for Layout {
 
 /// Where a value of B and the one of A that it should be are products of two computed values, and of one shape: the
 /// products. The numbers of the one are the other's in another order then because its operands were exchanged.
-fn other_way(site: &Site<'_, '_, '_>, v: ValueId, a: ValueId) -> Option<(NodeId, NodeId)> {
-    let (own, theirs) = (site.judge.b.producer(v)?, site.judge.a.producer(a)?);
-    let of_two = |side: &isotrace_align::Side<'_>, n: NodeId| {
-        role::is_product(&side.graph().node(n).op) && side.dynamic_inputs(n).len() > 1
+pub(super) fn other_way(site: &Site<'_, '_, '_>, v: ValueId, a: ValueId) -> Option<(NodeId, NodeId)> {
+    let (own, theirs) = (product_behind(site.judge.b, v)?, product_behind(site.judge.a, a)?);
+    let shape = |side: &Side<'_>, n: NodeId| {
+        let written = side.graph().node(n).writes().next().and_then(|v| side.declared.get(v));
+        written.map(|t| t.shape().to_vec())
     };
-    let shape = |side: &isotrace_align::Side<'_>, v| side.declared.get(v).map(|t| t.shape().to_vec());
-    (of_two(site.judge.b, own)
-        && of_two(site.judge.a, theirs)
-        && shape(site.judge.b, v) == shape(site.judge.a, a))
-    .then_some((own, theirs))
+    (shape(site.judge.b, own) == shape(site.judge.a, theirs)).then_some((own, theirs))
+}
+
+/// The product of two computed values that a value is but for a factor.
+fn product_behind(side: &Side<'_>, mut v: ValueId) -> Option<NodeId> {
+    loop {
+        let n = side.producer(v)?;
+        let node = side.graph().node(n);
+        if role::is_product(&node.op) {
+            return (side.dynamic_inputs(n).len() > 1).then_some(n);
+        }
+        let number = |v: ValueId| side.is_constant(v) && side.declared.get(v).is_some_and(|t| t.len() == 1);
+        let [read] = side.dynamic_inputs(n)[..] else { return None };
+        let scales =
+            matches!(node.op.as_str(), "Mul" | "Div") && node.inputs.iter().flatten().any(|&v| number(v));
+        if !scales {
+            return None;
+        }
+        v = read;
+    }
 }
 
 /// The layout operator that gave a value its order.

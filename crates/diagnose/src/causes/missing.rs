@@ -10,6 +10,7 @@ use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{NodeId, ValueId};
 
 use super::extra::identity;
+use super::layout::other_way;
 use super::order::exchanged_behind;
 use super::{Cause, Proposal, difference, label};
 use crate::role;
@@ -171,11 +172,23 @@ fn push(
         missing.iter().copied().filter(|&m| !role::is_layout(&site.node_a(m).op)).collect();
     let named = if working.is_empty() { missing.to_vec() } else { working };
     let exchanged = if named.is_empty() { exchanged_behind(site, read) } else { None };
-    let (mut nodes_b, mut edge) = (nodes_b, Some(read));
+    let (mut nodes_b, mut nodes_a, mut edge) = (nodes_b, Vec::new(), Some(read));
     let (class, summary) = match named.as_slice() {
         [] if let Some((product, summary)) = exchanged => {
             (nodes_b, edge) = (vec![product], None);
             ("weight_swap", summary)
+        }
+        [] if !role::is_layout(&site.node_b(nodes_b[0]).op)
+            && let Some((product, theirs)) = turned(site, read, a) =>
+        {
+            (nodes_b, edge, nodes_a) = (vec![product], None, vec![theirs]);
+            (
+                "operand_order",
+                format!(
+                    "{} multiplies the other way round: what it writes is A's transposed",
+                    label(site.judge.b, product)
+                ),
+            )
         }
         [] => (
             of_edge(site, nodes_b[0], read, a),
@@ -206,7 +219,7 @@ fn push(
         }
     };
     // Of a long branch the end is what is read.
-    let nodes_a = if named.len() > MOST_MISSING { named[named.len() - 1..].to_vec() } else { named };
+    nodes_a.extend(if named.len() > MOST_MISSING { named[named.len() - 1..].to_vec() } else { named });
     out.push(Proposal {
         patches,
         nodes_b,
@@ -217,6 +230,13 @@ fn push(
         change: format!("read A's {theirs:?} in place of {own:?}"),
         cost: cost + 2 * missing.len().min(MOST_MISSING + 1) as u32,
     });
+}
+
+/// The products of B and A behind two values of the same numbers in two orders, where their operands are exchanged.
+fn turned(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<(NodeId, NodeId)> {
+    let class = |v: ValueId| site.judge.index.class(v);
+    let same = site.partner(read).is_some_and(|p| class(p) == class(a));
+    same.then(|| other_way(site, read, a)).flatten()
 }
 
 /// Whether what B reads is, in A, added to a branch.
@@ -331,12 +351,46 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     {
         return "gate_order";
     }
+    if site.partner(read).is_some_and(|p| gates(site.judge.a, a, p) || gates(site.judge.a, p, a)) {
+        return "gate_order";
+    }
     match site.node_b(reader).op.as_str() {
         "Add" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => "residual",
         _ => of_passed_by(site, read, a).unwrap_or_else(|| {
             if from_another_input(site, read, a) { "input_binding" } else { "operand_order" }
         }),
     }
+}
+
+/// Whether what a curve makes of one value multiplies another: its gate, and what it lets through.
+fn gates(side: &Side<'_>, gate: ValueId, through: ValueId) -> bool {
+    let leads = |mut v: ValueId| {
+        let mut curved = false;
+        for _ in 0..3 {
+            let Some(n) = side.producer(v) else { return false };
+            curved |= role::is_activation(&side.graph().node(n).op);
+            let reads = side.dynamic_inputs(n);
+            if reads.contains(&gate) {
+                return curved || reads.iter().any(|&r| is_curve_of(side, r, gate));
+            }
+            let [next] = reads[..] else { return false };
+            v = next;
+        }
+        false
+    };
+    gate != through
+        && side.consumers[through.index()].iter().any(|&n| {
+            let node = side.graph().node(n);
+            let others = node.inputs.iter().flatten().copied().filter(|&v| v != through && v != gate);
+            node.op == "Mul" && others.into_iter().any(leads)
+        })
+}
+
+/// Whether a value is a curve of another.
+fn is_curve_of(side: &Side<'_>, v: ValueId, of: ValueId) -> bool {
+    side.producer(v).is_some_and(|n| {
+        role::is_activation(&side.graph().node(n).op) && side.dynamic_inputs(n).contains(&of)
+    })
 }
 
 /// The cause when one of the two values is computed from the other by a single node, or by a step onto a grid and off

@@ -129,10 +129,15 @@ pub(super) fn rows_elsewhere(own: &Tensor, right: &Tensor) -> bool {
 /// Whether two weights differ by one factor for each channel, nearly all of them different: what is left of a norm once
 /// it is folded into the product before or behind it.
 pub(super) fn by_channel(own: &Tensor, right: &Tensor) -> bool {
-    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
-    let [first, _, ..] = *right.shape() else { return false };
+    factors_along(own, right).is_some()
+}
+
+/// The axis, the first or the second, along which two weights differ so.
+pub(super) fn factors_along(own: &Tensor, right: &Tensor) -> Option<usize> {
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let [first, _, ..] = *right.shape() else { return None };
     if own.shape() != right.shape() {
-        return false;
+        return None;
     }
     let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
     let along = |channels: usize, channel: &dyn Fn(usize) -> usize| {
@@ -157,9 +162,12 @@ pub(super) fn by_channel(own: &Tensor, right: &Tensor) -> bool {
     // matrix either.
     let second = right.shape()[1];
     let within = inner / second.max(1);
-    first > 1
-        && second * within > 1
-        && (along(first, &|i| i / inner) || along(second, &|i| i / within % second))
+    if first < 2 || second * within < 2 {
+        return None;
+    }
+    let axes: [&dyn Fn() -> bool; 2] =
+        [&|| along(first, &|i| i / inner), &|| along(second, &|i| i / within % second)];
+    axes.iter().position(|along| along())
 }
 
 /// In which rows and columns two tensors of one shape differ, and by what factor.
@@ -240,16 +248,73 @@ pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     // A step that is not the one by which it was brought there leaves the sign and not much more.
     let stepped = |x: f64, y: f64| x * y > 0.0 && (0.2..5.0).contains(&(x / y));
     let far = |(x, y): (&f64, &f64)| (x - y).abs() > largest / 8.0 && !saturated(*x, *y) && !stepped(*x, *y);
-    if x.len() < 64 || x.iter().zip(y.iter()).any(far) {
+    if x.len() != y.len() || x.len() < 2 * FEW || x.iter().zip(y.iter()).any(far) {
         return false;
+    }
+    // What was on such a grid before is not known to have been put there.
+    let news = |grid: &dyn Fn(&[f64]) -> bool| grid(&x) && !grid(&y);
+    if x.len() < 64 {
+        return news(&|t| counted(std::iter::once(t.to_vec()), t.len()));
     }
     let width = own.shape().last().copied().unwrap_or(1).max(1);
     let rows = || x.chunks(width).all(evenly_spaced);
     let columns =
         || (0..width).all(|j| evenly_spaced(&x.iter().skip(j).step_by(width).copied().collect::<Vec<_>>()));
-    // What was on such a grid before is not known to have been put there.
-    let news = |grid: &dyn Fn(&[f64]) -> bool| grid(&x) && !grid(&y);
-    news(&|t| evenly_spaced(t)) || width >= 16 && rows() || x.len() / width >= 16 && columns()
+    let few = |t: &[f64]| counted(t.chunks(width).map(<[f64]>::to_vec), width);
+    let across = |t: &[f64]| {
+        let column = |j: usize| t.iter().skip(j).step_by(width).copied().collect::<Vec<_>>();
+        counted((0..width).map(column), t.len() / width)
+    };
+    news(&|t| evenly_spaced(t))
+        || width >= 16 && rows()
+        || x.len() / width >= 16 && columns()
+        || news(&few)
+        || news(&across)
+}
+
+/// Numbers of one step below which they say nothing of it.
+const FEW: usize = 6;
+
+/// Whether numbers lie on the steps that eight bits or fewer count, from nought or from the least of them: rows of `size`
+/// that are too short to tell a step by their gaps tell it together.
+fn counted(rows: impl Iterator<Item = Vec<f64>>, size: usize) -> bool {
+    let mut told = 0;
+    for mut row in rows {
+        let on = |low: f64, range: f64, steps: i32| {
+            let step = range / f64::from(steps);
+            row.iter().all(|v| ((v - low) / step - ((v - low) / step).round()).abs() < 0.01)
+        };
+        let (low, high) =
+            row.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+        let (range, largest) = (high - low, high.max(-low));
+        let bits = || (1..16).chain([31, 63, 127, 255]);
+        if size < FEW
+            || range > 0.0 && !bits().any(|n| on(low, range, n)) && !(1..256).any(|n| on(0.0, largest, n))
+        {
+            return false;
+        }
+        row.sort_unstable_by(f64::total_cmp);
+        row.dedup_by(|p, q| (*p - *q).abs() <= 1e-6 * range);
+        told += row.len().saturating_sub(2);
+    }
+    told >= FEW
+}
+
+/// Whether each row or column of a matrix, or all of it, is A's signs times one number.
+pub(super) fn signs_alone(own: &Tensor, right: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return false };
+    let [rows, columns] = *own.shape() else { return false };
+    let one = |at: &dyn Fn(usize) -> usize, len: usize| {
+        let first = x[at(0)].abs();
+        (1..len).all(|i| (x[at(i)].abs() - first).abs() <= 1e-6 * first)
+    };
+    let signs = || x.iter().zip(y.iter()).all(|(x, y)| x * y >= 0.0);
+    x.len() == y.len()
+        && rows.min(columns) >= FEW
+        && x[0] != 0.0
+        && signs()
+        && ((0..rows).all(|r| one(&|i| r * columns + i, columns))
+            || (0..columns).all(|c| one(&|i| i * columns + c, rows)))
 }
 
 /// The levels that all elements of `own` lie on, evenly spaced or not, once each block is brought to its largest element:

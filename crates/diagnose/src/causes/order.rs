@@ -167,7 +167,7 @@ fn places(site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
 }
 
 /// The sum that adds a constant to what a product wrote.
-fn bias_after(site: &Site<'_, '_, '_>, product: NodeId) -> Option<NodeId> {
+pub(super) fn bias_after(site: &Site<'_, '_, '_>, product: NodeId) -> Option<NodeId> {
     let b = site.judge.b;
     let mut v = site.node_b(product).writes().next()?;
     loop {

@@ -2,10 +2,11 @@
 //! twice, as what is left of a share, as another weight once a norm is folded into one of the two.
 
 use isotrace_align::Side;
-use isotrace_graph::{NodeId, ValueId};
+use isotrace_graph::{Attribute, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 
-use super::numbers::by_channel;
+use super::numbers::{by_channel, factors_along};
+use super::order::bias_after;
 use crate::pool;
 use crate::role;
 use crate::site::Site;
@@ -49,8 +50,9 @@ pub fn told(
     if node.op.starts_with("Gather") && right.rank() >= 3 && rows_moved(&x, &y, right.shape()[0]) {
         return Some(("weight_layout", format!("which holds the matrices of A's {name:?} in another order")));
     }
-    if by_channel(own, right) {
-        return (norm_is_there(site, n) || bias_is_the_same(site, n)).then(|| {
+    if let Some(axis) = factors_along(own, right) {
+        let alone = axis == outputs(site, n) && keeps_its_bias(site, n);
+        return (norm_is_there(site, n) || alone).then(|| {
             let how = "as no norm that was folded in leaves it";
             ("weight_value", format!("which has a factor for each channel against A's {name:?}, {how}"))
         });
@@ -106,17 +108,37 @@ fn weight_too(site: &Site<'_, '_, '_>, n: NodeId, bias: ValueId, factor: f64) ->
         .any(|y| x.len() == y.len() && (size(&x) - factor * size(&y)).abs() <= 1e-5 * size(&x))
 }
 
-/// Whether a convolution has A's own bias: a norm that was folded in would have changed it too.
-fn bias_is_the_same(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
-    let b = site.judge.b;
+/// The axis of the weight of a product along which its outputs lie.
+fn outputs(site: &Site<'_, '_, '_>, n: NodeId) -> usize {
     let node = site.node_b(n);
+    let turned = matches!(node.attributes.get("transB"), Some(Attribute::Int(1)));
+    let first = node.inputs.first().copied().flatten().is_some_and(|v| site.judge.b.is_constant(v));
+    match node.op.as_str() {
+        "ConvTranspose" => 1,
+        op if op.contains("Conv") => 0,
+        _ => usize::from(!turned && !first),
+    }
+}
+
+/// Whether a product has A's own bias, or none: a norm behind it that was folded in would have left one of its own.
+fn keeps_its_bias(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
+    let b = site.judge.b;
+    let added = |sum: NodeId| {
+        let inputs = site.node_b(sum).inputs.iter().flatten().copied();
+        inputs.into_iter().find(|&v| b.is_constant(v))
+    };
     let bias =
-        node.inputs.get(2).copied().flatten().filter(|&v| b.is_constant(v)).and_then(|v| b.shadow.get(v));
-    node.op.contains("Conv")
-        && bias.is_some_and(|bias| {
-            let same = |v: ValueId| site.judge.a.shadow.get(v).is_some_and(|t| pool::same_numbers(t, bias));
-            pool::constants(site).into_iter().any(|(v, ..)| same(v))
+        site.node_b(n).inputs.get(2).copied().flatten().or_else(|| bias_after(site, n).and_then(added));
+    let Some(bias) = bias else { return true };
+    let Some(own) = b.shadow.get(bias).and_then(|t| t.to_f64().ok()) else { return false };
+    let largest = own.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let same = |v: ValueId| {
+        let theirs = site.judge.a.shadow.get(v).and_then(|t| t.to_f64().ok());
+        theirs.is_some_and(|x| {
+            x.len() == own.len() && x.iter().zip(own.iter()).all(|(x, y)| (x - y).abs() <= 1e-6 * largest)
         })
+    };
+    site.partner(bias).is_some_and(same) || pool::constants(site).into_iter().any(|(v, ..)| same(v))
 }
 
 /// Whether a norm reads what a product of B writes: a factor for each channel is then none that was folded in.

@@ -68,6 +68,8 @@ pub fn of_attribute(op: &str, name: &str) -> &'static str {
         // Which axes are summed over, and which axis is which.
         "equation" => "axis",
         _ if name.starts_with("activation_") => "activation",
+        // It normalises over all axes from this one on.
+        "axis" if op.ends_with("LayerNormalization") || op == "RMSNormalization" => "normalisation",
         "axis" | "axes" | "batch_dims" | "batch_axis" | "time_axis" | "p" if name != "p" => "axis",
         "p" | "reduction" => "reduction",
         _ if name == "mode" && op == "Pad" => "padding",
@@ -148,6 +150,11 @@ fn combines(op: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether what an operator makes of a number plus another is no sum any more.
+fn is_curve(op: &str) -> bool {
+    matches!(op, "Log" | "Sigmoid" | "HardSigmoid" | "Tanh" | "Softplus" | "Erf")
+}
+
 fn is_arithmetic(op: &str) -> bool {
     matches!(op, "Add" | "Sub" | "Mul" | "Div")
 }
@@ -155,6 +162,20 @@ fn is_arithmetic(op: &str) -> bool {
 /// A number for each channel: one axis is longer than 1.
 fn is_vector(t: &Tensor) -> bool {
     t.shape().iter().filter(|&&d| d > 1).count() <= 1
+}
+
+/// Whether a constant that is added is another one for each place and each feature: it says where what it is added to
+/// stands. What is the same along an axis is a bias that was spread.
+pub fn says_where(side: &Side<'_>, n: NodeId, t: &Tensor) -> bool {
+    let shape = t.shape();
+    let wide: Vec<usize> = (0..shape.len()).filter(|&k| shape[k] > 1).collect();
+    let Ok(x) = t.to_f64() else { return false };
+    let varies = |k: usize| {
+        let inner: usize = shape[k + 1..].iter().product();
+        x.chunks(inner * shape[k]).any(|all| all.chunks(inner).any(|part| part != &all[..inner]))
+    };
+    let batched = side.graph().node(n).writes().any(|v| side.declared.get(v).is_some_and(|w| w.rank() > 2));
+    t.dtype().is_float() && batched && wide.len() >= 2 && wide.into_iter().all(varies)
 }
 
 /// Where `Slice` reads its steps.
@@ -229,8 +250,8 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                     || number == 1.0 && gains_follow(side, n))
             {
                 "normalisation"
-            } else if scalar && readers(side, n).any(|r| side.graph().node(r).op == "Log") {
-                // log(1 + x) is another curve than log(x).
+            } else if scalar && readers(side, n).any(|r| is_curve(&side.graph().node(r).op)) {
+                // log(1 + x) is another curve than log(x), as sigmoid(x + 1) is than sigmoid(x).
                 "activation"
             } else if !scalar && tensor.rank() >= 2 && is_score(side, n) || is_by_distance(tensor) {
                 // What is added to scores and hides nothing says how far apart two positions are.
@@ -302,6 +323,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "Add" | "Sub" | "Mul" | "Div" if constant.as_ref().is_some_and(|(_, t)| is_drawn(side, n, t)) => {
             "mode"
         }
+        "Add" | "Sub" if constant.as_ref().is_some_and(|(_, t)| says_where(side, n, t)) => "rope",
         "Mul" | "Div" if bends(side, n) => "activation",
         "Add" | "Sub" | "Mul" | "Div" => match constant {
             Some((slot, tensor)) => of_constant(side, n, slot, tensor),

@@ -31,7 +31,7 @@ fn statistic(side: &Side<'_>, v: ValueId) -> Option<Statistic> {
                     "Cast" | "Mul" | "Div" | "Add" | "Sqrt" | "Reciprocal" | "Pow" | "Clip" | "Max"
                 ) =>
             {
-                rooted |= matches!(op, "Sqrt" | "Reciprocal" | "Pow");
+                rooted |= is_root(side, n);
                 let [next] = side.dynamic_inputs(n)[..] else { return None };
                 at = next;
             }
@@ -39,6 +39,16 @@ fn statistic(side: &Side<'_>, v: ValueId) -> Option<Statistic> {
         }
     }
     None
+}
+
+/// Whether a node takes a root or an inverse; a power of more than one is neither.
+fn is_root(side: &Side<'_>, n: NodeId) -> bool {
+    let node = side.graph().node(n);
+    let power = || {
+        let exponent = node.inputs.get(1).copied().flatten().and_then(|v| side.shadow.get(v))?;
+        exponent.to_f64().ok()?.first().copied()
+    };
+    matches!(node.op.as_str(), "Sqrt" | "Reciprocal") || node.op == "Pow" && power().is_none_or(|e| e < 1.0)
 }
 
 /// Whether a value is a statistic: a reduction over axes that are kept, and what is computed from it alone.
@@ -55,8 +65,7 @@ pub fn normalises(side: &Side<'_>, n: NodeId) -> bool {
         let takes = |n: &NodeId| {
             let node = side.graph().node(*n);
             let second = node.inputs.get(1).copied().flatten().is_some_and(|v| written.contains(&v));
-            matches!(node.op.as_str(), "Sqrt" | "Reciprocal" | "Pow")
-                || matches!(node.op.as_str(), "Sub" | "Div") && second
+            is_root(side, *n) || matches!(node.op.as_str(), "Sub" | "Div") && second
         };
         if at.iter().any(takes) {
             return true;
