@@ -90,8 +90,9 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
             let chosen = result.and_then(value);
             if chosen.is_some_and(|t| !t.dtype().is_float()) { End::Prepared } else { End::Is("mask") }
         }
+        // Whatever a softmax follows: what hides in front of it is a mask.
         "Add" | "Sub" | "Where"
-            if hides && result.is_some_and(|r| !side.is_constant(r) && is_scores(side, r)) =>
+            if hides && result.is_some_and(|r| !side.is_constant(r) && before_softmax(side, r)) =>
         {
             End::Is("mask")
         }
@@ -202,7 +203,8 @@ fn before_softmax(side: &Side<'_>, v: ValueId) -> bool {
         if readers.iter().any(|&n| matches!(side.graph().node(n).op.as_str(), "Softmax" | "Exp")) {
             return true;
         }
-        let on = readers.iter().filter(|&&n| is_light(side, n));
+        // Sinks, which take a share of the attention, are joined to the scores.
+        let on = readers.iter().filter(|&&n| is_light(side, n) || side.graph().node(n).op == "Concat");
         at = on.flat_map(|&n| side.graph().node(n).writes()).collect();
     }
     false

@@ -213,6 +213,27 @@ fn two_masks(n: &mut Net, second: &str) {
     n.node("Softmax", &["second"], "z", &[("axis", Attribute::Int(-1))]);
 }
 
+/// Three rounds of shares with two masks, of which the second round's may be read by the first as well.
+fn layers(n: &mut Net, first: &str) {
+    n.constant("nought", Tensor::scalar(0f32));
+    n.constant("lowest", Tensor::scalar(-1e9f32));
+    n.constant("between", numbers(&[8, 8], 61));
+    for (k, mask, least) in [(1, "one", -0.6f32), (2, "two", 0.1)] {
+        n.constant(&format!("least {k}"), Tensor::scalar(least));
+        n.node("Greater", &["x", &format!("least {k}")], &format!("shown {k}"), &[]);
+        n.node("Where", &[&format!("shown {k}"), "nought", "lowest"], mask, &[]);
+    }
+    let mut at = "h".to_owned();
+    for (k, mask) in [(1, first), (2, "two"), (3, "one")] {
+        let [scores, shares, mixed] = ["scores", "shares", "mixed"].map(|name| format!("{name} {k}"));
+        n.node("Add", &[&at, mask], &scores, &[]);
+        n.node("Softmax", &[&scores], &shares, &[("axis", Attribute::Int(-1))]);
+        n.node("MatMul", &[&shares, "between"], &mixed, &[]);
+        at = mixed;
+    }
+    n.node("Tanh", &[&at], "z", &[]);
+}
+
 const CASES: &[Case] = &[
     Case { what: "places not added", cause: "rope", a: |n| placed(n, 1), b: |n| placed(n, 0) },
     Case { what: "places added twice", cause: "rope", a: |n| placed(n, 1), b: |n| placed(n, 2) },
@@ -300,6 +321,12 @@ const CASES: &[Case] = &[
         cause: "mask",
         a: |n| two_masks(n, "two"),
         b: |n| two_masks(n, "one"),
+    },
+    Case {
+        what: "the mask of the next layer, which others read",
+        cause: "mask",
+        a: |n| layers(n, "one"),
+        b: |n| layers(n, "two"),
     },
 ];
 

@@ -78,7 +78,7 @@ pub fn proposals(site: &Site<'_, '_, '_>) -> Vec<Proposal> {
         cause.propose(site, &mut out);
     }
     for p in &mut out {
-        if p.patches.iter().any(|(n, _)| serves_others(site, *n)) {
+        if p.patches.iter().any(|(n, _)| serves_others(site, *n) || is_right_elsewhere(site, *n)) {
             p.cost += SERVES_OTHERS;
         }
     }
@@ -108,6 +108,37 @@ fn serves_others(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
             && site.judge.b.consumers[v.index()]
                 .iter()
                 .any(|&r| !site.wide_b.nodes.contains(&r) && site.node_b(r).writes().all(matched))
+    })
+}
+
+/// Whether a node leads at a site to a mask or some other value of few numbers that A makes as well and reads elsewhere, and
+/// that nothing else in B is: it is right then, and read in the wrong place.
+fn is_right_elsewhere(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let class = |v: ValueId| site.state.matched[v.index()].as_ref().map(|m| site.judge.index.class(m.a));
+    let read_beyond = |side: &Side<'_>, v: ValueId, region: &Region| {
+        side.consumers[v.index()].iter().any(|r| !region.nodes.contains(r))
+    };
+    let mut made: Vec<ValueId> = site.node_b(n).writes().collect();
+    let mut next = 0;
+    while next < made.len() {
+        let readers = b.consumers[made[next].index()].iter().filter(|r| site.wide_b.nodes.contains(r));
+        next += 1;
+        for w in readers.flat_map(|&r| site.node_b(r).writes()) {
+            if w != site.point && !made.contains(&w) {
+                made.push(w);
+            }
+        }
+    }
+    made.iter().any(|&v| {
+        let degenerate = site.state.matched[v.index()].as_ref().is_some_and(|m| m.degenerate);
+        let several = b.declared.get(v).is_some_and(|t| t.len() > 1);
+        let Some(theirs) = class(v).filter(|_| degenerate && several) else { return false };
+        let is_other = |w: ValueId| !made.contains(&w) && class(w) == Some(theirs);
+        let of_class = |w: &ValueId| site.judge.index.class(*w) == theirs;
+        read_beyond(b, v, &site.wide_b)
+            && a.graph().value_ids().filter(of_class).any(|w| read_beyond(a, w, &site.wide_a))
+            && !b.graph().value_ids().any(is_other)
     })
 }
 
