@@ -147,6 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::norms::tests::hold;
     use crate::window::AutoPad;
 
     /// The definition: every window element of every output element, in f64.
@@ -228,6 +229,10 @@ mod tests {
             let got = conv.compute::<f64>(&x, &w, Some(&bias), None).unwrap();
             // Small whole numbers: every order of summation gives the same bits.
             prop_assert_eq!(got.as_slice::<f64>().unwrap(), naive(&x, &w, bias.as_slice().unwrap(), &s));
+            // Of a window that lies in the padding but for an element the bound may be any number of times the sum.
+            let [x, w, bias] = [x, w, bias].map(|t| t.cast(isotrace_tensor::DType::F32).unwrap());
+            hold(&conv, &[Some(&x), Some(&w), Some(&bias)], f64::MAX);
+            hold(&conv, &[Some(&x), Some(&w)], f64::MAX);
         }
     }
 
@@ -273,6 +278,7 @@ mod tests {
                 Tensor::from_vec(t.shape(), v).unwrap()
             };
             let (x, w) = (scale(x), scale(w));
+            hold(&conv.linear(), &[Some(&x), Some(&w)], 2.0);
             let with = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| conv.compute::<f32>(&x, &w, None, None).unwrap())
