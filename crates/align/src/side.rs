@@ -4,7 +4,7 @@ use isotrace_graph::{Graph, NodeId, ValueId};
 use isotrace_ops::Flow;
 use isotrace_ops::budget::Unit;
 use isotrace_ops::ops::opaque;
-use isotrace_run::{Known, Options, Plan, Run, RunError};
+use isotrace_run::{Options, Plan, Run, RunError};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 use std::cell::{OnceCell, RefCell};
@@ -51,7 +51,7 @@ impl<'g> Side<'g> {
         inputs: &FxHashMap<ValueId, Tensor>,
         progress: Option<&Progress<'_>>,
     ) -> Result<Self, RunError> {
-        Self::run(graph, inputs, progress, None)
+        Self::run(graph, inputs, Options { progress, ..Options::default() })
     }
 
     /// A network that somebody else ran: nodes whose outputs were recorded are not run again.
@@ -67,7 +67,8 @@ impl<'g> Side<'g> {
                 .all(|v| recorded.contains_key(&v))
                 .then(|| node.outputs.iter().map(|v| recorded.get(&(*v)?).cloned()).collect())
         };
-        let mut side = Self::run(graph, inputs, progress, Some(&known))?;
+        let options = Options { progress, known: Some(&known), ..Options::default() };
+        let mut side = Self::run(graph, inputs, options)?;
         side.kept = Some(recorded.keys().copied().collect());
         side.main = side.main_type();
         Ok(side)
@@ -92,8 +93,8 @@ impl<'g> Side<'g> {
         })
     }
 
-    /// Runs a network in declared precision beside `a`, from which the outputs of twin nodes are taken. `bound`
-    /// pairs inputs with those of `a` that are fed the same tensors.
+    /// Runs a network in declared precision beside `a`, from which the outputs of twin nodes are taken; what comes out with
+    /// the bits of one of `a`'s values is kept once. `bound` pairs inputs with those of `a` that are fed the same tensors.
     pub fn beside(
         a: &Side<'g>,
         graph: &'g Graph,
@@ -102,17 +103,22 @@ impl<'g> Side<'g> {
         progress: Option<&Progress<'_>>,
     ) -> Result<Self, RunError> {
         let twins = Twins::new(a, graph, bound);
-        Self::run(graph, inputs, progress, Some(&|id, values| twins.outputs(id, values)))
+        let known = |id: NodeId, values: &[Option<Tensor>]| twins.outputs(id, values);
+        let held = |v: ValueId, made: Tensor| twins.held(v, made);
+        Self::run(
+            graph,
+            inputs,
+            Options { progress, known: Some(&known), held: Some(&held), ..Options::default() },
+        )
     }
 
     fn run(
         graph: &'g Graph,
         inputs: &FxHashMap<ValueId, Tensor>,
-        progress: Option<&Progress<'_>>,
-        known: Option<&Known<'_>>,
+        options: Options<'_>,
     ) -> Result<Self, RunError> {
         let plan = Rc::new(Plan::new(graph)?);
-        let declared = Rc::new(plan.run(inputs, &Options { progress, known, ..Options::default() })?);
+        let declared = Rc::new(plan.run(inputs, &options)?);
         let mut is_output = vec![false; graph.values.len()];
         for v in &graph.outputs {
             is_output[v.index()] = true;

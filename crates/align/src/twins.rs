@@ -6,7 +6,7 @@ use isotrace_graph::{Attribute, Graph, Node, NodeId, ValueId};
 use isotrace_ops::ops::opaque;
 use isotrace_tensor::Tensor;
 
-use crate::Side;
+use crate::{Side, bits};
 
 /// Readers of a value that are looked at.
 const MOST_READERS: usize = 24;
@@ -32,9 +32,6 @@ impl<'x, 'g> Twins<'x, 'g> {
     /// The outputs of a node, where it has a twin; `values` are B's so far.
     pub fn outputs(&self, id: NodeId, values: &[Option<Tensor>]) -> Option<Vec<Option<Tensor>>> {
         let node = self.b.node(id);
-        for v in node.reads() {
-            self.recognise(v, values);
-        }
         let partner = |v: ValueId| self.partners.borrow()[v.index()];
         let same = |b: ValueId, a: ValueId| {
             partner(b) == Some(a)
@@ -51,15 +48,18 @@ impl<'x, 'g> Twins<'x, 'g> {
         Some(theirs.outputs.iter().map(|a| self.a.declared.get((*a)?).cloned()).collect())
     }
 
-    /// Finds A's value of the same shape and bits for one of B's that another node computed; twins go on from there.
-    fn recognise(&self, v: ValueId, values: &[Option<Tensor>]) {
-        let mut partners = self.partners.borrow_mut();
-        let (place, Some(value)) = (&mut partners[v.index()], &values[v.index()]) else { return };
-        if place.is_some() || self.b.value(v).constant.is_some() {
-            return;
-        }
-        let known = |a: &&ValueId| self.a.declared.get(**a).is_some_and(|t| t.bit_eq(value));
-        *place = self.a.bits().like(value).iter().find(known).copied();
+    /// A value of B that was computed: A's memory where A has the same bits, and twins go on from there if it has the same
+    /// shape. What is let go lies in the cache, and the next value can have its place: a page that nobody used before costs
+    /// more than to look through it.
+    pub fn held(&self, v: ValueId, made: Tensor) -> Tensor {
+        let value = |a: ValueId| self.a.declared.get(a);
+        let holds = |a: &&ValueId| value(**a).is_some_and(|t| bits::same(t, &made));
+        let alike = || self.a.bits().like(&made).iter().filter(holds);
+        let shaped = |a: &&ValueId| value(**a).is_some_and(|t| t.shape() == made.shape());
+        let partner = alike().find(shaped).copied();
+        self.partners.borrow_mut()[v.index()] = partner;
+        let theirs = partner.or_else(|| alike().next().copied()).and_then(value);
+        theirs.and_then(|t| t.reshape(made.shape()).ok()).unwrap_or(made)
     }
 }
 

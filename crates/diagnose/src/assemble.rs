@@ -97,11 +97,7 @@ fn verdict(
     for &(vb, va) in outputs {
         let (Some(x), Some(y)) = (judge.a.declared.get(va), judge.b.declared.get(vb)) else { continue };
         let name = judge.a.graph().value(va).name.as_str();
-        if let Ok(values) = x.to_f64() {
-            finite += values.iter().filter(|v| v.is_finite()).count();
-        } else {
-            finite += x.len();
-        }
+        finite += count(x, f64::is_finite).unwrap_or(x.len());
         same &= x.bit_eq(y);
         if let Some(m) = y.reshape(x.shape()).ok().and_then(|y| compare(x, &y).ok())
             && worst.is_none_or(|(w, _)| m.max_abs > w)
@@ -146,17 +142,22 @@ fn precisions(judge: &Judge<'_, '_>) -> String {
     }
 }
 
+/// How many elements are such; `None` of text.
+fn count(tensor: &Tensor, such: fn(f64) -> bool) -> Option<usize> {
+    match tensor.as_slice::<f32>() {
+        Ok(values) => Some(values.iter().filter(|x| such(f64::from(**x))).count()),
+        Err(_) => Some(tensor.to_f64().ok()?.iter().filter(|x| such(**x)).count()),
+    }
+}
+
 /// Says so where a final output of a side holds NaN, and where it was born.
 pub fn not_a_number(side: &Side<'_>, outputs: &[(ValueId, ValueId)]) -> Option<String> {
-    let count = |v: ValueId| {
-        let values = side.declared.get(v)?.to_f64().ok()?;
-        Some(values.iter().filter(|x| x.is_nan()).count())
-    };
-    let (output, nans) = outputs.iter().find_map(|&(_, va)| Some((va, count(va).filter(|n| *n > 0)?)))?;
+    let nans = |v: ValueId| count(side.declared.get(v)?, f64::is_nan).filter(|n| *n > 0);
+    let (output, nans_of_output) = outputs.iter().find_map(|&(_, va)| Some((va, nans(va)?)))?;
     let graph = side.graph();
-    let born = graph.node_ids().find(|&n| graph.node(n).writes().any(|v| count(v).is_some_and(|n| n > 0)))?;
+    let born = graph.node_ids().find(|&n| graph.node(n).writes().any(|v| nans(v).is_some()))?;
     Some(format!(
-        "the reference itself is not finite: {nans} of {} elements of its output {:?} are NaN, first born in {} {:?}",
+        "the reference itself is not finite: {nans_of_output} of {} elements of its output {:?} are NaN, first born in {} {:?}",
         side.declared.get(output)?.len(),
         graph.value(output).name,
         graph.node(born).op,

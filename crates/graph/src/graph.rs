@@ -131,6 +131,9 @@ pub enum GraphError {
     },
 }
 
+/// Bytes of a constant that one thread compares at a time.
+const PIECE: usize = 1 << 20;
+
 impl Graph {
     /// Adds a value and returns its id. Does not check that the name is new.
     pub fn add_value(&mut self, value: Value) -> ValueId {
@@ -145,11 +148,17 @@ impl Graph {
         for tensor in other.values.iter().filter_map(|v| v.constant.as_ref()) {
             known.entry(ends(tensor)).or_default().push(tensor);
         }
-        // Two files of weights are read from end to end here.
+        // Two files of weights are read from end to end here, large ones by all threads.
+        let same = |x: &Tensor, y: &Tensor| {
+            let (a, b) = (x.raw_bytes(), y.raw_bytes());
+            let pieces = a.par_chunks(PIECE).zip(b.par_chunks(PIECE));
+            let alike = x.dtype() == y.dtype() && x.shape() == y.shape() && a.len() == b.len();
+            if a.len() <= PIECE { x.bit_eq(y) } else { alike && pieces.all(|(a, b)| a == b) }
+        };
         self.values.par_iter_mut().filter_map(|v| v.constant.as_mut()).for_each(|own| {
             let alike = known.get(&ends(own)).map_or(&[][..], Vec::as_slice);
-            if let Some(same) = alike.iter().find(|t| t.bit_eq(own)) {
-                *own = (*same).clone();
+            if let Some(known) = alike.iter().find(|t| same(t, own)) {
+                *own = (*known).clone();
             }
         });
     }

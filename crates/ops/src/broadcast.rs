@@ -75,8 +75,9 @@ impl<const N: usize> Plan<N> {
         if out.is_empty() {
             return;
         }
-        // One task where there is too little to share.
-        let grain = if out.len() < 2 * GRAIN { out.len() } else { GRAIN };
+        // One task where there is too little to share. Most of it is the first touch of the output's pages, so that pieces are
+        // worth a thread earlier than what [`GRAIN`] is for.
+        let grain = if out.len() < GRAIN { out.len() } else { GRAIN / 4 };
         if self.outer.is_empty() {
             parallel::chunks(out, grain, &|i, out| row(self.steps.map(|s| s * i * grain), out));
             return;

@@ -1,6 +1,8 @@
 //! Matrix products through the `gemm` crate, behind a safe function.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::OnceLock;
 
 use isotrace_tensor::TensorError;
 use rayon::current_num_threads;
@@ -90,11 +92,6 @@ fn written<T: Float>(
     c_row: usize,
     parallel: bool,
 ) {
-    let reach = |rows: usize, row: usize, columns: usize, column: usize| {
-        if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row + (columns - 1) * column + 1 }
-    };
-    assert!(a.data.len() >= reach(m, a.row, k, a.column), "a is too short");
-    assert!(b.data.len() >= reach(k, b.row, n, b.column), "b is too short");
     assert!(c.len() >= reach(m, c_row, n, 1), "c is too short");
     assert!(n <= c_row || m <= 1, "rows of c overlap");
     if m == 0 || n == 0 {
@@ -106,20 +103,47 @@ fn written<T: Float>(
         }
         return;
     }
-    let threads = if parallel && m * n * k >= PARALLEL_FROM {
-        gemm::Parallelism::Rayon(current_num_threads())
-    } else {
-        gemm::Parallelism::None
-    };
+    let threads = if parallel && m * n * k >= PARALLEL_FROM { current_num_threads() } else { 1 };
     #[expect(unsafe_code, reason = "gemm takes raw pointers")]
-    // SAFETY: the assertions above keep every element that gemm reads or writes inside its slice; `c` is borrowed
-    // mutably, so it overlaps neither `a` nor `b`, and its rows do not overlap; [`Float`] is implemented for f32 and f64 alone.
+    // SAFETY: `c` is borrowed mutably, so it overlaps neither `a` nor `b`; the assertions above keep what is written inside
+    // of it, and its rows do not overlap.
+    unsafe {
+        at(m, k, n, a, b, c.as_mut_ptr().cast::<T>(), c_row, threads);
+    }
+}
+
+/// How many elements a matrix reaches over.
+fn reach(rows: usize, row: usize, columns: usize, column: usize) -> usize {
+    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row + (columns - 1) * column + 1 }
+}
+
+/// Writes `m` rows of `n` elements, `c_row` elements apart, from `c` on, without reading any. No size is 0.
+///
+/// # Safety
+/// Those elements, and no others, may be written as long as this lasts: nobody else may read or write them.
+#[expect(clippy::too_many_arguments, reason = "the sizes and strides of three matrices")]
+#[expect(unsafe_code, reason = "gemm takes raw pointers")]
+unsafe fn at<T: Float>(
+    m: usize,
+    k: usize,
+    n: usize,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    c: *mut T,
+    c_row: usize,
+    threads: usize,
+) {
+    assert!(a.data.len() >= reach(m, a.row, k, a.column), "a is too short");
+    assert!(b.data.len() >= reach(k, b.row, n, b.column), "b is too short");
+    let threads = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
+    // SAFETY: the assertions keep every element that gemm reads inside its slice, the caller answers for those that it
+    // writes; [`Float`] is implemented for f32 and f64 alone.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            c.as_mut_ptr().cast::<T>(),
+            c,
             1,
             c_row as isize,
             false,
@@ -148,13 +172,46 @@ pub struct Loose<'a> {
     pub transposed: bool,
 }
 
+impl Loose<'_> {
+    /// Brings `columns` of this matrix, `k` by `n`, into place.
+    fn place<T: Float>(
+        self,
+        (k, n): (usize, usize),
+        columns: Range<usize>,
+        room: &mut [T],
+        parallel: bool,
+    ) -> Matrix<'_, T> {
+        let (size, width) = (size_of::<T>(), columns.len());
+        let copy = |part: &mut [T], bytes: &[u8]| bytemuck::cast_slice_mut(part).copy_from_slice(bytes);
+        let all = room.len();
+        let grain = |grain: usize| if parallel { grain } else { all };
+        if self.transposed {
+            let bytes = &self.bytes[columns.start * k * size..][..all * size];
+            let grain = grain(GRAIN);
+            parallel::chunks(room, grain, &|i, part| {
+                copy(part, &bytes[i * grain * size..][..size_of_val(part)]);
+            });
+            return Matrix { data: room, row: 1, column: k };
+        }
+        let grain = grain(GRAIN.div_ceil(width) * width);
+        parallel::chunks(room, grain, &|i, part| {
+            for (r, part) in part.chunks_mut(width).enumerate() {
+                let row = i * grain / width + r;
+                copy(part, &self.bytes[(row * n + columns.start) * size..][..width * size]);
+            }
+        });
+        Matrix { data: room, row: width, column: 1 }
+    }
+}
+
 /// Bytes of `b` that are brought into place at a time: they stay in a core's own cache until they are used.
 const ROOM: usize = 2 << 20;
 
 /// Columns that the kernels take together, of f32 and f64 and with either operand in front.
 const COLUMNS: usize = 192;
 
-/// As [`product`], with the same bits, a few columns of `b` at a time.
+/// As [`product`], with the same bits, a few columns of `b` at a time: of many columns each thread takes some for itself,
+/// of few all threads work on the same.
 ///
 /// # Panics
 /// If a slice is too short for its matrix.
@@ -167,8 +224,19 @@ pub fn product_of_loose<T: Float>(
     c: &mut [T],
     parallel: bool,
 ) -> Result<(), TensorError> {
+    let threads = current_num_threads();
+    if parallel && threads > 1 && m * n * k >= PARALLEL_FROM && n / COLUMNS >= threads {
+        return by_threads((m, k, n), a, b, c);
+    }
     let columns = ROOM / size_of::<T>() / k.max(1) / COLUMNS * COLUMNS;
     by_columns(columns.max(COLUMNS), (m, k, n), a, b, c, parallel)
+}
+
+/// Runs of `columns` of the `n` there are. What is left over goes with the last: a product with a vector takes another way
+/// through the kernels.
+fn runs(n: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = (n / columns).max(usize::from(n > 0));
+    (0..count).map(move |i| i * columns..if i + 1 == count { n } else { (i + 1) * columns })
 }
 
 fn by_columns<T: Float>(
@@ -179,36 +247,51 @@ fn by_columns<T: Float>(
     c: &mut [T],
     parallel: bool,
 ) -> Result<(), TensorError> {
-    let size = size_of::<T>();
-    // What is left over goes with the last: a product with a vector takes another way through the kernels.
-    let widest = if n < 2 * columns { n } else { 2 * columns - 1 };
-    scratch(k * widest, |room| {
-        let mut from = 0;
-        while from < n {
-            let width = if n - from < 2 * columns { n - from } else { columns };
-            let room = &mut room[..k * width];
-            let (row, column) = if b.transposed {
-                let bytes = &b.bytes[from * k * size..];
-                parallel::chunks(room, GRAIN, &|i, part| {
-                    let bytes = &bytes[i * GRAIN * size..][..size_of_val(part)];
-                    bytemuck::cast_slice_mut(part).copy_from_slice(bytes);
-                });
-                (1, k)
-            } else {
-                let rows = GRAIN.div_ceil(width);
-                parallel::chunks(room, rows * width, &|i, part| {
-                    for (r, part) in part.chunks_mut(width).enumerate() {
-                        let bytes = &b.bytes[((i * rows + r) * n + from) * size..][..width * size];
-                        bytemuck::cast_slice_mut(part).copy_from_slice(bytes);
-                    }
-                });
-                (width, 1)
-            };
-            let part = Matrix { data: &*room, row, column };
-            product_into(m, k, width, a, part, &mut c[from..], n, parallel);
-            from += width;
-        }
+    runs(n, columns).try_for_each(|run| {
+        scratch(k * run.len(), |room| {
+            let part = b.place((k, n), run.clone(), room, parallel);
+            product_into(m, k, run.len(), a, part, &mut c[run.start..], n, parallel);
+        })
     })
+}
+
+/// Where every task writes columns of its own.
+#[derive(Clone, Copy)]
+struct Output<T>(*mut T);
+
+#[expect(unsafe_code, reason = "columns of one matrix lie between each other, which no slice can say")]
+// SAFETY: whoever takes it to another thread writes no column there that anybody else writes or reads.
+unsafe impl<T: Send> Sync for Output<T> {}
+
+fn by_threads<T: Float>(
+    (m, k, n): (usize, usize, usize),
+    a: Matrix<'_, T>,
+    b: Loose<'_>,
+    c: &mut [T],
+) -> Result<(), TensorError> {
+    assert!(c.len() >= m * n, "c is too short");
+    let (out, failed) = (&Output(c.as_mut_ptr()), &OnceLock::new());
+    let task = |run: Range<usize>| {
+        let width = run.len();
+        let work = move |room: &mut [T]| {
+            let part = b.place((k, n), run.clone(), room, false);
+            #[expect(
+                unsafe_code,
+                reason = "columns of one matrix lie between each other, which no slice can say"
+            )]
+            // SAFETY: of `c`, which is borrowed mutably and holds m by n elements, these columns are this task's alone.
+            unsafe {
+                at(m, k, width, a, part, out.0.add(run.start), n, 1);
+            }
+        };
+        Box::new(move || {
+            if let Err(e) = scratch(k * width, work) {
+                let _ = failed.set(e);
+            }
+        }) as parallel::Task<'_>
+    };
+    parallel::run(runs(n, COLUMNS).map(task).collect());
+    failed.get().map_or(Ok(()), |e| Err(e.clone()))
 }
 
 /// The tensor as a file may hold it: no element lies where it could be read in place.
@@ -241,6 +324,11 @@ mod tests {
                     let mut parts = vec![1f32; m * n];
                     by_columns(columns, (m, k, n), a, loose, &mut parts, true).unwrap();
                     assert_eq!(parts, whole, "{m} {k} {n} {transposed} {columns}");
+                }
+                if k > 0 {
+                    let mut parts = vec![1f32; m * n];
+                    by_threads((m, k, n), a, loose, &mut parts).unwrap();
+                    assert_eq!(parts, whole, "{m} {k} {n} {transposed}");
                 }
             }
         }

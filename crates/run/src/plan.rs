@@ -37,14 +37,19 @@ pub struct Options<'a> {
     pub progress: Option<&'a (dyn Fn(usize, usize) -> bool + Sync)>,
     /// Asked before each node with the values so far: its outputs, where they are known without computing them.
     pub known: Option<&'a Known<'a>>,
+    /// Handed each value that was computed; what comes back is kept in its place and holds the same bits.
+    pub held: Option<&'a Held<'a>>,
 }
 
 /// See [`Options::known`].
 pub type Known<'a> = dyn Fn(NodeId, &[Option<Tensor>]) -> Option<Vec<Option<Tensor>>> + 'a;
 
+/// See [`Options::held`].
+pub type Held<'a> = dyn Fn(ValueId, Tensor) -> Tensor + 'a;
+
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { precision: Precision::Declared, keep: Keep::All, progress: None, known: None }
+        Self { precision: Precision::Declared, keep: Keep::All, progress: None, known: None, held: None }
     }
 }
 
@@ -271,7 +276,11 @@ impl<'g> Plan<'g> {
             } else {
                 let lookup = |v: ValueId| values[v.index()].clone();
                 let outputs = self.evaluate(id, &lookup, options.precision, None)?;
-                outputs.into_iter().map(Some).collect()
+                let held = |(id, tensor): (&Option<ValueId>, Tensor)| match (options.held, id) {
+                    (Some(held), Some(id)) => Some(held(*id, tensor)),
+                    _ => Some(tensor),
+                };
+                node.outputs.iter().zip(outputs).map(held).collect()
             };
             for (id, tensor) in node.outputs.iter().zip(outputs) {
                 if let Some(id) = id {

@@ -11,6 +11,7 @@ use super::matmul::matmul_whole;
 use crate::activation::Activation;
 use crate::budget::{self, Budget, Unit};
 use crate::magnitude::magnitude;
+use crate::parallel::{self, GRAIN};
 use crate::product::{Loose, Matrix, product, product_of_loose};
 use crate::room::zeros;
 use crate::{Call, Float, Flow, OpError, Operator, attributes, flow, for_float};
@@ -108,23 +109,30 @@ fn gemm<T: Float>(
         let right = Matrix { data: b.data(), row: steps(&b).0, column: steps(&b).1 };
         product(m, k, n, left, right, &mut out, true);
     }
-    if settings.alpha != 1.0 {
-        let alpha = T::of(settings.alpha);
-        for x in &mut out {
-            *x = alpha * *x;
-        }
-    }
-    if let Some(c) = c.filter(|_| settings.beta != 0.0) {
-        let c = c.broadcast(&shape)?;
-        let (beta, (row, column)) = (T::of(settings.beta), steps(&c));
-        for (i, out) in out.chunks_mut(n.max(1)).enumerate() {
-            let c = &c.data()[i * row..];
-            for (j, out) in out.iter_mut().enumerate() {
-                *out += beta * c[j * column];
+    let alpha = T::of(settings.alpha);
+    let c = match c.filter(|_| settings.beta != 0.0) {
+        Some(c) => Some((c.broadcast(&shape)?, T::of(settings.beta))),
+        None => None,
+    };
+    let rows = GRAIN.div_ceil(4 * n.max(1));
+    parallel::chunks(&mut out, (rows * n).max(1), &|i, out| {
+        if settings.alpha != 1.0 {
+            for x in &mut *out {
+                *x = alpha * *x;
             }
         }
-    }
-    settings.activation.apply(&mut out);
+        if let Some((c, beta)) = &c {
+            let (row, column) = steps(c);
+            for (j, out) in out.chunks_mut(n).enumerate() {
+                let c = &c.data()[(i * rows + j) * row..];
+                match column {
+                    1 => out.iter_mut().zip(c).for_each(|(out, c)| *out += *beta * *c),
+                    _ => out.iter_mut().enumerate().for_each(|(k, out)| *out += *beta * c[k * column]),
+                }
+            }
+        }
+        settings.activation.apply(out);
+    });
     Ok((shape, out))
 }
 
