@@ -18,6 +18,9 @@ use crate::{Relation, signature};
 /// keep all their bits leaves room for a d of 2^-34, which no budget of f32 could tell from rounding.
 const MANY: usize = 1024;
 
+/// Nodes from a value on in which bits of A's are looked for.
+const MOST_STEPS: usize = 4;
+
 /// Values of one side by a few of their bits, in flat order: shapes do not count.
 #[derive(Debug, Default)]
 pub(crate) struct Bits(FxHashMap<u64, Vec<ValueId>>);
@@ -142,6 +145,34 @@ impl Judge<'_, '_> {
             }
         }
         best
+    }
+
+    /// Whether a value that resembles nothing where structure looks is on the way to bits of A's: B's own run had them in
+    /// what a few nodes, each of which alone reads what the one before wrote, make of it. Float64 need not be asked what
+    /// lies between.
+    pub(crate) fn comes_to_bits(&self, state: &State, v: ValueId, value: &Tensor) -> bool {
+        if self.a.is_recorded() || self.b.is_recorded() {
+            return false;
+        }
+        let graph = self.b.graph();
+        let held = |v: ValueId| {
+            let value = self.b.declared.get(v)?;
+            Some(
+                self.a
+                    .bits()
+                    .like(value)
+                    .iter()
+                    .any(|&c| self.a.declared.get(c).is_some_and(|t| same(t, value))),
+            )
+        };
+        let next = |v: ValueId| {
+            let [reader] = self.b.consumers[v.index()][..] else { return None };
+            let mut writes = graph.node(reader).writes().filter(|_| !self.b.is_output(v));
+            writes.next().filter(|_| writes.next().is_none())
+        };
+        let comes =
+            std::iter::successors(next(v), |&v| next(v)).take(MOST_STEPS).any(|v| held(v) == Some(true));
+        comes && !self.hints(state, v).into_iter().any(|c| self.may_equal(c, value))
     }
 
     /// Whether a few elements of A's value and of B's are near each other, in flat order.

@@ -324,7 +324,9 @@ impl<'s, 'g> State<'s, 'g> {
         if graph.node(id).reads().any(|v| self.put_off[v.index()]) {
             if changes.is_free(graph, id)
                 && let Some(known) = self.declared_outputs(judge, id)
-                && (self.match_folded(judge, id, &known) || self.put_off(judge, id, &known))
+                && (self.match_bits(judge, id, &known)
+                    || self.match_folded(judge, id, &known)
+                    || self.put_off(judge, id, &known))
             {
                 return;
             }
@@ -370,16 +372,9 @@ impl<'s, 'g> State<'s, 'g> {
         let known = if patches.is_empty() { self.declared_outputs(judge, id) } else { None };
         if free
             && let Some(known) = &known
-            && let Some(found) = self.found_by_bits(judge, id, known)
-        {
-            for (v, m, declared) in found {
-                self.set(judge, v, m, None, Some(declared));
-            }
-            return;
-        }
-        if free
-            && let Some(known) = &known
-            && (self.match_folded(judge, id, known) || may_wait && self.put_off(judge, id, known))
+            && (self.match_bits(judge, id, known)
+                || self.match_folded(judge, id, known)
+                || may_wait && self.put_off(judge, id, known))
         {
             return;
         }
@@ -435,18 +430,16 @@ impl<'s, 'g> State<'s, 'g> {
         self.put_off[i] = saved.put_off;
     }
 
-    /// A partner for every output of a node, where all are told by their declared bits alone.
-    fn found_by_bits(
-        &self,
-        judge: &Judge<'_, '_>,
-        id: NodeId,
-        declared: &[Tensor],
-    ) -> Option<Vec<(ValueId, Match, Tensor)>> {
-        let named = judge.b.graph().node(id).outputs.iter().zip(declared);
-        named
-            .filter_map(|(v, t)| Some(((*v)?, t)))
-            .map(|(v, t)| Some((v, judge.find_bits(self, v, t)?, t.clone())))
-            .collect()
+    /// Puts partners in place of all that a node writes, where all are told by their declared bits alone.
+    fn match_bits(&mut self, judge: &Judge<'_, '_>, id: NodeId, declared: &[Tensor]) -> bool {
+        let named =
+            judge.b.graph().node(id).outputs.iter().zip(declared).filter_map(|(v, t)| Some(((*v)?, t)));
+        let found = named.map(|(v, t)| Some((v, judge.find_bits(self, v, t)?, t.clone())));
+        let Some(found) = found.collect::<Option<Vec<_>>>() else { return false };
+        for (v, m, declared) in found {
+            self.set(judge, v, m, None, Some(declared));
+        }
+        true
     }
 
     /// Puts partners in place of all that a node writes, where folded weights alone keep the declared values apart.
@@ -466,11 +459,11 @@ impl<'s, 'g> State<'s, 'g> {
         true
     }
 
-    /// Leaves what a node writes without a partner until its reader is executed, where folded weights may be why it
-    /// resembles nothing.
+    /// Leaves what a node writes without a partner until its reader is executed, where that has one or folded weights may be
+    /// why it resembles nothing.
     fn put_off(&mut self, judge: &Judge<'_, '_>, id: NodeId, declared: &[Tensor]) -> bool {
         let ([Some(v)], [own]) = (&judge.b.graph().node(id).outputs[..], declared) else { return false };
-        if !judge.may_put_off(self, id, *v, own) {
+        if !judge.may_put_off(self, id, *v, own) && !judge.comes_to_bits(self, *v, own) {
             return false;
         }
         let call = self.later(judge, id);
