@@ -13,6 +13,7 @@ pub mod index;
 pub mod judge;
 pub mod narrow;
 pub mod opaque;
+mod parts;
 pub mod patch;
 pub mod region;
 pub mod relation;

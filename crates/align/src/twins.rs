@@ -6,6 +6,7 @@ use isotrace_graph::{Attribute, Graph, Node, NodeId, ValueId};
 use isotrace_ops::ops::opaque;
 use isotrace_tensor::Tensor;
 
+use crate::parts::parts;
 use crate::{Side, bits};
 
 /// Readers of a value that are looked at.
@@ -37,7 +38,10 @@ impl<'x, 'g> Twins<'x, 'g> {
             partner(b) == Some(a)
                 || matches!((&values[b.index()], self.a.declared.get(a)), (Some(x), Some(y)) if x.bit_eq(y))
         };
-        let twin = find(self.a, node, &partner, &same)?;
+        let Some(twin) = find(self.a, node, &partner, &same) else {
+            let made = self.apart(node, values, &same)?;
+            return Some(vec![Some(made)]);
+        };
         let theirs = self.a.graph().node(twin);
         let mut partners = self.partners.borrow_mut();
         for (b, a) in node.outputs.iter().zip(&theirs.outputs) {
@@ -46,6 +50,51 @@ impl<'x, 'g> Twins<'x, 'g> {
             }
         }
         Some(theirs.outputs.iter().map(|a| self.a.declared.get((*a)?).cloned()).collect())
+    }
+
+    /// What a node makes, where A has the calls that it is made of as nodes of their own.
+    fn apart(
+        &self,
+        node: &Node,
+        values: &[Option<Tensor>],
+        same: &dyn Fn(ValueId, ValueId) -> bool,
+    ) -> Option<Tensor> {
+        let parts = parts(node);
+        let (x, w) = (node.inputs.first().copied()??, node.inputs.get(1).copied()??);
+        let (x, w) = (values[x.index()].as_ref()?, values[w.index()].as_ref()?);
+        let last = |t: &Tensor| t.shape().last().copied();
+        let is_product = parts.first()?.op == "MatMul";
+        self.a.bits().like(x).iter().find_map(|&start| {
+            let theirs = self.a.declared.get(start).filter(|t| bits::same(t, x))?;
+            // Rows of a product may be counted by several axes.
+            let rows = is_product && w.rank() == 2 && last(theirs) == last(x);
+            if theirs.shape() != x.shape() && !rows {
+                return None;
+            }
+            let end = parts.iter().try_fold(start, |at, part| self.next(at, part, same))?;
+            let made = self.a.declared.get(end)?;
+            let mut shape = if rows { x.shape() } else { made.shape() }.to_vec();
+            *shape.last_mut()? = last(made)?;
+            made.reshape(&shape).ok()
+        })
+    }
+
+    /// What the node of A makes that is the call `part` on its value `at`.
+    fn next(&self, at: ValueId, part: &Node, same: &dyn Fn(ValueId, ValueId) -> bool) -> Option<ValueId> {
+        let fits = |inputs: &mut dyn Iterator<Item = &Option<ValueId>>| {
+            part.inputs.iter().zip(inputs).enumerate().all(|(i, pair)| match pair {
+                (Some(_), Some(a)) if i == 0 => *a == at,
+                (Some(b), Some(a)) => same(*b, *a),
+                (b, a) => b.is_none() && a.is_none(),
+            })
+        };
+        self.a.consumers[at.index()].iter().take(MOST_READERS).find_map(|&reader| {
+            let other = self.a.graph().node(reader);
+            let call = Node { version: other.version, ..part.clone() };
+            let turned = part.op == "Add" && fits(&mut other.inputs.iter().rev());
+            let [made] = other.outputs[..] else { return None };
+            made.filter(|_| same_call(&call, other) && (turned || fits(&mut other.inputs.iter())))
+        })
     }
 
     /// A value of B that was computed: A's memory where A has the same bits, and twins go on from there if it has the same
