@@ -10,6 +10,7 @@
 
 use std::mem::MaybeUninit;
 
+use rayon::current_num_threads;
 use rayon::prelude::*;
 
 use crate::activation::Activation;
@@ -23,6 +24,10 @@ const TILE: usize = 1 << 17;
 
 /// Tiles from which on cutting pixels alone keeps every thread busy.
 const ENOUGH_TILES: usize = 8;
+
+/// Filters that are worth a product of their own. `gemm` cuts sums of more than 512 products into pieces, otherwise where no
+/// side of the result is longer than 64: what is cut must stay longer.
+const FILTERS: usize = 96;
 
 /// Multiplications below which one thread is faster than waking others.
 const PARALLEL_FROM: usize = 1 << 17;
@@ -181,6 +186,11 @@ fn multiply<T: Float>(
     let parallel = out.len() * k >= PARALLEL_FROM;
     if tiles * sizes.batch * sizes.groups < ENOUGH_TILES && parallel {
         let columns = if pointwise { 0 } else { isotrace_tensor::element_count(&[k, pixels])? };
+        // Each thread multiplies filters of its own: waiting for each other at every piece of one product took a fifth of the
+        // time. Where there are too few of them, all work on the same.
+        let pieces = (filters / FILTERS).min(2 * current_num_threads()).clamp(1, FILTERS / 6);
+        let alone = pieces >= current_num_threads() && pixels > 1;
+        let together = if alone { filters.div_ceil(pieces) } else { filters };
         scratch(columns, |columns| {
             for (unit, out) in out.chunks_mut(filters * pixels).enumerate() {
                 let right = if pointwise {
@@ -189,10 +199,15 @@ fn multiply<T: Float>(
                     unfold(image(unit), sizes, 0..pixels, columns, true);
                     Matrix { data: &*columns, row: pixels, column: 1 }
                 };
-                let out = product_onto(filters, k, pixels, weights(unit), right, out, true);
-                out.par_chunks_mut(pixels).enumerate().for_each(|(f, row)| {
-                    let filter = unit % sizes.groups * filters + f;
-                    finish.apply((unit * filters + f) * pixels, filter, row);
+                out.par_chunks_mut(together * pixels).enumerate().for_each(|(piece, out)| {
+                    let left = weights(unit);
+                    let left = Matrix { data: &left.data[piece * together * k..], ..left };
+                    let out = product_onto(out.len() / pixels, k, pixels, left, right, out, !alone);
+                    for (f, row) in out.chunks_mut(pixels).enumerate() {
+                        let f = piece * together + f;
+                        let filter = unit % sizes.groups * filters + f;
+                        finish.apply((unit * filters + f) * pixels, filter, row);
+                    }
                 });
             }
         })?;

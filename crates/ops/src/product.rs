@@ -207,8 +207,11 @@ impl Loose<'_> {
 /// Bytes of `b` that are brought into place at a time: they stay in a core's own cache until they are used.
 const ROOM: usize = 2 << 20;
 
-/// Columns that the kernels take together, of f32 and f64 and with either operand in front.
-const COLUMNS: usize = 192;
+/// Columns that the kernels take together, of f32 and f64 and with either operand in front: of so many, with `m` rows, the
+/// `gemm` crate adds as it does of more. Results of up to 256 elements may be made by other kernels.
+const fn columns_of(m: usize) -> usize {
+    if m > 1 { 192 } else { 384 }
+}
 
 /// As [`product`], with the same bits, a few columns of `b` at a time: of many columns each thread takes some for itself,
 /// of few all threads work on the same.
@@ -225,11 +228,12 @@ pub fn product_of_loose<T: Float>(
     parallel: bool,
 ) -> Result<(), TensorError> {
     let threads = current_num_threads();
-    if parallel && threads > 1 && m * n * k >= PARALLEL_FROM && n / COLUMNS >= threads {
+    let few = columns_of(m);
+    if parallel && threads > 1 && m * n * k >= PARALLEL_FROM && n / few >= threads {
         return by_threads((m, k, n), a, b, c);
     }
-    let columns = ROOM / size_of::<T>() / k.max(1) / COLUMNS * COLUMNS;
-    by_columns(columns.max(COLUMNS), (m, k, n), a, b, c, parallel)
+    let columns = ROOM / size_of::<T>() / k.max(1) / few * few;
+    by_columns(columns.max(few), (m, k, n), a, b, c, parallel)
 }
 
 /// Runs of `columns` of the `n` there are. What is left over goes with the last: a product with a vector takes another way
@@ -290,7 +294,7 @@ fn by_threads<T: Float>(
             }
         }) as parallel::Task<'_>
     };
-    parallel::run(runs(n, COLUMNS).map(task).collect());
+    parallel::run(runs(n, columns_of(m)).map(task).collect());
     failed.get().map_or(Ok(()), |e| Err(e.clone()))
 }
 
@@ -309,7 +313,17 @@ mod tests {
     #[test]
     fn columns_of_a_file_make_the_bits_of_a_whole_product() {
         let number = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 99.0 - 5.0;
-        for (m, k, n) in [(1, 7, 5), (3, 1, 400), (5, 300, 577), (64, 33, 1), (128, 96, 1000), (2, 0, 9)] {
+        for (m, k, n) in [
+            (1, 7, 5),
+            (3, 1, 400),
+            (5, 300, 577),
+            (1, 700, 500),
+            (1, 1100, 800),
+            (2, 600, 400),
+            (64, 33, 1),
+            (128, 96, 1000),
+            (2, 0, 9),
+        ] {
             let a: Vec<f32> = (0..m * k).map(number).collect();
             let b: Vec<f32> = (0..k * n).map(|i| number(i + 17)).collect();
             let a = Matrix { data: &a[..], row: k, column: 1 };
@@ -320,7 +334,7 @@ mod tests {
                 let bytes: Vec<u8> =
                     std::iter::once(0).chain(bytemuck::cast_slice(&b).iter().copied()).collect();
                 let loose = Loose { bytes: &bytes[1..], transposed };
-                for columns in [COLUMNS, 2 * COLUMNS, 10 * COLUMNS] {
+                for columns in [1, 2, 10].map(|few| few * columns_of(m)) {
                     let mut parts = vec![1f32; m * n];
                     by_columns(columns, (m, k, n), a, loose, &mut parts, true).unwrap();
                     assert_eq!(parts, whole, "{m} {k} {n} {transposed} {columns}");

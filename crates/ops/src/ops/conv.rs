@@ -238,13 +238,17 @@ mod tests {
 
     #[test]
     fn every_path_agrees_with_the_definition() {
-        // (channels, filters, groups, size, kernel, stride): tiles, whole product, pointwise of both kinds.
+        // (channels, filters, groups, size, kernel, stride): tiles, whole product, by filters, pointwise of both kinds.
         let cases = [
             (16, 8, 1, 40, 3, 1),
             (16, 8, 2, 40, 3, 2),
             (128, 64, 1, 7, 3, 1),
             (64, 32, 1, 32, 1, 1),
             (256, 64, 1, 7, 1, 1),
+            (32, 163, 1, 7, 3, 2),
+            (32, 330, 2, 5, 3, 1),
+            (600, 97, 1, 2, 1, 1),
+            (600, 257, 1, 1, 1, 1),
             (48, 48, 48, 20, 3, 1),
             (48, 96, 48, 20, 5, 2),
         ];
