@@ -27,7 +27,7 @@ const PARALLEL_FROM: usize = 1 << 18;
 
 /// `c = a b`, with `a` m by k, `b` k by n and `c` m by n, dense in C order, overwritten.
 ///
-/// The order of every sum depends on k alone, never on the number of threads.
+/// The order of every sum depends on sizes alone, never on the number of threads.
 ///
 /// # Panics
 /// If a slice is too short for its matrix.
