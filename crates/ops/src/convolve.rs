@@ -3,7 +3,8 @@
 //! Output pixels are cut into tiles; for each, the input elements under the windows are laid out as a matrix (one row
 //! a weight, one column a pixel) small enough for the second-level cache, multiplied by the weights, and bias,
 //! residual and activation are applied while the tile is still in cache. Where there are few pixels and many channels
-//! (the late layers of a network) one such matrix serves all output channels, of which each thread takes its own. A convolution of each channel with itself alone (depthwise) has no product worth the name and runs directly.
+//! (the late layers of a network) one such matrix serves all output channels, of which each thread takes its own. A
+//! convolution of each channel with itself alone (depthwise) has no product worth the name and runs directly.
 //!
 //! Tiles depend on sizes alone, and among how many threads channels are shared changes the order of no sum: results do not
 //! depend on the number of threads.
