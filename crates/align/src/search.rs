@@ -424,6 +424,10 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
             }
         }
         let (mut confirmed, mut open, mut site) = (0, 0, None);
+        // What single numbers make of a guess alone comes back wherever A computes the same of the candidate: all of it
+        // together says no more than one value that another joins, or a weight.
+        let mut alone: FxHashSet<ValueId> = guesses.iter().map(|(point, ..)| *point).collect();
+        let mut hollow = false;
         let mut steps = 0;
         while let Some(Reverse(n)) = queue.pop() {
             if steps == STEPS || confirmed >= ENOUGH {
@@ -431,6 +435,10 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
             }
             steps += 1;
             let outputs: Vec<ValueId> = judge.b.graph().node(n).writes().collect();
+            let follows = follows_alone(judge, n, &alone);
+            if follows {
+                alone.extend(outputs.iter().copied());
+            }
             let before: Vec<Option<Match>> =
                 outputs.iter().map(|v| state.matched[v.index()].clone()).collect();
             for &v in &outputs {
@@ -445,7 +453,8 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
                     let later = !guessed.contains(&class) && !earlier.contains(&class);
                     let fresh = before.is_none() && !m.degenerate && later;
                     if fresh && !log.a_matched[m.a.index()] {
-                        confirmed += 1;
+                        confirmed += usize::from(!(follows && hollow));
+                        hollow |= follows;
                         site = site.or(Some((v, m.a)));
                     }
                 }
@@ -461,6 +470,15 @@ impl<'x, 's, 'g> Search<'x, 's, 'g> {
         log.restore(state);
         Trial { confirmed, open, site }
     }
+}
+
+/// Whether a node of B reads nothing but values of a set, single numbers and sizes.
+fn follows_alone(judge: &Judge<'_, '_>, n: NodeId, alone: &FxHashSet<ValueId>) -> bool {
+    let b = judge.b;
+    b.graph().node(n).reads().all(|v| {
+        let number = |t: &Tensor| t.len() <= 1 || t.dtype().is_int();
+        alone.contains(&v) || b.is_constant(v) && b.declared.get(v).is_some_and(number)
+    })
 }
 
 /// What came of putting candidates in.
