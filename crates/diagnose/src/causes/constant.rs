@@ -7,6 +7,7 @@
 //! **Proof.** The node reads A's constant instead; the region then computes what A's computes. A weight that holds
 //! A's numbers in another order is `weight_layout`, one that equals another constant of A `weight_swap`.
 
+use isotrace_align::Region;
 use isotrace_align::patch::{Patch, Source};
 use isotrace_align::relation::candidates;
 use isotrace_graph::{NodeId, ValueId};
@@ -95,9 +96,12 @@ fn propose_tensor(
         let Some(patch) = Patch::new(node, sources) else { continue };
         let (class, how) = name(site, n, slot, &own, &right, a);
         let value = &site.judge.b.graph().value(v).name;
+        let told = matches!(class, "quantisation" | "precision");
+        let mut nodes_b = if told { unpacking(site, v, a) } else { Vec::new() };
+        nodes_b.push(n);
         out.push(Proposal {
             patches: vec![(n, patch)],
-            nodes_b: vec![n],
+            nodes_b,
             nodes_a: vec![reader],
             // A constant that B's nodes compute is named with what reads it.
             edge: Some(v).filter(|&v| site.judge.b.producer(v).is_some()),
@@ -113,6 +117,25 @@ fn propose_tensor(
             } + turned as u32,
         });
     }
+}
+
+/// The nodes of B that compute a constant, where they are few: the first of them whose result A has not, if A computes
+/// the constant too.
+fn unpacking(site: &Site<'_, '_, '_>, v: ValueId, theirs: ValueId) -> Vec<NodeId> {
+    const MOST: usize = 4;
+    let (a, b) = (site.judge.a, site.judge.b);
+    let [of_a, of_b] =
+        [(a, theirs), (b, v)].map(|(side, v)| Region::behind(side, &[v], |_| false, 10 * MOST));
+    let float = |v: ValueId| b.declared.get(v).is_some_and(|t| t.dtype().is_float() && t.len() > 1);
+    let works = |n: &NodeId| !role::is_layout(&site.node_b(*n).op) && site.node_b(*n).writes().any(float);
+    let working: Vec<NodeId> = of_b.nodes.iter().copied().filter(works).collect();
+    let made: Vec<ValueId> = of_a.nodes.iter().flat_map(|&m| site.node_a(m).writes()).collect();
+    let known = |w: ValueId| {
+        let tensors = |x: &ValueId| a.shadow.get(*x).zip(b.shadow.get(w));
+        made.iter().filter_map(tensors).any(|(x, y)| x.len() == y.len() && pool::same_numbers(x, y))
+    };
+    let apart = working.iter().copied().find(|&n| !made.is_empty() && !site.node_b(n).writes().any(known));
+    apart.map_or_else(|| if working.len() > MOST { Vec::new() } else { working }, |n| vec![n])
 }
 
 /// Whether a constant that the same operator of A reads is spread over what a node of B writes, as its own is over
@@ -172,6 +195,12 @@ fn name(
     if matches!(site.node_b(n).op.as_str(), "Add" | "Sub") && numbers::hides(own, right) {
         return ("mask", format!("which hides other places than A's {theirs:?}"));
     }
+    let narrowed = || numbers::narrowed(site, site.node_b(n).inputs[slot]?, own, right);
+    if general != "rope"
+        && let Some(narrow) = narrowed()
+    {
+        return ("precision", format!("which goes through {narrow} on its way, as A's {theirs:?} does not"));
+    }
     if let Some(told) = super::stored::told(site, n, (own, right), a, general) {
         return told;
     }
@@ -226,14 +255,26 @@ fn name(
     if numbers::signs_alone(own, right) {
         return ("quantisation", format!("which has the signs of A's {theirs:?} and one size a row"));
     }
-    if let Some(by) = numbers::moved_rows(own, right) {
+    // What is looked up in a stack of weights is a weight, whose rows are laid out.
+    let of_matrices = general == "weight_value" && right.rank() > 2 && right.shape()[0] > 1;
+    if general == "weight_value"
+        && let Some((axis, size)) = numbers::stretched_in_blocks(own, right)
+    {
+        return (
+            "quantisation",
+            format!(
+                "which is A's {theirs:?} with a step or a zero of its own for each block of {size} along axis {axis}"
+            ),
+        );
+    }
+    if let Some(by) = numbers::moved_rows(own, right).filter(|_| !of_matrices) {
         return ("index", format!("whose rows are those of A's {theirs:?}, {by} further on"));
     }
     if general == "bias" && numbers::rows_elsewhere(own, right) {
         return ("index", format!("whose rows are rows of A's {theirs:?}, some at other places"));
     }
     if numbers::same_multiset(own, right) {
-        if site.node_b(n).op.starts_with("Gather") {
+        if site.node_b(n).op.starts_with("Gather") && !of_matrices {
             return (
                 "index",
                 format!(
@@ -254,7 +295,10 @@ fn name(
         };
         return (class, format!("which holds the numbers of A's {theirs:?} in another order"));
     }
-    let quantised = role::quantised::read(site.judge.b, n, slot) == Some(Quantised::Weight);
+    let unpacked = general == "weight_value"
+        && (role::quantised::is_unpacked(site.judge.a, a)
+            || site.node_b(n).inputs[slot].is_some_and(|v| role::quantised::is_unpacked(site.judge.b, v)));
+    let quantised = unpacked || role::quantised::read(site.judge.b, n, slot) == Some(Quantised::Weight);
     let places = general == "bias" && site.node_b(n).op == "Add" && role::says_where(site.judge.b, n, right);
     let class = if quantised {
         "quantisation"

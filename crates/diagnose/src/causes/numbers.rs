@@ -2,9 +2,12 @@
 //!
 //! `own` is what B holds, `right` what A holds at this place, of one length unless a function says otherwise.
 
+use isotrace_align::Region;
+use isotrace_graph::ValueId;
 use isotrace_tensor::{DType, Tensor};
 
 use crate::pool;
+use crate::site::Site;
 
 /// A function of one number.
 type Curve = fn(f64) -> f64;
@@ -221,6 +224,69 @@ pub(super) fn rounded(own: &Tensor, right: &Tensor) -> Option<DType> {
         .into_iter()
         .find(|&d| right.cast(d).and_then(|t| t.cast(own.dtype())).is_ok_and(|t| pool::same_numbers(&t, own)))
 }
+
+/// The axis and the size of blocks, each of which is `right` stretched and shifted by two numbers of its own: another
+/// step or another zero for each. What is the same all along the axis is no block; with a shift it is a zero for each row.
+pub(super) fn stretched_in_blocks(own: &Tensor, right: &Tensor) -> Option<(usize, usize)> {
+    let &[rows, columns] = right.shape() else { return None };
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    if own.shape() != right.shape() {
+        return None;
+    }
+    let of_block = |at: &dyn Fn(usize) -> usize, range: std::ops::Range<usize>| {
+        let by = |i: &usize, j: &usize| y[at(*i)].total_cmp(&y[at(*j)]);
+        let (low, high) = (at(range.clone().min_by(by)?), at(range.clone().max_by(by)?));
+        let stretch = (x[high] - x[low]) / (y[high] - y[low]);
+        let shift = x[low] - stretch * y[low];
+        let fits = |i: usize| (x[at(i)] - stretch * y[at(i)] - shift).abs() <= 2e-6 * largest;
+        (stretch > 0.0 && range.into_iter().all(fits)).then_some((stretch, shift))
+    };
+    let moved = |&(stretch, shift): &(f64, f64)| (stretch - 1.0).abs() > 1e-5 || shift.abs() > 1e-5 * largest;
+    let same = |x: &(f64, f64), y: &(f64, f64)| {
+        (x.0 - y.0).abs() <= 1e-4 * y.0 && (x.1 - y.1).abs() <= 1e-4 * largest
+    };
+    [(1, rows, columns), (0, columns, rows)].into_iter().find_map(|(axis, lines, len)| {
+        let sizes = std::iter::successors(Some(len), |size| (size % 2 == 0).then_some(size / 2));
+        sizes.take_while(|&size| size >= FEWEST).find_map(|size| {
+            let mut found = Vec::new();
+            for line in 0..lines {
+                let at = |i: usize| if axis == 1 { line * columns + i } else { i * columns + line };
+                for block in 0..len / size {
+                    found.push(of_block(&at, block * size..(block + 1) * size)?);
+                }
+            }
+            let several = found.chunks(len / size).any(|line| line.iter().any(|b| !same(b, &line[0])));
+            let shifted = found.iter().filter(|b| b.1.abs() > 1e-4 * largest).count();
+            let differs = if size == len { 2 * shifted > found.len() } else { several };
+            (differs && 2 * found.iter().filter(|b| moved(b)).count() > found.len()).then_some((axis, size))
+        })
+    })
+}
+
+/// Numbers in a block, at least: fewer lie on a line by chance.
+const FEWEST: usize = 6;
+
+/// The narrower type through which nodes of B bring a constant that they compute, where it is the other side's but for
+/// what rounding to that type leaves.
+pub(super) fn narrowed(site: &Site<'_, '_, '_>, v: ValueId, own: &Tensor, right: &Tensor) -> Option<DType> {
+    const MOST: usize = 40;
+    let b = site.judge.b;
+    b.producer(v)?;
+    let behind = Region::behind(b, &[v], |_| false, MOST);
+    let written = behind.nodes.iter().flat_map(|&n| site.node_b(n).writes());
+    let types =
+        written.chain(behind.constants.iter().copied()).filter_map(|v| Some(b.declared.get(v)?.dtype()));
+    let narrow = types.into_iter().find(|d| matches!(d, DType::F16 | DType::BF16))?;
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let apart = x.iter().zip(y.iter()).fold(0f64, |m, (x, y)| m.max((x - y).abs()));
+    let near = apart <= FEW_STEPS * narrow.unit_roundoff()? * largest;
+    (near && x.len() == y.len() && b.declared.get(v)?.dtype() != narrow).then_some(narrow)
+}
+
+/// Roundings that may come together in one number.
+const FEW_STEPS: f64 = 8.0;
 
 /// The bits of mantissa that are left of `right` in `own`, where fewer than a float has are (TF32 keeps 10).
 pub(super) fn shortened(own: &Tensor, right: &Tensor) -> Option<u32> {

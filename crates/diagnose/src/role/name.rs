@@ -207,6 +207,9 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     if matches!(op, "Split" | "Slice" | "Gather") && cuts_gates(side, n) {
         return "gate_order";
     }
+    if is_arithmetic(op) && quantised::unpacks(side, n) {
+        return "quantisation";
+    }
     // A weight that is only put in another layout is named by who reads it then.
     if is_layout(op)
         && slot == 0

@@ -1,7 +1,8 @@
 //! What the slots of operators on quantised numbers hold: the operators of ONNX and of com.microsoft alike.
 
-use isotrace_align::Side;
-use isotrace_graph::NodeId;
+use isotrace_align::{Region, Side};
+use isotrace_graph::{NodeId, ValueId};
+use isotrace_tensor::Tensor;
 
 use super::is_product;
 
@@ -78,6 +79,52 @@ pub fn read(side: &Side<'_>, n: NodeId, at: usize) -> Option<Quantised> {
         found
     })
 }
+
+/// Whether nodes of the graph itself take a weight off its grid: what it is made of was stored in whole numbers, as
+/// integers that may hold several each, or as floats where an exporter has cast them already.
+pub fn is_unpacked(side: &Side<'_>, v: ValueId) -> bool {
+    let size = |v: ValueId| side.declared.get(v).map_or(0, Tensor::len);
+    let Some(all) = side.is_constant(v).then(|| size(v)).filter(|&all| all >= FEW) else { return false };
+    let behind = Region::behind(side, &[v], |_| false, MOST_UNPACKING);
+    let works = |n: &NodeId| {
+        let node = side.graph().node(*n);
+        matches!(node.op.as_str(), "Mul" | "Div") && node.writes().any(|w| size(w) >= all)
+    };
+    let whole = |v: &ValueId| {
+        let Some(t) = side.declared.get(*v) else { return false };
+        if t.dtype().is_int() {
+            return t.len() * PACKED >= all;
+        }
+        let on_a_grid = |x: &[f64]| {
+            x.iter().all(|x| x.fract() == 0.0) && x.iter().any(|y| *y != x[0] && *y != 0.0 && *y != 1.0)
+        };
+        t.len() >= all && t.to_f64().is_ok_and(|x| on_a_grid(&x))
+    };
+    behind.nodes.iter().any(works) && behind.constants.iter().any(whole)
+}
+
+/// Whether a node that works on constants alone is one of those that take a weight off its grid.
+pub fn unpacks(side: &Side<'_>, n: NodeId) -> bool {
+    let mut at = n;
+    for _ in 0..MOST_UNPACKING {
+        let Some(v) = side.graph().node(at).writes().next().filter(|&v| side.is_constant(v)) else {
+            return false;
+        };
+        let Some(&next) = side.consumers[v.index()].first() else { return false };
+        if is_product(&side.graph().node(next).op) {
+            return is_unpacked(side, v);
+        }
+        at = next;
+    }
+    false
+}
+
+/// Nodes that unpack a weight, at most.
+const MOST_UNPACKING: usize = 40;
+/// Numbers in one stored integer, at most.
+const PACKED: usize = 8;
+/// Elements below which a constant is a shape or a few settings.
+const FEW: usize = 64;
 
 #[cfg(test)]
 mod tests {
