@@ -3,7 +3,7 @@
 
 use isotrace_align::{Region, Side};
 use isotrace_graph::{Attribute, NodeId, ValueId};
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 
 use super::numbers::by_channel;
 use super::stored::is_rest;
@@ -491,6 +491,39 @@ fn set_otherwise(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Optio
         }
     }
     role::most_telling(&found)
+}
+
+/// Whether all that B's region keeps in constants is what A's keeps there, some of it rounded to a narrower type: a block
+/// of a network that was converted to half precision, weights and biases together.
+pub fn stored_narrowly(site: &Site<'_, '_, '_>) -> bool {
+    let numbers = |side: &Side<'_>, region: &Region| -> Vec<Vec<f64>> {
+        let read = region.dynamic_nodes(side).flat_map(|n| side.graph().node(n).reads());
+        let constants = read.filter(|&v| {
+            side.is_constant(v) && side.declared.get(v).is_some_and(|t| t.dtype().is_float() && t.len() > 1)
+        });
+        let sorted = |v: ValueId| {
+            let mut x = side.shadow.get(v)?.to_f64().ok()?.into_owned();
+            x.sort_unstable_by(f64::total_cmp);
+            Some(x)
+        };
+        constants.filter_map(sorted).collect()
+    };
+    let theirs = numbers(site.judge.a, &site.open_a);
+    let own = numbers(site.judge.b, &site.open_b);
+    let near = |x: &[f64], y: &[f64]| x.iter().zip(y).all(|(x, y)| (x - y).abs() <= 1e-7 * y.abs());
+    // Rounding keeps numbers in order.
+    let rounded = |x: &[f64], y: &[f64], dtype: DType| {
+        let tensor = Tensor::vector(y.to_vec()).cast(dtype).and_then(|t| t.cast(DType::F64));
+        tensor.is_ok_and(|t| t.to_f64().is_ok_and(|y| *x == *y))
+    };
+    let same = |x: &&Vec<f64>| theirs.iter().any(|y| x.len() == y.len() && near(x, y));
+    let (kept, narrow): (Vec<_>, Vec<_>) = own.iter().partition(same);
+    let of_type = |dtype: DType| {
+        narrow.iter().all(|x| theirs.iter().any(|y| x.len() == y.len() && rounded(x, y, dtype)))
+    };
+    kept.len() + narrow.len() == theirs.len()
+        && !narrow.is_empty()
+        && [DType::F16, DType::BF16].into_iter().any(of_type)
 }
 
 /// Whether one side normalises by statistics over the batch where the other applies what it learned, or draws random

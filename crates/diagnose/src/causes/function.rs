@@ -90,6 +90,7 @@ fn article(class: &str) -> &'static str {
         "operand_order" => "the same operators on the same values in another order",
         "rope" => "different rotations by position",
         "normalisation" => "different normalisations",
+        "precision" => "the same but for numbers that the one keeps in a narrower type",
         "quantisation" => "not rounded to a grid alike",
         "gate_order" => "cells that differ in their weights or in the order of their gates",
         "mask" => "different masks",
@@ -131,6 +132,8 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         purpose
     } else if rotary || angles(a, &site.open_a) || angles(b, &site.open_b) {
         Some("rope")
+    } else if difference::stored_narrowly(site) {
+        Some("precision")
     } else if any(&|op| matches!(op, "LSTM" | "GRU" | "RNN")) {
         Some("gate_order")
     } else if pointwise(site, &site.open_a, &site.open_b) || pointwise(site, &site.wide_a, &site.wide_b) {
