@@ -290,6 +290,13 @@ fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
     if proposal.class.starts_with("weight_") && proposal.patches.iter().all(|(n, _)| weighs(*n)) {
         return proposal.class;
     }
+    // A curve of nothing but what a statistic is taken of belongs to the statistic.
+    if proposal.class == "activation"
+        && (proposal.patches.iter().any(|(n, _)| role::enters_statistic(b, *n))
+            || proposal.nodes_a.last().is_some_and(|&m| role::enters_statistic(a, m)))
+    {
+        return "normalisation";
+    }
     if proposal.class == "axis" && proposal.patches.iter().any(|(n, _)| of_more_axes(site, *n, proposal)) {
         return "normalisation";
     }
@@ -445,7 +452,7 @@ pub fn merge(faults: &mut Vec<Fault>, fault: Fault) {
 }
 
 /// A node of B that A has not, and one of its kind that A has further on: it stands at another point of the way, and what
-/// is between the two, a number added or multiplied, is what reads the wrong thing.
+/// is between the two, a number added or multiplied or a norm, is what reads the wrong thing.
 fn moved_on(judge: &Judge<'_, '_>, mut faults: Vec<Fault>) -> Vec<Fault> {
     let (a, b) = (judge.a, judge.b);
     let pair = (0..faults.len()).find_map(|i| {
@@ -485,7 +492,7 @@ fn moved_on(judge: &Judge<'_, '_>, mut faults: Vec<Fault>) -> Vec<Fault> {
     faults
 }
 
-/// The one node that adds a number or multiplies by it between what `n` writes and `end`, layout aside.
+/// The one node that adds a number, multiplies by it or brings to a norm between what `n` writes and `end`, layout aside.
 fn between(b: &Side<'_>, n: NodeId, end: ValueId) -> Option<NodeId> {
     let starts: Vec<ValueId> = b.graph().node(n).writes().collect();
     let region = Region::behind(b, &[end], |v| starts.contains(&v), FEW);
@@ -497,7 +504,7 @@ fn between(b: &Side<'_>, n: NodeId, end: ValueId) -> Option<NodeId> {
     let node = b.graph().node(passed);
     let number =
         matches!(node.op.as_str(), "Add" | "Sub" | "Mul" | "Div") && b.dynamic_inputs(passed).len() == 1;
-    (number && working.next().is_none()).then_some(passed)
+    (working.next().is_none() && (number || role::is_normalisation(&node.op))).then_some(passed)
 }
 
 /// Nodes between two places that are one fault.

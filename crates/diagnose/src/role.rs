@@ -13,12 +13,12 @@ use isotrace_tensor::{DType, Tensor};
 pub use mask::{feeds_mask, is_choice, is_score, masks};
 pub use name::{EPSILON, most_telling, of_attribute, of_constant, of_operator, of_presence, says_where};
 pub use rotary::{is_of_angles, is_rotary, is_rotated, is_turned, negates_for_rotation, turns, was_turned};
-pub use statistic::{is_statistic, normalises};
+pub use statistic::{enters_statistic, is_statistic, normalises};
 
 use mask::{by_distance, is_by_distance, leaves_itself_out, leaves_out};
 use statistic::{
-    adds_to_statistic, centres, enters_statistic, gains_follow, is_divided_out, is_gain, is_of_statistic,
-    is_shift, makes_another_mean,
+    adds_to_statistic, centres, gains_follow, is_divided_out, is_gain, is_of_statistic, is_shift,
+    makes_another_mean,
 };
 
 /// Functions of one number that networks use as non-linearities.

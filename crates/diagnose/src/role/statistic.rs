@@ -85,7 +85,7 @@ pub(super) fn is_of_statistic(side: &Side<'_>, n: NodeId) -> bool {
 }
 
 /// Whether a statistic that brings values to it is taken of what a node writes, or of its square, and nothing else.
-pub(super) fn enters_statistic(side: &Side<'_>, n: NodeId) -> bool {
+pub fn enters_statistic(side: &Side<'_>, n: NodeId) -> bool {
     let sums = |r: NodeId| {
         matches!(
             side.graph().node(r).op.as_str(),
