@@ -320,7 +320,10 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     if of_a != a {
         return of_edge(site, reader, under, of_a);
     }
-    if role::was_turned(site.judge.a, a) != role::was_turned(site.judge.b, read) {
+    let of_one = |p: ValueId| is_further_on(site, TURNS, a, p) || is_further_on(site, TURNS, p, a);
+    if role::was_turned(site.judge.a, a) != role::was_turned(site.judge.b, read)
+        && site.partner(read).is_none_or(of_one)
+    {
         return "rope";
     }
     // Whole numbers choose elements.
@@ -357,13 +360,56 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     match site.node_b(reader).op.as_str() {
         "Add" | "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => "residual",
         _ => of_passed_by(site, read, a).unwrap_or_else(|| {
-            if from_another_input(site, read, a) { "input_binding" } else { "operand_order" }
+            if from_another_input(site, read, a) {
+                "input_binding"
+            } else if site
+                .partner(read)
+                .is_some_and(|p| is_further_on(site, ADDS, a, p) || is_further_on(site, ADDS, p, a))
+            {
+                "residual"
+            } else {
+                "operand_order"
+            }
         }),
     }
 }
 
+/// Operators by which a stream goes on from branch to branch.
+const ADDS: &[&str] = &["Add"];
+/// Operators of which a rotation is made.
+const TURNS: &[&str] =
+    &["Add", "Sub", "Mul", "Neg", "Concat", "Slice", "Split", "Gather", "MatMul", "RotaryEmbedding"];
+
+/// Whether a value of A is another gone through some operators. With branches added to it, one after the other: what reads
+/// the one for the other reads the stream of residuals at another layer.
+fn is_further_on(site: &Site<'_, '_, '_>, by: &[&str], later: ValueId, earlier: ValueId) -> bool {
+    let a = site.judge.a;
+    let class = |v: ValueId| site.judge.index.class(v);
+    let (mut seen, mut next) = (vec![later], 0);
+    while next < seen.len() && seen.len() < LONGEST_BRANCH {
+        let v = seen[next];
+        next += 1;
+        if next > 1 && class(v) == class(earlier) {
+            return true;
+        }
+        let Some(n) = a.producer(v) else { continue };
+        let op = site.node_a(n).op.as_str();
+        let reads = a.dynamic_inputs(n);
+        // A product with a weight makes something else, a bias a part of a branch.
+        let joins = op != "Add" && op != "MatMul" || reads.len() > 1;
+        let signs = op == "MatMul" && role::was_turned(a, v);
+        if matches!(op, "Cast" | "Identity")
+            || role::is_layout(op)
+            || by.contains(&op) && (joins && op != "MatMul" || signs)
+        {
+            seen.extend(reads.into_iter().filter(|r| !seen.contains(r)).collect::<Vec<_>>());
+        }
+    }
+    false
+}
+
 /// Whether what a curve makes of one value multiplies another: its gate, and what it lets through.
-fn gates(side: &Side<'_>, gate: ValueId, through: ValueId) -> bool {
+pub(crate) fn gates(side: &Side<'_>, gate: ValueId, through: ValueId) -> bool {
     let leads = |mut v: ValueId| {
         let mut curved = false;
         for _ in 0..3 {
@@ -414,7 +460,26 @@ fn of_passed_by(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'
         let from = |v: ValueId| site.partner(v).is_some_and(|p| class(p) == class(a));
         last_step(of_b, read, &from).map(|n| role::of_presence(of_b, n))
     };
-    theirs().or_else(own).and_then(telling)
+    // A norm that is written out.
+    let several = || {
+        let p = site.partner(read)?;
+        between(of_a, a, &|v| class(v) == class(p))
+            .or_else(|| between(of_b, read, &|v| site.partner(v).is_some_and(|p| class(p) == class(a))))
+    };
+    theirs().or_else(own).or_else(several).and_then(telling)
+}
+
+/// What the nodes do, none of them a product, that make `v` of a value for which `from` holds and of nothing else.
+fn between(side: &Side<'_>, v: ValueId, from: &dyn Fn(ValueId) -> bool) -> Option<&'static str> {
+    let region = Region::behind(side, &[v], from, 2 * MOST_MISSING);
+    let mut entering = region.boundary.iter().copied().filter(|&v| !side.is_constant(v)).peekable();
+    entering.peek()?;
+    let mut nodes = region.dynamic_nodes(side);
+    if !entering.all(from) || nodes.any(|n| role::is_product(&side.graph().node(n).op)) {
+        return None;
+    }
+    let classes: Vec<&str> = region.dynamic_nodes(side).map(|n| role::of_presence(side, n)).collect();
+    role::most_telling(&classes)
 }
 
 /// The node that makes `v` of a value for which `from` holds, by itself or with the node that puts what it takes off a

@@ -20,6 +20,8 @@ mod ratio;
 mod stored;
 mod turned;
 
+pub(crate) use missing::gates;
+
 use isotrace_align::patch::Patch;
 use isotrace_align::{Region, Side};
 use isotrace_graph::{NodeId, ValueId};

@@ -27,6 +27,7 @@ use isotrace_graph::{Node, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
+use crate::causes::gates;
 use crate::faults::{self, Fault, Found};
 use crate::site::Site;
 use sheet::{Enters, Origin, Sheet};
@@ -186,13 +187,21 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<(Faul
     if unnamed && (cells(site.judge.a, &a, &fault.nodes_a) || cells(site.judge.b, &b, &fault.nodes_b)) {
         "gate_order".clone_into(&mut fault.class);
     }
+    let entering = || in_a.boundary.iter().copied().filter(|&v| !site.judge.a.is_constant(v));
+    let read = outer_values(site.judge.b, &b, &fault.outputs_b, &side_b);
+    // What a curve is taken of multiplies the curve further on, where nothing in here sees it.
+    let lets_through =
+        |p: ValueId| entering().any(|v| v != p && (gates(site.judge.a, v, p) || gates(site.judge.a, p, v)));
+    if fault.class == "operand_order" && read.iter().filter_map(|&v| site.partner(v)).any(lets_through) {
+        "gate_order".clone_into(&mut fault.class);
+    }
     if again > 0 {
         let places =
             if again == 1 { "one further place".to_owned() } else { format!("{again} further places") };
         fault.evidence.push(format!("the same had to be undone at {places}, such as the next iteration"));
     }
     fault.outputs_a = outer_values(site.judge.a, &a, &fault.outputs_a, &side_a);
-    fault.outputs_b = outer_values(site.judge.b, &b, &fault.outputs_b, &side_b);
+    fault.outputs_b = read;
     fault.nodes_a = outer_nodes(&a, &fault.nodes_a);
     fault.nodes_b = outer_nodes(&b, &fault.nodes_b);
     Some((fault, besides + elsewhere == 0))
