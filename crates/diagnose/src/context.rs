@@ -133,6 +133,8 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
         }
         "Softmax" | "LogSoftmax" | "TopK" | "ArgMax" | "ArgMin" => End::Data,
         "ScatterElements" | "ScatterND" if slot == 1 && !side.is_constant(v) => End::Data,
+        "Concat" if role::joins_border(side, n, v) => End::Is("padding"),
+        "Expand" | "Tile" if own.dtype().is_float() && role::becomes_border(side, n) => End::Prepared,
         _ if role::is_product(op) || role::is_normalisation(op) => End::Data,
         _ if role::is_layout(op) && says_places(side, v) => End::Prepared,
         _ if prepares || role::is_layout(op) && result.is_some_and(|r| value(r).is_some_and(is_prepared)) => {

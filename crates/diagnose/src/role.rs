@@ -15,10 +15,10 @@ pub use name::{EPSILON, most_telling, of_attribute, of_constant, of_operator, of
 pub use rotary::{is_of_angles, is_rotary, is_rotated, is_turned, negates_for_rotation, turns, was_turned};
 pub use statistic::{enters_statistic, is_statistic, normalises};
 
-use mask::{by_distance, is_by_distance, leaves_itself_out, leaves_out};
+use mask::{by_distance, is_by_distance, is_identity, leaves_itself_out, leaves_out};
 use statistic::{
-    adds_to_statistic, centres, gains_follow, is_divided_out, is_gain, is_of_statistic, is_shift,
-    makes_another_mean,
+    adds_to_statistic, centres, gains_follow, is_divided_out, is_gain, is_of_statistic, is_share_of_group,
+    is_shift, makes_another_mean,
 };
 
 /// Functions of one number that networks use as non-linearities.
@@ -238,6 +238,38 @@ fn borders(side: &Side<'_>, n: NodeId) -> bool {
         at = reader;
     }
     false
+}
+
+/// Whether a node joins `v` to the ends of something longer, for a convolution or a pool to read.
+pub fn joins_border(side: &Side<'_>, n: NodeId, v: ValueId) -> bool {
+    let len = |v: ValueId| side.declared.get(v).map_or(0, Tensor::len);
+    let longest = side.dynamic_inputs(n).into_iter().max_by_key(|&w| len(w));
+    let longer = longest.is_some_and(|w| w != v && 2 * len(v) < len(w));
+    let mut at = n;
+    for _ in 0..STEPS {
+        let Some(written) = side.graph().node(at).writes().next().filter(|_| longer) else { return false };
+        let [reader] = side.consumers[written.index()][..] else { return false };
+        let op = side.graph().node(reader).op.as_str();
+        if op.contains("Conv") || op.ends_with("Pool") {
+            return true;
+        }
+        if !is_layout(op) && op != "Concat" {
+            return false;
+        }
+        at = reader;
+    }
+    false
+}
+
+/// Whether all that a node writes is joined so.
+pub fn becomes_border(side: &Side<'_>, n: NodeId) -> bool {
+    let mut all = side
+        .graph()
+        .node(n)
+        .writes()
+        .flat_map(|v| side.consumers[v.index()].iter().map(move |&r| (v, r)))
+        .peekable();
+    all.peek().is_some() && all.all(|(v, r)| side.graph().node(r).op == "Concat" && joins_border(side, r, v))
 }
 
 /// Whether a value is what a non-linearity is computed from, or what it gave, with nothing but a factor between.

@@ -201,6 +201,10 @@ fn name(
     {
         return ("precision", format!("which goes through {narrow} on its way, as A's {theirs:?} does not"));
     }
+    if let Some(by) = numbers::shifted(own, right).filter(|by| by.fract() == 0.0 && numbers::counts(right)) {
+        let class = if matches!(general, "mask" | "rope") { general } else { "index" };
+        return (class, format!("which counts as A's {theirs:?} does, from {by:+} on"));
+    }
     if let Some(told) = super::stored::told(site, n, (own, right), a, general) {
         return told;
     }
@@ -285,7 +289,7 @@ fn name(
         }
         let recurrent = matches!(site.node_b(n).op.as_str(), "LSTM" | "GRU" | "RNN");
         let class = if recurrent {
-            recurrent_class(own, right)
+            recurrent_class(&site.node_b(n).op, own, right)
         } else if general == "weight_value" {
             // What nodes compute for a node that has no weights is laid out, not stored, otherwise.
             let computed = site.node_b(n).inputs[slot].is_some_and(|v| site.judge.b.producer(v).is_some());
@@ -453,12 +457,23 @@ fn propose_computed(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec
     }
 }
 
-/// Directions exchanged is a matter of the weights' layout; gates exchanged of their order.
-fn recurrent_class(own: &Tensor, right: &Tensor) -> &'static str {
+/// Gates exchanged, each as a whole, are a matter of their order; anything else of the weights' layout.
+fn recurrent_class(op: &str, own: &Tensor, right: &Tensor) -> &'static str {
     let (Ok(x), Ok(y)) = (own.to_f64(), right.to_f64()) else { return "gate_order" };
-    let half = x.len() / 2;
-    let exchanged = right.shape().first() == Some(&2) && x[..half] == y[half..] && x[half..] == y[..half];
-    if exchanged { "weight_layout" } else { "gate_order" }
+    let directions = right.shape().first().copied().unwrap_or(1).max(1);
+    let gates = match op {
+        "LSTM" => 4,
+        "GRU" => 3,
+        _ => 1,
+    };
+    // The bias holds those of what comes in and of the state.
+    let gates = if right.rank() == 2 { 2 * gates } else { gates };
+    let (each, size) = (y.len() / directions, y.len() / directions / gates);
+    let within = |(x, y): (&[f64], &[f64])| {
+        x.chunks(size.max(1)).all(|gate| y.chunks(size.max(1)).any(|other| other == gate))
+    };
+    let whole = x.chunks(each.max(1)).zip(y.chunks(each.max(1))).all(within);
+    if whole { "gate_order" } else { "weight_layout" }
 }
 
 /// All constants of a call of A in place of those of B's call of the same operator.
@@ -468,20 +483,23 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
     let mut classes = Vec::new();
     let mut how = Vec::new();
     let mut optional = false;
+    // Of operators that read as many values as there are, none is left out.
+    let variadic =
+        matches!(node.op.as_str(), "Concat" | "Sum" | "Max" | "Min" | "Mean" | "Einsum" | "Loop" | "Scan");
     for slot in 0..node.inputs.len().max(other.inputs.len()) {
         let read = |node: &isotrace_graph::Node| node.inputs.get(slot).copied().flatten();
         let (b, a) = match (read(node), read(other)) {
             (Some(b), Some(a)) => (b, a),
             // What one side says and the other leaves to the operator.
-            (Some(b), None) if site.judge.b.is_constant(b) => {
+            (Some(b), None) if !variadic => {
                 let Some(own) = site.judge.b.shadow.get(b) else { continue };
                 classes.push(role::of_constant(site.judge.b, n, slot, own));
-                how.push("which A leaves out".to_owned());
+                how.push(format!("{:?}, which A leaves out", site.judge.b.graph().value(b).name));
                 sources[slot] = Source::Absent;
                 optional = true;
                 continue;
             }
-            (None, Some(a)) if site.judge.a.is_constant(a) => {
+            (None, Some(a)) if !variadic => {
                 let read = site.judge.a.shadow.get(a).zip(site.judge.a.declared.get(a));
                 let Some((shadow, declared)) = read else { continue };
                 classes.push(role::of_constant(site.judge.a, m, slot, shadow));
@@ -520,20 +538,28 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
         return;
     }
     let Some(patch) = Patch::new(node, sources) else { return };
+    let dropped = super::stored::drops(site, n, m);
     let swapped = how.iter().all(|t| t.starts_with("which is A's"));
     out.push(Proposal {
         patches: vec![(n, patch)],
         nodes_b: vec![n],
         nodes_a: vec![m],
         edge: None,
-        class: if swapped && !classes.contains(&"precision") {
+        class: if dropped {
+            "mode"
+        } else if swapped && !classes.contains(&"precision") {
             "weight_swap"
         } else {
             role::most_telling(&classes).unwrap_or(classes[0])
         },
         summary: match &how[..] {
-            [one] => format!("{} differs in a constant: {one}", label(site.judge.b, n)),
-            _ => format!("{} differs in {} constants: {}", label(site.judge.b, n), how.len(), how.join("; ")),
+            [one] => format!("{} differs in what it reads: {one}", label(site.judge.b, n)),
+            _ => format!(
+                "{} differs in {} things that it reads: {}",
+                label(site.judge.b, n),
+                how.len(),
+                how.join("; ")
+            ),
         },
         change: format!("its constants as those of A's {}", label(site.judge.a, m)),
         cost: 18,

@@ -60,6 +60,17 @@ pub fn kind(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
     role::most_telling(&classes)
 }
 
+/// Where B ends with a value that A goes on from: what A does behind it is missing, and nothing in B stands for it.
+pub fn behind(site: &Site<'_, '_, '_>) -> Option<&'static str> {
+    let a = site.judge.a;
+    let class = |v: ValueId| site.judge.index.class(v);
+    let own = class(site.partner(site.point)?);
+    let last = a.producer(site.candidate)?;
+    (own != class(site.candidate) && a.dynamic_inputs(last).into_iter().any(|v| class(v) == own))
+        .then(|| role::of_presence(a, last))
+        .filter(|class| *class != "unknown")
+}
+
 /// `reduction` where one region takes sums or means and the other maxima, minima or products, over an axis or of several
 /// values; `axis` where a softmax on one side is written out over groups of elements on the other. What takes roots or
 /// exponentials of what it reduces has another name.

@@ -1,8 +1,9 @@
-//! What differs between a convolution with its norm behind it and one into which the norm was folded.
+//! What differs between a product with its norm behind it and one into which the norm was folded.
 //!
 //! The two have no weight in common that could be held against each other: each filter of the one is that of the other
 //! times what the norm multiplies its channel by. Divided by that, both are the same weight, and what is left says what
-//! is wrong with it. Where nothing is left but a factor for each channel, it is the norm's own.
+//! is wrong with it. Where nothing is left but a factor for each channel, it is the norm's own; where nothing is left at
+//! all, what is added to each channel is wrong.
 
 use isotrace_align::{Region, Side};
 use isotrace_graph::{Attribute, NodeId};
@@ -20,13 +21,16 @@ pub fn told(site: &Site<'_, '_, '_>) -> Option<(&'static str, String)> {
     let sizes = [0, 1].map(|axis| own.weight.shape()[axis].min(theirs.weight.shape()[axis]));
     let cut = |t: &Tensor| t.slice(0, 0, sizes[0]).ok()?.slice(1, 0, sizes[1]).ok();
     let (x, y) = (cut(&own.weight)?, cut(&theirs.weight)?);
-    let (x, y) = match (&own.gain, &theirs.gain) {
-        (Some(gain), None) => (x, divided(&y, gain)?),
-        (None, Some(gain)) => (divided(&x, gain)?, y),
+    let (x, y, added) = match (&own.norm, &theirs.norm) {
+        (Some(norm), None) => (x, divided(&y, &norm.gain)?, told_by_sums(&own, norm, &theirs)),
+        (None, Some(norm)) => (divided(&x, &norm.gain)?, y, told_by_sums(&theirs, norm, &own)),
         _ => return None,
     };
-    if x.shape() != y.shape() || in_line(&x, &y)? {
+    if x.shape() != y.shape() {
         return None;
+    }
+    if in_line(&x, &y)? {
+        return added.filter(|_| turned::near(&x, &y));
     }
     let which = "once the norm is folded into neither";
     if let Some(turn) = turned::lies(&x, &y) {
@@ -52,10 +56,53 @@ pub fn told(site: &Site<'_, '_, '_>) -> Option<(&'static str, String)> {
     Some(("weight_value", format!("the weight is not A's, {which}")))
 }
 
-/// The plain weight of a region's one convolution, and what its norm multiplies each channel by.
+/// What is wrong with what is added to each channel by a product `apart` from its norm, or by one that has it folded in.
+fn told_by_sums(apart: &Filters, norm: &Norm, folded: &Filters) -> Option<(&'static str, String)> {
+    let channels = norm.gain.len();
+    let at = |v: &[f64], c: usize| v.get(c).copied().unwrap_or(0.0);
+    let through = |c: usize, x: f64| (x - at(&norm.mean, c)) * norm.gain[c] + at(&norm.shift, c);
+    let expected: Vec<f64> = (0..channels).map(|c| through(c, at(&apart.bias, c))).collect();
+    let largest = expected.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let left: Vec<(usize, f64)> = (0..channels)
+        .map(|c| (c, at(&folded.bias, c) - expected[c]))
+        .filter(|(_, d)| d.abs() > 1e-5 * largest)
+        .collect();
+    let is = |part: &[f64]| {
+        let near =
+            |&(c, d): &(usize, f64)| (d.abs() - (at(part, c) * norm.gain[c]).abs()).abs() <= 1e-4 * largest;
+        left.iter().all(near)
+    };
+    let places = format!(
+        "in {} of {channels} channels, the weights are alike once the norm is folded into neither",
+        left.len()
+    );
+    if left.is_empty() {
+        None
+    } else if is(&norm.mean) {
+        Some(("normalisation", format!("the mean of the norm is missing {places}")))
+    } else {
+        Some(("bias", format!("what is added differs {places}")))
+    }
+}
+
+/// The plain weight of a region's one product, what it adds, and the norm behind it.
 struct Filters {
     weight: Tensor,
-    gain: Option<Vec<f64>>,
+    bias: Vec<f64>,
+    norm: Option<Norm>,
+}
+
+/// What a batch norm does to each channel: the mean that it takes off, the factor, what it adds.
+struct Norm {
+    mean: Vec<f64>,
+    gain: Vec<f64>,
+    shift: Vec<f64>,
+}
+
+/// The numbers that a node reads as a constant.
+fn numbers_at(side: &Side<'_>, n: NodeId, slot: usize) -> Option<Vec<f64>> {
+    let v = side.graph().node(n).inputs.get(slot).copied().flatten().filter(|&v| side.is_constant(v))?;
+    side.shadow.get(v)?.to_f64().ok().map(std::borrow::Cow::into_owned)
 }
 
 fn filters(side: &Side<'_>, region: &Region) -> Option<Filters> {
@@ -63,13 +110,19 @@ fn filters(side: &Side<'_>, region: &Region) -> Option<Filters> {
     let of = |is: &dyn Fn(&str) -> bool| -> Vec<NodeId> {
         nodes.iter().copied().filter(|&n| is(&side.graph().node(n).op)).collect()
     };
-    let [conv] = of(&role::is_product)[..] else { return None };
+    let [product] = of(&role::is_product)[..] else { return None };
     let norms = of(&role::is_normalisation);
-    let node = side.graph().node(conv);
+    let node = side.graph().node(product);
     let v = node.inputs.get(1).copied().flatten().filter(|&v| side.is_constant(v))?;
-    let mut weight = side.shadow.get(v).filter(|t| t.rank() >= 3)?.clone();
-    if !node.op.ends_with("Conv") {
-        return None;
+    let mut weight = side.shadow.get(v).filter(|t| t.rank() >= 2)?.clone();
+    match node.op.as_str() {
+        "Gemm" if weight.rank() == 2 => {
+            if !matches!(node.attributes.get("transB"), Some(Attribute::Int(1))) {
+                weight = weight.permute(&[1, 0]).ok()?;
+            }
+        }
+        op if op.ends_with("Conv") => {}
+        _ => return None,
     }
     if node.domain == nchwc::DOMAIN {
         let block = match node.attributes.get(nchwc::BLOCK) {
@@ -79,29 +132,27 @@ fn filters(side: &Side<'_>, region: &Region) -> Option<Filters> {
         let plain = nchwc::unblock_weights(&weight.to_f64().ok()?, weight.shape(), block).ok()?;
         weight = Tensor::from_vec(weight.shape(), plain).ok()?;
     }
-    let gain = match norms[..] {
+    let norm = match norms[..] {
         [] => None,
-        [norm] => Some(gain(side, norm)?),
+        [n] => Some(norm(side, n)?),
         _ => return None,
     };
-    Some(Filters { weight, gain })
+    Some(Filters { weight, bias: numbers_at(side, product, 2).unwrap_or_default(), norm })
 }
 
-/// What a batch norm multiplies each channel by.
-fn gain(side: &Side<'_>, n: NodeId) -> Option<Vec<f64>> {
+fn norm(side: &Side<'_>, n: NodeId) -> Option<Norm> {
     let node = side.graph().node(n);
     if node.op != "BatchNormalization" {
         return None;
     }
-    let read = |slot: usize| {
-        let v = node.inputs.get(slot).copied().flatten().filter(|&v| side.is_constant(v))?;
-        side.shadow.get(v)?.to_f64().ok().map(std::borrow::Cow::into_owned)
-    };
+    let read = |slot: usize| numbers_at(side, n, slot);
     let epsilon = match node.attributes.get("epsilon") {
         Some(Attribute::Float(e)) => f64::from(*e),
         _ => f64::from(1e-5f32),
     };
-    Some(read(1)?.iter().zip(read(4)?).map(|(scale, variance)| scale / (variance + epsilon).sqrt()).collect())
+    let gain =
+        read(1)?.iter().zip(read(4)?).map(|(scale, variance)| scale / (variance + epsilon).sqrt()).collect();
+    Some(Norm { mean: read(3)?, gain, shift: read(2)? })
 }
 
 /// A weight with each filter divided by a number of its own.

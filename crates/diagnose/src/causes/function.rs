@@ -144,7 +144,8 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     } else if difference::takes_batch_statistics(site, &site.open_a, &site.open_b) {
         Some("mode")
     } else {
-        difference::moved(site)
+        difference::behind(site)
+            .or_else(|| difference::moved(site))
             .or_else(|| difference::kind(site, &site.open_a, &site.open_b))
             .or_else(|| weights(site))
             .or_else(|| difference::wired(site))

@@ -56,8 +56,10 @@ pub(super) fn hides(own: &Tensor, right: &Tensor) -> bool {
     let apart = || x.iter().zip(y.iter()).map(|(x, y)| (x - y).abs());
     let by = apart().fold(0.0, f64::max);
     let (all, moved) = (x.len(), apart().filter(|d| *d > 1e-3).count());
+    // Beside what hides, what is shown is small.
+    let shown = x.iter().zip(y.iter()).map(|(x, y)| x.max(*y)).fold(0f64, |m, v| m.max(v.abs()));
     x.len() == y.len()
-        && by > LEAST
+        && by > LEAST.max(shown)
         && moved < all
         && apart().all(|d| d <= 1e-3 || (d - by).abs() <= 1e-3 * by)
 }
@@ -314,7 +316,11 @@ pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     // A step that is not the one by which it was brought there leaves the sign and not much more.
     let stepped = |x: f64, y: f64| x * y > 0.0 && (0.2..5.0).contains(&(x / y));
     let far = |(x, y): (&f64, &f64)| (x - y).abs() > largest / 8.0 && !saturated(*x, *y) && !stepped(*x, *y);
-    if x.len() != y.len() || x.len() < 2 * FEW || x.iter().zip(y.iter()).any(far) {
+    if x.len() != y.len()
+        || x.len() < 2 * FEW
+        || x.iter().zip(y.iter()).any(far)
+        || shifted(own, right).is_some()
+    {
         return false;
     }
     // What was on such a grid before is not known to have been put there.
@@ -336,6 +342,26 @@ pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
         || x.len() / width >= 16 && columns()
         || news(&few)
         || news(&across)
+}
+
+/// The one number that `own` has more than `right` everywhere.
+pub(super) fn shifted(own: &Tensor, right: &Tensor) -> Option<f64> {
+    let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
+    let by = x.first()? - y.first()?;
+    let near = |(x, y): (&f64, &f64)| (x - y - by).abs() <= 1e-6 * by.abs().max(y.abs());
+    let varied = y.iter().any(|v| *v != y[0]);
+    (by != 0.0 && varied && x.len() == y.len() && x.iter().zip(y.iter()).all(near)).then_some(by)
+}
+
+/// Whether a tensor holds whole numbers that are counted up by one, in whatever pattern they are repeated.
+pub(super) fn counts(t: &Tensor) -> bool {
+    let Ok(x) = t.to_f64() else { return false };
+    let mut numbers = x.into_owned();
+    numbers.sort_unstable_by(f64::total_cmp);
+    numbers.dedup();
+    numbers.len() > 3
+        && numbers.iter().all(|v| v.fract() == 0.0)
+        && numbers.windows(2).all(|w| w[1] - w[0] == 1.0)
 }
 
 /// Numbers of one step below which they say nothing of it.

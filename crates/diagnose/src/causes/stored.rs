@@ -65,6 +65,41 @@ pub fn told(
     ))
 }
 
+/// Whether the outputs of B's product are A's with some left out and the others made larger in return, weights and biases
+/// alike, as dropout that was left on and folded in leaves them.
+pub fn drops(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId) -> bool {
+    let weight = site.node_b(n).inputs.get(1).copied().flatten().and_then(|v| site.judge.b.shadow.get(v));
+    let Some(&channels) = weight.and_then(|t| t.shape().first()) else { return false };
+    if !site.node_b(n).op.ends_with("Conv") || outputs(site, n) != 0 || channels == 0 {
+        return false;
+    }
+    let mut factors: Vec<f64> = vec![f64::NAN; channels];
+    for slot in 1..3 {
+        let read = |side: &Side<'_>, node: &isotrace_graph::Node| {
+            let v = node.inputs.get(slot).copied().flatten().filter(|&v| side.is_constant(v))?;
+            side.shadow.get(v)?.to_f64().ok().map(std::borrow::Cow::into_owned)
+        };
+        let (Some(x), Some(y)) = (read(site.judge.b, site.node_b(n)), read(site.judge.a, site.node_a(m)))
+        else {
+            return false;
+        };
+        if x.len() != y.len() || !x.len().is_multiple_of(channels) {
+            return false;
+        }
+        let each = x.len() / channels;
+        let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
+        for (i, (x, y)) in x.iter().zip(&y).enumerate().filter(|(_, (_, y))| y.abs() > 1e-3 * largest) {
+            let factor = &mut factors[i / each];
+            if factor.is_nan() {
+                *factor = (x / y * 1e4).round() / 1e4;
+            } else if (x / y - *factor).abs() > 1e-3 * factor.abs().max(1e-3) {
+                return false;
+            }
+        }
+    }
+    Tensor::from_vec(&[channels], factors).is_ok_and(|t| role::drops(&t))
+}
+
 /// Whether numbers are what is left of shares, for each channel: a gate lets the one part through and keeps the other.
 pub fn is_rest(x: &[f64], y: &[f64]) -> bool {
     x.len() == y.len()
@@ -129,7 +164,9 @@ fn keeps_its_bias(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
     };
     let bias =
         site.node_b(n).inputs.get(2).copied().flatten().or_else(|| bias_after(site, n).and_then(added));
-    let Some(bias) = bias else { return true };
+    // One number for all channels is no bias.
+    let several = |v: &ValueId| b.declared.get(*v).is_some_and(|t| t.len() > 1);
+    let Some(bias) = bias.filter(several) else { return true };
     let Some(own) = b.shadow.get(bias).and_then(|t| t.to_f64().ok()) else { return false };
     let largest = own.iter().fold(0f64, |m, v| m.max(v.abs()));
     let same = |v: ValueId| {

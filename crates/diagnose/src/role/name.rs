@@ -9,10 +9,10 @@ use super::quantised::{self, Quantised};
 use super::{
     adds_to_statistic, becomes_whole, bends, borders, by_distance, centres, crops, cuts_gates, drops,
     enters_statistic, feeds_mask, gains_follow, gates_itself, is_activation, is_attention, is_by_distance,
-    is_choice, is_divided_out, is_drawn, is_gain, is_layout, is_normalisation, is_of_statistic, is_product,
-    is_recurrent, is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_shift, is_statistic,
-    is_truth, is_turned, leaves_itself_out, leaves_out, makes_another_mean, masks, negates_for_rotation,
-    normalises, readers, squares, was_turned,
+    is_choice, is_divided_out, is_drawn, is_gain, is_identity, is_layout, is_normalisation, is_of_statistic,
+    is_product, is_recurrent, is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_share_of_group,
+    is_shift, is_statistic, is_truth, is_turned, leaves_itself_out, leaves_out, makes_another_mean, masks,
+    negates_for_rotation, normalises, readers, squares, was_turned,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -175,11 +175,14 @@ pub fn says_where(side: &Side<'_>, n: NodeId, t: &Tensor) -> bool {
         x.chunks(inner * shape[k]).any(|all| all.chunks(inner).any(|part| part != &all[..inner]))
     };
     let batched = side.graph().node(n).writes().any(|v| side.declared.get(v).is_some_and(|w| w.rank() > 2));
-    t.dtype().is_float() && batched && wide.len() >= 2 && wide.into_iter().all(varies)
+    t.dtype().is_float() && batched && wide.len() >= 2 && wide.into_iter().all(varies) && !is_identity(t)
 }
 
 /// Where `Slice` reads its steps.
 const SLICE_STEPS: usize = 4;
+
+/// Where recurrent layers read how long each row is.
+const SEQUENCE_LENGTHS: usize = 4;
 
 /// The cause when what a node reads at `slot`, a constant, is wrong. `tensor` is the constant where it is right.
 pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> &'static str {
@@ -221,7 +224,9 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     }
     match op {
         _ if is_attention(op) && slot >= 3 && masks(tensor) => "mask",
-        _ if is_recurrent(op) && slot >= 3 => "bias",
+        // How much of each row counts.
+        _ if is_recurrent(op) && slot == SEQUENCE_LENGTHS => "mask",
+        _ if is_recurrent(op) && (3..=6).contains(&slot) => "bias",
         _ if is_recurrent(op) => "weight_value",
         _ if is_normalisation(op) => match (op, slot) {
             ("BatchNormalization", 2) => "bias",
@@ -343,7 +348,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
             None if node.op == "Sub" => "normalisation",
             None if node.op == "Mul" && gates_itself(side, n) => "activation",
             None if node.op == "Mul" && is_divided_out(side, n) => "normalisation",
-            None if node.op == "Div" && centres(side, n) => "normalisation",
+            None if node.op == "Div" && (centres(side, n) || is_share_of_group(side, n)) => "normalisation",
             None if node.op == "Div" && gates_itself(side, n) => "activation",
             // A square that no mean is taken of.
             None if squares(side, n) && is_of_statistic(side, n) => "normalisation",

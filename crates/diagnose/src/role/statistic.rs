@@ -148,6 +148,31 @@ pub(super) fn centres(side: &Side<'_>, n: NodeId) -> bool {
     statistic(side, mean).is_some_and(|s| s.len < all)
 }
 
+/// Whether a node divides by sums of the very value that it divides, each fetched from the group that it was added to: the
+/// last step of a softmax over edges.
+pub(super) fn is_share_of_group(side: &Side<'_>, n: NodeId) -> bool {
+    let [Some(x), Some(mut at)] = side.graph().node(n).inputs[..] else { return false };
+    let mut fetched = false;
+    for _ in 0..STEPS {
+        let Some(before) = side.producer(at) else { return false };
+        let node = side.graph().node(before);
+        let op = node.op.as_str();
+        let reads = &node.inputs;
+        let next = match op {
+            "ScatterElements" | "ScatterND" => return fetched && reads.get(2) == Some(&Some(x)),
+            "GatherElements" | "Gather" | "GatherND" => {
+                fetched = true;
+                reads.first()
+            }
+            op if is_layout(op) || matches!(op, "Add" | "Cast" | "Max" | "Clip") => reads.first(),
+            _ => return false,
+        };
+        let Some(Some(next)) = next else { return false };
+        at = *next;
+    }
+    false
+}
+
 /// Whether a product multiplies by the inverse of a statistic, which is how a division by it is written too.
 pub(super) fn is_divided_out(side: &Side<'_>, n: NodeId) -> bool {
     let [Some(x), Some(y)] = side.graph().node(n).inputs[..] else { return false };
