@@ -4,6 +4,7 @@ use isotrace_align::search::{Hypothesis, attempt, failing, search};
 use isotrace_align::{Changes, Judge, Region, Relation, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 
+use crate::births::{births_first, not_finite};
 use crate::causes::{Proposal, WHOLE, proposals, telling};
 use crate::context;
 use crate::role;
@@ -197,8 +198,9 @@ fn prove<'s, 'g>(
 ) -> Result<Proven, Nearest> {
     let before = site.before();
     let mut nearest = Nearest::new();
-    // What makes the point hold A's numbers, but in another layout than the one in which A has them.
+    // What makes the point hold A's numbers, but in another layout than the one in which A has them, or by chance.
     let mut elsewhere = None;
+    let decided = deciding(site);
     for proposal in proposals(site) {
         if proposal.patches.iter().any(|(n, patch)| changes.exclude(*n, patch)) {
             continue;
@@ -213,7 +215,11 @@ fn prove<'s, 'g>(
         let hides = proposal.class == "mask" || left.is_finite() || before.is_finite();
         if made.holds && hides {
             let (least, here) = (left.min(made.left), site.in_place(made.value.as_ref()).unwrap_or(left));
-            if here <= made.left {
+            // What is given other values to choose among chooses among A's.
+            let chooses = proposal.patches.iter().any(|(n, _)| site.judge.b.producer(site.point) == Some(*n));
+            let by_chance = !chooses
+                && decided.is_some_and(|(v, a)| !attempt(site.judge, state, &run, &tried, v, a).holds);
+            if here <= made.left && !by_chance {
                 return Ok(Proven {
                     fault: proven(site, hypothesis, proposal, before, least),
                     undone: tried,
@@ -232,6 +238,18 @@ fn prove<'s, 'g>(
     nearest.sort_by(|x, y| x.2.total_cmp(&y.2));
     nearest.truncate(MOST_NEAREST);
     Err(nearest)
+}
+
+/// Where both sides choose places: the values among which they do. The same places come of many values; where these are
+/// A's too, they come of the right ones.
+fn deciding(site: &Site<'_, '_, '_>) -> Option<(ValueId, ValueId)> {
+    let among = |side: &Side<'_>, v: ValueId| {
+        let node = side.graph().node(side.producer(v)?);
+        let read = node.inputs.first().copied().flatten().filter(|&v| !side.is_constant(v));
+        matches!(node.op.as_str(), "TopK" | "ArgMax" | "ArgMin").then_some(read)?
+    };
+    let (v, a) = (among(site.judge.b, site.point)?, among(site.judge.a, site.candidate)?);
+    (!site.state.is_matched(v)).then_some((v, a))
 }
 
 fn proven(
@@ -357,53 +375,6 @@ fn confirmation(hypothesis: &Hypothesis) -> Vec<String> {
     }]
 }
 
-/// What NaN or an infinity is born from says more than what undoes it.
-fn not_finite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
-    let finite = |t: Option<&isotrace_tensor::Tensor>| {
-        t.and_then(|t| t.to_f64().ok().map(|v| v.iter().all(|x| !x.is_nan())))
-    };
-    if finite(site.judge.a.shadow.get(site.candidate)) != Some(true) {
-        return;
-    }
-    let after = &site.judge.b.consumers[site.point.index()];
-    for &n in site.open_b.nodes.iter().chain(after) {
-        for v in site.node_b(n).writes() {
-            let Some(own) = &site.state.own_shadow[v.index()] else { continue };
-            // What undoing another fault brings about is none of B's.
-            if finite(Some(own)) == Some(false) && finite(site.judge.b.shadow.get(v)) != Some(true) {
-                let count = own.to_f64().map_or(0, |x| x.iter().filter(|x| x.is_nan()).count());
-                let read: Vec<String> =
-                    site.judge.b.dynamic_inputs(n).iter().filter_map(|&r| range(site, r)).collect();
-                "nan".clone_into(&mut fault.class);
-                fault.evidence.insert(0, fault.summary.clone());
-                fault.summary = format!(
-                    "{} of {} elements of {} become NaN; it reads {}",
-                    count,
-                    own.len(),
-                    crate::causes::label(site.judge.b, n),
-                    read.join(", ")
-                );
-                if !fault.nodes_b.contains(&n) {
-                    fault.nodes_b.push(n);
-                }
-                for out in site.node_b(n).writes() {
-                    if !fault.outputs_b.contains(&out) {
-                        fault.outputs_b.push(out);
-                    }
-                }
-                return;
-            }
-        }
-    }
-}
-
-fn range(site: &Site<'_, '_, '_>, v: ValueId) -> Option<String> {
-    let values = site.state.shadow[v.index()].as_ref()?.to_f64().ok()?.into_owned();
-    let (low, high) =
-        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
-    Some(format!("{:?} in [{low:.6e}, {high:.6e}]", site.judge.b.graph().value(v).name))
-}
-
 /// What the named nodes write; the end of the region where none is named.
 fn outputs(side: &Side<'_>, nodes: &[NodeId], end: ValueId) -> Vec<ValueId> {
     if nodes.is_empty() {
@@ -499,21 +470,6 @@ fn between(b: &Side<'_>, n: NodeId, end: ValueId) -> Option<NodeId> {
 
 /// Nodes between two places that are one fault.
 const FEW: usize = 4;
-
-/// Where NaN is born comes before what only reads it.
-fn births_first(b: &Side<'_>, faults: Vec<Fault>) -> Vec<Fault> {
-    if faults.iter().all(|f| f.class != "nan") {
-        return faults;
-    }
-    let spoilt = |v: &ValueId| {
-        b.shadow.get(*v).is_some_and(|t| t.to_f64().is_ok_and(|x| x.iter().any(|x| x.is_nan())))
-    };
-    let (fed, mut first): (Vec<Fault>, Vec<Fault>) = faults
-        .into_iter()
-        .partition(|f| f.class != "nan" && f.nodes_b.iter().any(|&n| b.dynamic_inputs(n).iter().any(spoilt)));
-    first.extend(fed);
-    first
-}
 
 /// Faults as they are told: in the order in which B meets them, but for those of which others come.
 fn in_order(judge: &Judge<'_, '_>, faults: Vec<Fault>) -> Vec<Fault> {

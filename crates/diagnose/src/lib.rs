@@ -2,6 +2,7 @@
 
 mod assemble;
 mod binding;
+mod births;
 mod causes;
 mod context;
 mod declared;

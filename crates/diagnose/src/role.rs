@@ -196,12 +196,26 @@ fn becomes_whole(side: &Side<'_>, n: NodeId) -> bool {
     first.is_some_and(whole) && readers.all(whole)
 }
 
+/// Whether a node makes whole numbers of others that are read as they were: all that is left of it is that it rounds.
+fn becomes_float(side: &Side<'_>, n: NodeId) -> bool {
+    let float = |v: ValueId| side.declared.get(v).is_some_and(|t| t.dtype().is_float());
+    let mut back = readers(side, n).peekable();
+    side.dynamic_inputs(n).into_iter().all(float)
+        && back.peek().is_some()
+        && back.all(|r| side.graph().node(r).op == "Cast" && side.graph().node(r).writes().all(float))
+}
+
 /// Whether a node cuts off a border: it reads what a convolution or a pool writes, or is read by one, other cuts between.
 fn crops(side: &Side<'_>, n: NodeId) -> bool {
     let windows = |n: NodeId| {
         let op = side.graph().node(n).op.as_str();
         op.contains("Conv") || op.ends_with("Pool")
     };
+    let len = |v: Option<ValueId>| v.and_then(|v| side.declared.get(v)).map_or(0, Tensor::len);
+    // A border is less than what it is around.
+    if 2 * len(side.graph().node(n).writes().next()) <= len(side.dynamic_inputs(n).first().copied()) {
+        return false;
+    }
     let mut at = n;
     for _ in 0..STEPS {
         let Some(before) = side.dynamic_inputs(at).first().and_then(|&v| side.producer(v)) else { break };
@@ -228,7 +242,8 @@ fn borders(side: &Side<'_>, n: NodeId) -> bool {
         let size = |v: ValueId| side.declared.get(v).map(|t| (t.rank(), t.len()));
         let [reader] = side.consumers[written.index()][..] else { return false };
         let longer = size(read).zip(size(written)).is_some_and(|((r, x), (s, y))| r == s && r > 2 && x < y);
-        if !longer || !matches!(node.op.as_str(), "Gather" | "Concat" | "Pad") {
+        let moved = at != n && (is_layout(&node.op) || node.op == "Identity");
+        if !moved && (!longer || !matches!(node.op.as_str(), "Gather" | "Concat" | "Pad")) {
             return false;
         }
         let op = side.graph().node(reader).op.as_str();
@@ -253,7 +268,7 @@ pub fn joins_border(side: &Side<'_>, n: NodeId, v: ValueId) -> bool {
         if op.contains("Conv") || op.ends_with("Pool") {
             return true;
         }
-        if !is_layout(op) && op != "Concat" {
+        if !is_layout(op) && !matches!(op, "Concat" | "Identity") {
             return false;
         }
         at = reader;

@@ -353,7 +353,10 @@ fn ratio(x: f64, y: f64) -> String {
     if r.is_finite() && r != 0.0 { format!(" (a factor of {r:.6})") } else { String::new() }
 }
 
-/// Another constant of A that holds exactly these numbers.
+/// Numbers up to which two constants are near each other by chance.
+const FEW: usize = 16;
+
+/// Another constant of A that holds these numbers.
 fn elsewhere(site: &Site<'_, '_, '_>, own: &Tensor, right: ValueId) -> Option<String> {
     let graph = site.judge.a.graph();
     graph.value_ids().filter(|&v| v != right && site.judge.a.is_constant(v)).find_map(|v| {
@@ -362,7 +365,8 @@ fn elsewhere(site: &Site<'_, '_, '_>, own: &Tensor, right: ValueId) -> Option<St
         let shadow = site.judge.a.shadow.get(v)?;
         let t = &pool::rounded_to(shadow, narrow);
         let alike = t.len() == own.len() && t.dtype() == own.dtype();
-        let same = alike && pool::same_numbers(t, own);
+        // Two exporters that fold a norm round it otherwise.
+        let same = alike && (pool::same_numbers(t, own) || own.len() > FEW && super::turned::near(own, t));
         let trivial = || own.to_f64().is_ok_and(|x| x.iter().all(|y| *y == x[0]));
         let name = || graph.value(v).name.clone();
         if same && !trivial() {

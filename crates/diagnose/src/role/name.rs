@@ -7,12 +7,12 @@ use isotrace_tensor::Tensor;
 
 use super::quantised::{self, Quantised};
 use super::{
-    adds_to_statistic, becomes_whole, bends, borders, by_distance, centres, crops, cuts_gates, drops,
-    enters_statistic, feeds_mask, gains_follow, gates_itself, is_activation, is_attention, is_by_distance,
-    is_choice, is_divided_out, is_drawn, is_gain, is_identity, is_layout, is_normalisation, is_of_statistic,
-    is_product, is_recurrent, is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_share_of_group,
-    is_shift, is_statistic, is_truth, is_turned, leaves_itself_out, leaves_out, makes_another_mean, masks,
-    negates_for_rotation, normalises, readers, squares, was_turned,
+    adds_to_statistic, becomes_float, becomes_whole, bends, borders, by_distance, centres, crops, cuts_gates,
+    drops, enters_statistic, feeds_mask, gains_follow, gates_itself, is_activation, is_attention,
+    is_by_distance, is_choice, is_divided_out, is_drawn, is_gain, is_identity, is_layout, is_normalisation,
+    is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary, is_rotated, is_rounding, is_score,
+    is_share_of_group, is_shift, is_statistic, is_truth, is_turned, leaves_itself_out, leaves_out,
+    makes_another_mean, masks, negates_for_rotation, normalises, readers, squares, was_turned,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -51,20 +51,40 @@ pub fn most_telling(classes: &[&'static str]) -> Option<&'static str> {
 pub fn of_attribute(op: &str, name: &str) -> &'static str {
     match name {
         "epsilon" | "eps" => "epsilon",
+        // Which numbers share a step, and how they are brought to it.
+        _ if op.contains("QuantizeLinear") && !matches!(name, "output_dtype" | "precision") => "quantisation",
+        "saturate" | "round_mode" => "quantisation",
+        _ if is_normalisation(op)
+            && matches!(name, "alpha" | "beta" | "bias" | "size" | "num_groups" | "groups") =>
+        {
+            "normalisation"
+        }
         "perm" | "keepdims" | "allowzero" | "blocksize" | "num_heads" | "kv_num_heads" | "q_num_heads"
-        | "layout" => "layout",
-        "pads" | "auto_pad" | "strides" | "dilations" | "kernel_shape" | "ceil_mode"
-        | "count_include_pad" | "padding_mode" | "output_padding" | "output_shape" | "group" => "padding",
-        "scale" => "scale",
+        | "layout" | "center_point_box" => "layout",
+        "extrapolation_value"
+        | "pads"
+        | "auto_pad"
+        | "strides"
+        | "dilations"
+        | "kernel_shape"
+        | "ceil_mode"
+        | "count_include_pad"
+        | "padding_mode"
+        | "output_padding"
+        | "output_shape"
+        | "group" => "padding",
+        "scale" | "spatial_scale" => "scale",
         "alpha" | "beta" if is_product(op) => "scale",
-        "alpha" | "beta" | "gamma" | "approximate" | "activation" | "activations" | "softcap" | "min"
-        | "max" | "lambd" | "bias" | "activation_params" => "activation",
+        "alpha" | "beta" | "gamma" | "clip" | "approximate" | "activation" | "activations" | "softcap"
+        | "min" | "max" | "lambd" | "bias" | "activation_params" => "activation",
         "transA" | "transB" | "transBatchA" | "transBatchB" => "weight_layout",
-        "to" | "stash_type" => "precision",
+        "to" | "stash_type" | "softmax_precision" | "output_dtype" | "precision" => "precision",
         "direction" | "linear_before_reset" | "input_forget" => "gate_order",
-        "is_causal" | "unidirectional" | "upper" | "local_window_size" => "mask",
+        "is_causal" | "unidirectional" | "upper" | "local_window_size" | "left_window_size"
+        | "right_window_size" => "mask",
         "interleaved" | "rotary_embedding_dim" | "is_packed_batching" => "rope",
-        "training_mode" => "mode",
+        "training_mode" | "ratio" => "mode",
+        "periodic" => "weight_value",
         // Which axes are summed over, and which axis is which.
         "equation" => "axis",
         _ if name.starts_with("activation_") => "activation",
@@ -323,6 +343,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         _ if rotary => "rope",
         _ if truth => "mask",
         _ if whole && node.writes().any(|v| feeds_mask(side, v)) => "mask",
+        "Cast" if whole && becomes_float(side, n) => "quantisation",
         _ if whole => "index",
         "Mul" if constant.as_ref().is_some_and(|(_, t)| drops(t)) => "mode",
         "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
