@@ -255,11 +255,29 @@ fn borders(side: &Side<'_>, n: NodeId) -> bool {
     false
 }
 
-/// Whether a node joins `v` to the ends of something longer, for a convolution or a pool to read.
+/// Whether a value is a part of another, moved, repeated or weighed by one number, or a constant.
+fn is_part_of(side: &Side<'_>, v: ValueId, whole: ValueId) -> bool {
+    let mut at = v;
+    for _ in 0..STEPS {
+        if at == whole || side.is_constant(at) {
+            return true;
+        }
+        let Some(n) = side.producer(at) else { return false };
+        let op = side.graph().node(n).op.as_str();
+        let [next] = side.dynamic_inputs(n)[..] else { return false };
+        if !is_layout(op) && !matches!(op, "Slice" | "Gather" | "Split" | "Mul" | "Identity" | "Cast") {
+            return false;
+        }
+        at = next;
+    }
+    false
+}
+
+/// Whether a node joins `v`, a part of something longer, to the ends of that, for a convolution or a pool to read.
 pub fn joins_border(side: &Side<'_>, n: NodeId, v: ValueId) -> bool {
     let len = |v: ValueId| side.declared.get(v).map_or(0, Tensor::len);
     let longest = side.dynamic_inputs(n).into_iter().max_by_key(|&w| len(w));
-    let longer = longest.is_some_and(|w| w != v && 2 * len(v) < len(w));
+    let longer = longest.is_some_and(|w| w != v && 2 * len(v) < len(w) && is_part_of(side, v, w));
     let mut at = n;
     for _ in 0..STEPS {
         let Some(written) = side.graph().node(at).writes().next().filter(|_| longer) else { return false };
