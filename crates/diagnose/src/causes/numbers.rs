@@ -56,8 +56,9 @@ pub(super) fn hides(own: &Tensor, right: &Tensor) -> bool {
     let apart = || x.iter().zip(y.iter()).map(|(x, y)| (x - y).abs());
     let by = apart().fold(0.0, f64::max);
     let (all, moved) = (x.len(), apart().filter(|d| *d > 1e-3).count());
-    // Beside what hides, what is shown is small.
-    let shown = x.iter().zip(y.iter()).map(|(x, y)| x.max(*y)).fold(0f64, |m, v| m.max(v.abs()));
+    // Beside what hides, what is shown on either side is small.
+    let either = x.iter().zip(y.iter()).map(|(x, y)| x.max(*y));
+    let shown = either.filter(|v| *v > -by / 2.0).fold(0f64, |m, v| m.max(v.abs()));
     x.len() == y.len()
         && by > LEAST.max(shown)
         && moved < all

@@ -12,18 +12,21 @@ struct Statistic {
     len: usize,
     /// Whether a root or an inverse is taken of it.
     rooted: bool,
+    /// Whether it is a mean.
+    mean: bool,
 }
 
 fn statistic(side: &Side<'_>, v: ValueId) -> Option<Statistic> {
     let mut at = v;
-    let mut rooted = false;
+    let (mut rooted, mut scaled) = (false, false);
     for _ in 0..STEPS {
         let n = side.producer(at)?;
         let node = side.graph().node(n);
         match node.op.as_str() {
             "ReduceMean" | "ReduceSum" | "ReduceSumSquare" | "ReduceL2" => {
                 let rooted = rooted || node.op == "ReduceL2";
-                return Some(Statistic { len: side.declared.get(at)?.len(), rooted });
+                let mean = scaled || node.op == "ReduceMean";
+                return Some(Statistic { len: side.declared.get(at)?.len(), rooted, mean });
             }
             op if is_layout(op)
                 || matches!(
@@ -32,6 +35,7 @@ fn statistic(side: &Side<'_>, v: ValueId) -> Option<Statistic> {
                 ) =>
             {
                 rooted |= is_root(side, n);
+                scaled |= matches!(node.op.as_str(), "Mul" | "Div");
                 let [next] = side.dynamic_inputs(n)[..] else { return None };
                 at = next;
             }
@@ -64,8 +68,10 @@ pub fn normalises(side: &Side<'_>, n: NodeId) -> bool {
         at = written.iter().flat_map(|v| side.consumers[v.index()].iter().copied()).collect();
         let takes = |n: &NodeId| {
             let node = side.graph().node(*n);
-            let second = node.inputs.get(1).copied().flatten().is_some_and(|v| written.contains(&v));
-            is_root(side, *n) || matches!(node.op.as_str(), "Sub" | "Div") && second
+            let second = node.inputs.get(1).copied().flatten().filter(|v| written.contains(v));
+            // What is taken off is a mean; a sum that is taken off is a part of a distance.
+            let taken = |v| node.op == "Div" || node.op == "Sub" && statistic(side, v).is_none_or(|s| s.mean);
+            is_root(side, *n) || second.is_some_and(taken)
         };
         if at.iter().any(takes) {
             return true;
