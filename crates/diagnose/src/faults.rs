@@ -249,7 +249,8 @@ fn deciding(site: &Site<'_, '_, '_>) -> Option<(ValueId, ValueId)> {
         matches!(node.op.as_str(), "TopK" | "ArgMax" | "ArgMin").then_some(read)?
     };
     let (v, a) = (among(site.judge.b, site.point)?, among(site.judge.a, site.candidate)?);
-    (!site.state.is_matched(v)).then_some((v, a))
+    let class = |v: ValueId| site.judge.index.class(v);
+    site.partner(v).is_none_or(|p| class(p) != class(a)).then_some((v, a))
 }
 
 fn proven(
