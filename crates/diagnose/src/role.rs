@@ -242,7 +242,7 @@ fn borders(side: &Side<'_>, n: NodeId) -> bool {
         let size = |v: ValueId| side.declared.get(v).map(|t| (t.rank(), t.len()));
         let [reader] = side.consumers[written.index()][..] else { return false };
         let longer = size(read).zip(size(written)).is_some_and(|((r, x), (s, y))| r == s && r > 2 && x < y);
-        let moved = at != n && (is_layout(&node.op) || node.op == "Identity");
+        let moved = at != n && matches!(node.op.as_str(), "ReorderInput" | "Identity");
         if !moved && (!longer || !matches!(node.op.as_str(), "Gather" | "Concat" | "Pad")) {
             return false;
         }
