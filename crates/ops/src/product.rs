@@ -207,6 +207,9 @@ impl Loose<'_> {
 /// Bytes of `b` that are brought into place at a time: they stay in a core's own cache until they are used.
 const ROOM: usize = 2 << 20;
 
+/// Bytes of `b` that a thread may bring into place for itself; where columns are longer, all threads share one room.
+const ALONE: usize = 32 << 20;
+
 /// Columns that the kernels take together, of f32 and f64 and with either operand in front: of so many, with `m` rows, the
 /// `gemm` crate adds as it does of more. Results of up to 256 elements may be made by other kernels.
 const fn columns_of(m: usize) -> usize {
@@ -229,7 +232,8 @@ pub fn product_of_loose<T: Float>(
 ) -> Result<(), TensorError> {
     let threads = current_num_threads();
     let few = columns_of(m);
-    if parallel && threads > 1 && m * n * k >= PARALLEL_FROM && n / few >= threads {
+    let small = k.saturating_mul(few * size_of::<T>()) <= ALONE;
+    if parallel && small && threads > 1 && m * n * k >= PARALLEL_FROM && n / few >= threads {
         return by_threads((m, k, n), a, b, c);
     }
     let columns = ROOM / size_of::<T>() / k.max(1) / few * few;
