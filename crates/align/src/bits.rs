@@ -155,23 +155,13 @@ impl Judge<'_, '_> {
             return false;
         }
         let graph = self.b.graph();
-        let held = |v: ValueId| {
-            let value = self.b.declared.get(v)?;
-            Some(
-                self.a
-                    .bits()
-                    .like(value)
-                    .iter()
-                    .any(|&c| self.a.declared.get(c).is_some_and(|t| same(t, value))),
-            )
-        };
+        let held = |v: ValueId| self.b.declared.get(v).is_some_and(|t| self.a.holding(t).next().is_some());
         let next = |v: ValueId| {
             let [reader] = self.b.consumers[v.index()][..] else { return None };
             let mut writes = graph.node(reader).writes().filter(|_| !self.b.is_output(v));
             writes.next().filter(|_| writes.next().is_none())
         };
-        let comes =
-            std::iter::successors(next(v), |&v| next(v)).take(MOST_STEPS).any(|v| held(v) == Some(true));
+        let comes = std::iter::successors(next(v), |&v| next(v)).take(MOST_STEPS).any(held);
         comes && !self.hints(state, v).into_iter().any(|c| self.may_equal(c, value))
     }
 

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
-use crate::bits::Bits;
+use crate::bits::{self, Bits};
 use crate::region::{Magnitudes, Uncertainty};
 use crate::shadow::Shadow;
 use crate::twins::Twins;
@@ -91,6 +91,12 @@ impl<'g> Side<'g> {
             let values = self.graph().value_ids().filter(|&v| !self.is_constant(v));
             Bits::of(values.filter_map(|v| Some((v, self.declared.get(v)?))))
         })
+    }
+
+    /// Its values, constants aside, that hold the bits of `tensor` in flat order.
+    pub(crate) fn holding<'x>(&'x self, tensor: &'x Tensor) -> impl Iterator<Item = ValueId> + 'x {
+        let holds = |v: &ValueId| self.declared.get(*v).is_some_and(|t| bits::same(t, tensor));
+        self.bits().like(tensor).iter().copied().filter(holds)
     }
 
     /// Runs a network in declared precision beside `a`, from which the outputs of twin nodes are taken; what comes out with

@@ -6,8 +6,8 @@ use isotrace_graph::{Attribute, Graph, Node, NodeId, ValueId};
 use isotrace_ops::ops::opaque;
 use isotrace_tensor::Tensor;
 
+use crate::Side;
 use crate::parts::parts;
-use crate::{Side, bits};
 
 /// Readers of a value that are looked at.
 const MOST_READERS: usize = 24;
@@ -64,8 +64,8 @@ impl<'x, 'g> Twins<'x, 'g> {
         let (x, w) = (values[x.index()].as_ref()?, values[w.index()].as_ref()?);
         let last = |t: &Tensor| t.shape().last().copied();
         let is_product = parts.first()?.op == "MatMul";
-        self.a.bits().like(x).iter().find_map(|&start| {
-            let theirs = self.a.declared.get(start).filter(|t| bits::same(t, x))?;
+        self.a.holding(x).find_map(|start| {
+            let theirs = self.a.declared.get(start)?;
             // Rows of a product may be counted by several axes.
             let rows = is_product && w.rank() == 2 && last(theirs) == last(x);
             if theirs.shape() != x.shape() && !rows {
@@ -102,12 +102,10 @@ impl<'x, 'g> Twins<'x, 'g> {
     /// more than to look through it.
     pub fn held(&self, v: ValueId, made: Tensor) -> Tensor {
         let value = |a: ValueId| self.a.declared.get(a);
-        let holds = |a: &&ValueId| value(**a).is_some_and(|t| bits::same(t, &made));
-        let alike = || self.a.bits().like(&made).iter().filter(holds);
-        let shaped = |a: &&ValueId| value(**a).is_some_and(|t| t.shape() == made.shape());
-        let partner = alike().find(shaped).copied();
+        let shaped = |a: &ValueId| value(*a).is_some_and(|t| t.shape() == made.shape());
+        let partner = self.a.holding(&made).find(shaped);
         self.partners.borrow_mut()[v.index()] = partner;
-        let theirs = partner.or_else(|| alike().next().copied()).and_then(value);
+        let theirs = partner.or_else(|| self.a.holding(&made).next()).and_then(value);
         theirs.and_then(|t| t.reshape(made.shape()).ok()).unwrap_or(made)
     }
 }
