@@ -149,7 +149,7 @@ impl Agreement<'_, '_, '_> {
         match look {
             Look::Apart => return None,
             Look::Same => return Some(Evidence::Bits),
-            _ if !self.judge.b.declared.get(self.b)?.dtype().is_float() => return None,
+            _ if !self.judge.b.declared.is_float(self.b) => return None,
             Look::Close => return Some(Evidence::Noise),
             Look::Near | Look::Far => {}
         }
@@ -305,9 +305,7 @@ impl<'x> Folded<'x> {
         });
         let folds = |side: &Side<'_>, region: &Region| {
             region.nodes.iter().any(|&n| {
-                side.graph().node(n).writes().any(|v| {
-                    side.is_constant(v) && side.declared.get(v).is_some_and(|t| t.dtype().is_float())
-                })
+                side.graph().node(n).writes().any(|v| side.is_constant(v) && side.declared.is_float(v))
             })
         };
         let constants = !only_a.is_empty() || !only_b.is_empty() || folds(judge.a, a) || folds(judge.b, b);

@@ -155,7 +155,8 @@ impl Judge<'_, '_> {
             return false;
         }
         let graph = self.b.graph();
-        let held = |v: ValueId| self.b.declared.get(v).is_some_and(|t| self.a.holding(t).next().is_some());
+        let held =
+            |v: ValueId| self.b.declared.at_hand(v).is_some_and(|t| self.a.holding(t).next().is_some());
         let next = |v: ValueId| {
             let [reader] = self.b.consumers[v.index()][..] else { return None };
             let mut writes = graph.node(reader).writes().filter(|_| !self.b.is_output(v));

@@ -117,7 +117,7 @@ fn classes(side: &Side<'_>) -> Vec<ValueId> {
         let Some(tensor) = side.declared.get(v) else { continue };
         let moved = side.producer(v).filter(|&n| side.moves(n)).and_then(|n| {
             let from = *side.dynamic_inputs(n).first()?;
-            (side.declared.get(from)?.len() == tensor.len() && is_rearrangement(graph.node(n).op.as_str()))
+            (side.declared.count(from)? == tensor.len() && is_rearrangement(graph.node(n).op.as_str()))
                 .then(|| classes[from.index()])
         });
         let alike = flat.entry(bits::sample(tensor, tensor.len() as u64)).or_default();

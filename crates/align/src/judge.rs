@@ -354,7 +354,7 @@ impl<'s, 'g> Judge<'s, 'g> {
     /// Float constants of each region that the other region does not hold, up to layout.
     pub(crate) fn unshared(&self, a: &Region, b: &Region) -> (Vec<ValueId>, Vec<ValueId>) {
         let floats = |side: &Side<'_>, region: &Region| -> Vec<ValueId> {
-            let is_float = |v: &ValueId| side.declared.get(*v).is_some_and(|t| t.dtype().is_float());
+            let is_float = |v: &ValueId| side.declared.is_float(*v);
             region.constants.iter().copied().filter(is_float).collect()
         };
         let mut left_a = floats(self.a, a);

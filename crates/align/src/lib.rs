@@ -8,6 +8,7 @@
 mod agreement;
 mod bits;
 mod comparison;
+mod declared;
 mod folded;
 pub mod index;
 pub mod judge;
@@ -25,11 +26,12 @@ pub mod state;
 mod twins;
 
 pub use comparison::Comparison;
+pub use declared::Declared;
 pub use index::Index;
 pub use judge::{Evidence, Judge};
 pub use region::Region;
 pub use relation::Relation;
 pub use shadow::Shadow;
-pub use side::Side;
+pub use side::{Keeps, Side};
 pub use state::{Changes, Match, State};
 pub use twins::same_call;

@@ -140,7 +140,7 @@ impl Judge<'_, '_> {
                 starts.map(|(axis, start)| Relation::Sliced { axis, start }).collect()
             };
             let mut larger = self.a.graph().value_ids().filter(|&a| {
-                let shape = self.a.declared.get(a).map(Tensor::shape);
+                let shape = self.a.declared.shape(a);
                 self.a.is_constant(a) && shape.is_some_and(|shape| cut(shape, own.shape()).is_some())
             });
             larger.find_map(|a| self.rounding(own, a, cuts).filter(|m| !m.degenerate))
@@ -174,7 +174,7 @@ impl Judge<'_, '_> {
 
     /// The type to which one side rounds this value, see [`rounds_to`](Self::rounds_to).
     pub fn narrow_at(&self, v: ValueId, candidate: ValueId) -> Option<DType> {
-        self.rounds_to(self.b.declared.get(v)?.dtype(), self.a.declared.get(candidate)?.dtype())
+        self.rounds_to(self.b.declared.dtype(v)?, self.a.declared.dtype(candidate)?)
     }
 }
 

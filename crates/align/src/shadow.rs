@@ -4,21 +4,27 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use isotrace_graph::{NodeId, ValueId};
-use isotrace_ops::Precision;
-use isotrace_run::{Plan, Run, RunError};
+use isotrace_ops::{Decision, Precision};
+use isotrace_run::{Plan, RunError};
 use isotrace_tensor::{DType, Tensor};
+
+use crate::Declared;
 
 /// The shadow, evaluated where somebody asks for it: what two networks compute alike, bit by bit, needs none.
 pub struct Shadow<'g> {
     plan: Rc<Plan<'g>>,
-    declared: Rc<Run>,
+    declared: Rc<Declared<'g>>,
     producers: Rc<[Option<NodeId>]>,
     values: Vec<OnceCell<Option<Tensor>>>,
     failure: RefCell<Option<RunError>>,
 }
 
 impl<'g> Shadow<'g> {
-    pub(crate) fn new(plan: Rc<Plan<'g>>, declared: Rc<Run>, producers: Rc<[Option<NodeId>]>) -> Self {
+    pub(crate) fn new(
+        plan: Rc<Plan<'g>>,
+        declared: Rc<Declared<'g>>,
+        producers: Rc<[Option<NodeId>]>,
+    ) -> Self {
         let values = vec![OnceCell::new(); plan.graph().values.len()];
         Self { plan, declared, producers, values, failure: RefCell::default() }
     }
@@ -88,8 +94,11 @@ impl<'g> Shadow<'g> {
             Some(_) => self.values[v.index()].get()?.clone(),
             None => self.declared.get(v).cloned(),
         };
-        let decided: Vec<Option<Tensor>> =
-            node.outputs.iter().map(|v| v.and_then(|v| self.declared.get(v).cloned())).collect();
+        // What is computed with floats decides nothing, and may have been let go.
+        let computes = self.plan.op(id).decision() == Decision::None;
+        let decides = |v: &ValueId| !(computes && self.declared.is_float(*v));
+        let decided = |v: Option<ValueId>| self.declared.get(v.filter(decides)?).cloned();
+        let decided: Vec<Option<Tensor>> = node.outputs.iter().map(|v| decided(*v)).collect();
         let outputs = self.plan.evaluate(id, &lookup, Precision::Float64, Some(&decided));
         let outputs = outputs.unwrap_or_else(|error| {
             self.failure.borrow_mut().get_or_insert(error);

@@ -4,23 +4,38 @@ use isotrace_graph::{Graph, NodeId, ValueId};
 use isotrace_ops::Flow;
 use isotrace_ops::budget::Unit;
 use isotrace_ops::ops::opaque;
-use isotrace_run::{Options, Plan, Run, RunError};
+use isotrace_run::{Keep, Options, Plan, Run, RunError};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
+use crate::Declared;
 use crate::bits::{self, Bits};
+use crate::declared::Gone;
 use crate::region::{Magnitudes, Uncertainty};
 use crate::shadow::Shadow;
 use crate::twins::Twins;
+
+/// Values of at least as many bytes are worth letting go.
+const LARGE: usize = 64 * 1024;
+
+/// What a run beside another side's holds on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// Everything.
+    All,
+    /// Large values that the other side has not, nor what they were computed from, only until the last node has read them:
+    /// their memory is the next one's, and hardly any is asked for again.
+    Needed,
+}
 
 /// A network, its runs and its edges.
 pub struct Side<'g> {
     /// The network, ready to run.
     pub plan: Rc<Plan<'g>>,
     /// Its run in declared precision, free of the other side.
-    pub declared: Rc<Run>,
+    pub declared: Rc<Declared<'g>>,
     /// Its float64 shadow.
     pub shadow: Shadow<'g>,
     /// Who writes each value.
@@ -100,22 +115,36 @@ impl<'g> Side<'g> {
     }
 
     /// Runs a network in declared precision beside `a`, from which the outputs of twin nodes are taken; what comes out with
-    /// the bits of one of `a`'s values is kept once. `bound` pairs inputs with those of `a` that are fed the same tensors.
+    /// the bits of one of `a`'s values is kept once, and what does not only where `keeps` says so. `bound` pairs inputs with
+    /// those of `a` that are fed the same tensors.
     pub fn beside(
         a: &Side<'g>,
         graph: &'g Graph,
         inputs: &FxHashMap<ValueId, Tensor>,
         bound: &[(ValueId, ValueId)],
+        keeps: Keeps,
         progress: Option<&Progress<'_>>,
     ) -> Result<Self, RunError> {
         let twins = Twins::new(a, graph, bound);
+        let gone = RefCell::new(FxHashMap::default());
         let known = |id: NodeId, values: &[Option<Tensor>]| twins.outputs(id, values);
         let held = |v: ValueId, made: Tensor| twins.held(v, made);
-        Self::run(
-            graph,
-            inputs,
-            Options { progress, known: Some(&known), held: Some(&held), ..Options::default() },
-        )
+        let let_go = |v: ValueId, tensor: &Tensor| {
+            let goes = tensor.raw_bytes().len() >= LARGE && twins.is_passing(v);
+            if goes {
+                gone.borrow_mut().insert(v, Gone::of(tensor));
+            }
+            !goes
+        };
+        let keep = match keeps {
+            Keeps::All => Keep::All,
+            Keeps::Needed => Keep::Those(&let_go),
+        };
+        let options =
+            Options { progress, keep, known: Some(&known), held: Some(&held), ..Options::default() };
+        let plan = Plan::new(graph)?;
+        let run = plan.run(inputs, &options)?;
+        Ok(Self::of(plan, run, gone.into_inner()))
     }
 
     fn run(
@@ -123,13 +152,19 @@ impl<'g> Side<'g> {
         inputs: &FxHashMap<ValueId, Tensor>,
         options: Options<'_>,
     ) -> Result<Self, RunError> {
-        let plan = Rc::new(Plan::new(graph)?);
-        let declared = Rc::new(plan.run(inputs, &options)?);
+        let plan = Plan::new(graph)?;
+        let run = plan.run(inputs, &options)?;
+        Ok(Self::of(plan, run, FxHashMap::default()))
+    }
+
+    fn of(plan: Plan<'g>, run: Run, gone: FxHashMap<ValueId, Gone>) -> Self {
+        let (graph, plan) = (plan.graph(), Rc::new(plan));
+        let producers: Rc<[Option<NodeId>]> = graph.producers().into();
+        let declared = Rc::new(Declared::new(Rc::clone(&plan), Rc::clone(&producers), run, gone));
         let mut is_output = vec![false; graph.values.len()];
         for v in &graph.outputs {
             is_output[v.index()] = true;
         }
-        let producers: Rc<[Option<NodeId>]> = graph.producers().into();
         let mut side = Self {
             shadow: Shadow::new(Rc::clone(&plan), Rc::clone(&declared), Rc::clone(&producers)),
             producers,
@@ -145,7 +180,7 @@ impl<'g> Side<'g> {
             declared,
         };
         side.main = side.main_type();
-        Ok(side)
+        side
     }
 
     /// The float type in which most of the learned layers compute: the operators that mix what comes with a stored
@@ -154,10 +189,9 @@ impl<'g> Side<'g> {
     /// floats; f32 where there are none.
     fn main_type(&self) -> DType {
         let (graph, plan) = (self.graph(), &self.plan);
-        let float = |v: ValueId| Some(self.declared.get(v)?).filter(|t| t.dtype().is_float());
         let is_matrix = |v: ValueId| {
-            let long = |t: &Tensor| t.shape().iter().filter(|n| **n > 1).count() > 1;
-            self.is_constant(v) && float(v).is_some_and(long)
+            let long = |shape: &[usize]| shape.iter().filter(|n| **n > 1).count() > 1;
+            self.is_constant(v) && self.declared.is_float(v) && self.declared.shape(v).is_some_and(long)
         };
         let (mut layers, mut all) = (FxHashMap::default(), FxHashMap::default());
         for id in graph.node_ids() {
@@ -168,7 +202,7 @@ impl<'g> Side<'g> {
             }
             let layer = flow != Flow::Elementwise && graph.node(id).reads().any(is_matrix);
             for v in graph.node(id).writes().filter_map(|v| self.handed_on(v)) {
-                let Some(dtype) = float(v).map(Tensor::dtype) else { continue };
+                let Some(dtype) = self.declared.dtype(v).filter(|d| d.is_float()) else { continue };
                 all.insert(v, dtype);
                 if layer {
                     layers.insert(v, dtype);
@@ -210,7 +244,7 @@ impl<'g> Side<'g> {
     /// Whether its run wrote some value of this type.
     pub fn holds(&self, dtype: DType) -> bool {
         let mut written = self.graph().nodes.iter().flat_map(isotrace_graph::Node::writes);
-        written.any(|v| self.declared.get(v).is_some_and(|t| t.dtype() == dtype))
+        written.any(|v| self.declared.dtype(v) == Some(dtype))
     }
 
     /// Whether a value is one of the graph's outputs.

@@ -363,7 +363,7 @@ impl<'s, 'g> State<'s, 'g> {
                 let degenerate = judge.index.is_degenerate(judge.a, a);
                 let found = Match { a, relation: Relation::Same, evidence: Evidence::Bits, degenerate };
                 let theirs = judge.a.declared.get(a);
-                let own = judge.b.declared.get(b).filter(|_| unknown);
+                let own = if unknown { judge.b.declared.get(b) } else { None };
                 let declared = own.and_then(|own| cast_like(theirs?, own)).or_else(|| theirs.cloned());
                 self.set(judge, b, found, None, declared);
             }
@@ -492,7 +492,9 @@ impl<'s, 'g> State<'s, 'g> {
         let node = judge.b.graph().node(id);
         // What nobody here knows gave what was recorded, whatever takes the place of what it read. Else it does on the
         // bits of B's free run what it did there.
-        let free = |v: ValueId| matches!((&self.declared[v.index()], judge.b.declared.get(v)), (Some(x), Some(y)) if x.bit_eq(y));
+        let ran = |v: ValueId| judge.b.declared.at_hand(v);
+        let free =
+            |v: ValueId| matches!((&self.declared[v.index()], ran(v)), (Some(x), Some(y)) if x.bit_eq(y));
         if judge.b.plan.op(id).is_opaque() || node.reads().all(free) {
             let ran = node.outputs.iter().map(|v| v.and_then(|v| judge.b.declared.get(v).cloned()));
             if let Some(ran) = ran.collect() {

@@ -16,8 +16,11 @@ const MOST_READERS: usize = 24;
 pub(crate) struct Twins<'x, 'g> {
     a: &'x Side<'g>,
     b: &'x Graph,
+    producers: Vec<Option<NodeId>>,
     /// The value of A that holds the same bits, by value of B.
     partners: RefCell<Vec<Option<ValueId>>>,
+    /// Values of B that were computed and hold no bits of A's.
+    own: RefCell<Vec<bool>>,
 }
 
 impl<'x, 'g> Twins<'x, 'g> {
@@ -27,7 +30,8 @@ impl<'x, 'g> Twins<'x, 'g> {
         for &(b, a) in inputs {
             partners[b.index()] = Some(a);
         }
-        Self { a, b, partners: RefCell::new(partners) }
+        let own = vec![false; b.values.len()];
+        Self { a, b, producers: b.producers(), partners: partners.into(), own: own.into() }
     }
 
     /// The outputs of a node, where it has a twin; `values` are B's so far.
@@ -106,7 +110,17 @@ impl<'x, 'g> Twins<'x, 'g> {
         let partner = self.a.holding(&made).find(shaped);
         self.partners.borrow_mut()[v.index()] = partner;
         let theirs = partner.or_else(|| self.a.holding(&made).next()).and_then(value);
-        theirs.and_then(|t| t.reshape(made.shape()).ok()).unwrap_or(made)
+        let theirs = theirs.and_then(|t| t.reshape(made.shape()).ok());
+        self.own.borrow_mut()[v.index()] = theirs.is_none();
+        theirs.unwrap_or(made)
+    }
+
+    /// Whether A has neither the bits of a value nor those of what it was computed from. On A's values, where they are put
+    /// in, it is another one; what is the first to differ is computed there on the same bits.
+    pub fn is_passing(&self, v: ValueId) -> bool {
+        let own = self.own.borrow();
+        let reads = self.producers[v.index()].map(|n| self.b.node(n).reads());
+        own[v.index()] && reads.is_some_and(|mut reads| reads.any(|r| own[r.index()]))
     }
 }
 

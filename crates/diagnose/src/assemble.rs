@@ -55,13 +55,8 @@ pub fn report(
 ) -> Report {
     let blamed: Vec<ValueId> =
         faults.iter().flat_map(|f| f.outputs_b.iter().copied()).chain(wrong.iter().copied()).collect();
-    let (pairs, of_a, of_b) = pairs(
-        judge,
-        state,
-        &blamed,
-        outputs,
-        (compared, detail.budgets, a.recorded.or(b.recorded).is_some()),
-    );
+    let (pairs, of_a, of_b) =
+        pairs(judge, state, &blamed, outputs, (compared, detail, a.recorded.or(b.recorded).is_some()));
     let tipped = if faults.is_empty() { discrete::tipped(judge, state) } else { Vec::new() };
     let (verdict, reason) = verdict(judge, &faults, &tipped, outputs);
     let mut report = Report::new(verdict, reason, a.side(), b.side());
@@ -158,7 +153,7 @@ pub fn not_a_number(side: &Side<'_>, outputs: &[(ValueId, ValueId)]) -> Option<S
     let born = graph.node_ids().find(|&n| graph.node(n).writes().any(|v| nans(v).is_some()))?;
     Some(format!(
         "the reference itself is not finite: {nans_of_output} of {} elements of its output {:?} are NaN, first born in {} {:?}",
-        side.declared.get(output)?.len(),
+        side.declared.count(output)?,
         graph.value(output).name,
         graph.node(born).op,
         graph.label(born)
@@ -208,7 +203,7 @@ fn pairs(
     state: &State,
     blamed: &[ValueId],
     outputs: &[(ValueId, ValueId)],
-    compared: (&Compared, bool, bool),
+    compared: (&Compared, Detail, bool),
 ) -> (Vec<Pair>, Places, Places) {
     let (a, b) = (judge.a, judge.b);
     let (mut of_a, mut of_b) = (Places::default(), Places::default());
@@ -284,7 +279,7 @@ fn relation(judge: &Judge<'_, '_>, state: &State, va: ValueId, vb: ValueId) -> O
         return None;
     }
     let (own, partner) = (judge.a.declared.get(va)?, judge.a.declared.get(m.a)?);
-    let shape = judge.b.declared.get(vb)?.shape().to_vec();
+    let shape = judge.b.declared.shape(vb)?.to_vec();
     let wanted = m.relation.carry(partner, &shape)?;
     candidates(own.shape(), &shape)
         .into_iter()
@@ -306,15 +301,15 @@ fn op(side: &Side<'_>, v: ValueId) -> Option<String> {
 fn alone(side: &Side<'_>, a: Option<ValueId>, b: Option<ValueId>) -> Pair {
     let v = a.or(b).expect("one of the two");
     let both = |x: Option<String>| if a.is_some() { Both::new(x, None) } else { Both::new(None, x) };
-    let tensor = side.declared.get(v);
-    let shape = tensor.map(|t| t.shape().to_vec());
+    let dtype = side.declared.dtype(v);
+    let shape = side.declared.shape(v).map(<[usize]>::to_vec);
     Pair {
         a: a.map(|v| side.graph().value(v).name.clone()),
         b: b.map(|v| side.graph().value(v).name.clone()),
-        status: if tensor.is_some() { Status::Unmatched } else { Status::NotEvaluated },
+        status: if dtype.is_some() { Status::Unmatched } else { Status::NotEvaluated },
         role: role(side, v),
         op: both(op(side, v)),
-        dtype: both(tensor.map(|t| t.dtype().to_string())),
+        dtype: both(dtype.map(|d| d.to_string())),
         shape: if a.is_some() { Both::new(shape, None) } else { Both::new(None, shape) },
         ..Pair::default()
     }
@@ -326,10 +321,11 @@ fn pair(
     (va, vb): (ValueId, ValueId),
     layout: &Layout,
     blamed: &[ValueId],
-    (compared, budgets, recorded): (&Compared, bool, bool),
+    (compared, detail, recorded): (&Compared, Detail, bool),
 ) -> Pair {
     let (a, b) = (judge.a, judge.b);
-    let (x, y) = (a.declared.get(va), b.declared.get(vb));
+    let x = a.declared.get(va);
+    let (dtype, shape) = (b.declared.dtype(vb), b.declared.shape(vb));
     let mut out = Pair {
         a: Some(a.graph().value(va).name.clone()),
         b: Some(b.graph().value(vb).name.clone()),
@@ -341,8 +337,8 @@ fn pair(
         },
         role: role(a, va).or_else(|| role(b, vb)),
         op: Both::new(op(a, va), op(b, vb)),
-        dtype: Both::new(x.map(|t| t.dtype().to_string()), y.map(|t| t.dtype().to_string())),
-        shape: Both::new(x.map(|t| t.shape().to_vec()), y.map(|t| t.shape().to_vec())),
+        dtype: Both::new(x.map(|t| t.dtype().to_string()), dtype.map(|d| d.to_string())),
+        shape: Both::new(x.map(|t| t.shape().to_vec()), shape.map(<[usize]>::to_vec)),
         ..Pair::default()
     };
     match layout {
@@ -358,24 +354,37 @@ fn pair(
         }
         _ => {}
     }
-    let (Some(x), Some(y)) = (x, y) else {
+    let (Some(x), Some(shape)) = (x, shape) else {
         out.status = Status::NotEvaluated;
         return out;
     };
-    let Some(carried) = layout.carry(x, y.shape()) else { return out };
-    if let Ok(m) = compare(&carried, y) {
+    let Some(carried) = layout.carry(x, shape) else { return out };
+    // What a short report does not show is not computed again for it.
+    let shown = detail.pairs || !blamed.is_empty();
+    let y = if shown { b.declared.get(vb) } else { b.declared.at_hand(vb) };
+    let found = y.and_then(|y| Some((y, compare(&carried, y).ok()?)));
+    let identical = match &found {
+        Some((_, m)) => m.bits_equal,
+        None => b.declared.holds(vb, &carried),
+    };
+    if found.is_some() || y.is_none() {
         out.status = match () {
             () if blamed.contains(&vb) => Status::Culprit,
-            () if m.bits_equal => Status::Identical,
+            () if identical => Status::Identical,
             () if state.made_bits(vb, &carried) => Status::Inherited,
             // Two runs by other programs never share their rounding, so it is the greater part that names the pair.
             () if recorded
-                && state.own_declared(vb).is_some_and(|own| mostly_inherited(own, &carried, y)) =>
+                && state
+                    .own_declared(vb)
+                    .zip(y)
+                    .is_some_and(|(own, y)| mostly_inherited(own, &carried, y)) =>
             {
                 Status::Inherited
             }
             () => Status::Rounding,
         };
+    }
+    if let Some((y, m)) = found {
         let place = m.argmax.as_ref().map(|index| {
             let strides = strides(y.shape());
             let flat: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
@@ -390,8 +399,8 @@ fn pair(
             let known = compared.get(&vb).copied().or_else(|| declared::compare(judge, state, vb));
             known.map(|found| found.allowed)
         };
-        if budgets {
-            out.budget = budget(judge, state, vb, &carried, y, compared);
+        if detail.budgets {
+            out.budget = y.and_then(|y| budget(judge, state, vb, &carried, y, compared));
         }
     }
     out

@@ -58,7 +58,7 @@ fn pairs(judge: &Judge<'_, '_>, state: &State<'_, '_>, bound: &[Bound]) -> Vec<(
         bound.iter().map(|(v, _)| b.consumers[v.index()].iter().any(in_vain)).collect();
     let alike = |i: usize, j: usize| {
         let held =
-            |side: &Side<'_>, v: ValueId| side.declared.get(v).map(|t| (t.dtype(), t.shape().to_vec()));
+            |side: &Side<'_>, v: ValueId| Some((side.declared.dtype(v)?, side.declared.shape(v)?.to_vec()));
         held(b, bound[i].0) == held(b, bound[j].0)
             && held(b, bound[i].0) == held(a, bound[j].1)
             && held(b, bound[j].0) == held(a, bound[i].1)

@@ -170,7 +170,7 @@ fn says_places(side: &Side<'_>, v: ValueId) -> bool {
         let v = seen[next];
         next += 1;
         match side.producer(v) {
-            None if side.declared.get(v).is_some_and(|t| !t.dtype().is_float()) => {}
+            None if side.declared.dtype(v).is_some_and(|d| !d.is_float()) => {}
             Some(n) if seen.len() <= FOLLOWED => {
                 let op = side.graph().node(n).op.as_str();
                 let reads = side.dynamic_inputs(n);

@@ -92,7 +92,7 @@ fn narrow_before(judge: &Judge<'_, '_>, behind_a: &Region, behind_b: &Region) ->
     let (side, region) = if judge.b.main == narrow { (judge.b, behind_b) } else { (judge.a, behind_a) };
     let written = region.nodes.iter().flat_map(|&n| side.graph().node(n).writes());
     let mut there = region.boundary.iter().chain(&region.constants).copied().chain(written);
-    there.any(|v| side.declared.get(v).is_some_and(|t| t.dtype() == narrow)).then_some(narrow)
+    there.any(|v| side.declared.dtype(v) == Some(narrow)).then_some(narrow)
 }
 
 /// B's nodes behind a value, back to values in whose place stands what A's run really had.
@@ -221,7 +221,7 @@ fn working(side: &Side<'_>, region: &Region) -> Vec<NodeId> {
 /// Of nodes that narrow on the way those that do: that write or read the narrower type, and the last.
 fn narrowing_nodes(side: &Side<'_>, nodes: Vec<NodeId>, narrow: DType) -> Vec<NodeId> {
     let last = nodes.last().copied();
-    let is_narrow = |v: ValueId| side.declared.get(v).is_some_and(|t| t.dtype() == narrow);
+    let is_narrow = |v: ValueId| side.declared.dtype(v) == Some(narrow);
     let touches = |n: NodeId| {
         let node = side.graph().node(n);
         node.reads().chain(node.writes()).any(is_narrow)
@@ -331,7 +331,7 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Comparison) -
 
 /// Whether what nodes narrow to a type are the positions or angles themselves, of which cosines and sines are taken.
 fn turns_by(side: &Side<'_>, nodes: &[NodeId], narrow: DType) -> bool {
-    let narrowed = |v: &ValueId| side.declared.get(*v).is_some_and(|t| t.dtype() == narrow);
+    let narrowed = |v: &ValueId| side.declared.dtype(*v) == Some(narrow);
     let mut at: Vec<ValueId> =
         nodes.iter().flat_map(|&n| side.graph().node(n).writes()).filter(narrowed).collect();
     for _ in 0..TO_ANGLES {
@@ -371,7 +371,7 @@ fn keeps_total(side: &Side<'_>, nodes: &[NodeId], narrow: DType) -> bool {
     let total = |mut v: ValueId| {
         let mut kept = false;
         while let Some(n) = side.producer(v).filter(|n| nodes.contains(n)) {
-            kept |= side.declared.get(v).is_some_and(|t| t.dtype() == narrow);
+            kept |= side.declared.dtype(v) == Some(narrow);
             if side.graph().node(n).op != "Cast" {
                 return kept && adds(n);
             }
@@ -393,7 +393,7 @@ fn sums(op: &str) -> bool {
 fn of_statistics(side: &Side<'_>, nodes: &[NodeId], narrow: DType) -> bool {
     let narrows = |n: &&NodeId| {
         let node = side.graph().node(**n);
-        node.op == "Cast" && node.writes().any(|v| side.declared.get(v).is_some_and(|t| t.dtype() == narrow))
+        node.op == "Cast" && node.writes().any(|v| side.declared.dtype(v) == Some(narrow))
     };
     let statistic = |n: &NodeId| {
         side.dynamic_inputs(*n).into_iter().all(|v| role::is_statistic(side, v)) && role::normalises(side, *n)
@@ -420,9 +420,7 @@ fn widened(
             let t = own.get(&r).cloned().or_else(|| lookup(r))?;
             if t.dtype() == narrow { t.cast(side.main).ok() } else { Some(t) }
         };
-        let outputs = if node.op == "Cast"
-            && node.writes().all(|w| side.declared.get(w).is_some_and(|t| t.dtype() == narrow))
-        {
+        let outputs = if node.op == "Cast" && node.writes().all(|w| side.declared.dtype(w) == Some(narrow)) {
             vec![read(node.inputs.first().copied().flatten()?)?.cast(side.main).ok()?]
         } else {
             side.plan.evaluate(n, &read, Precision::Declared, None).ok()?

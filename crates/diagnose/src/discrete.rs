@@ -34,7 +34,7 @@ pub fn tipped(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Vec<Tipped> {
         let node = graph.node(id);
         let mut follows = node.reads().any(|v| behind.contains(&v));
         // What is no float is decided, whichever operator made it.
-        let whole = |v: &ValueId| judge.b.declared.get(*v).is_some_and(|t| !t.dtype().is_float());
+        let whole = |v: &ValueId| judge.b.declared.dtype(*v).is_some_and(|d| !d.is_float());
         let op = judge.b.plan.op(id);
         // An unknown call is taken as it was recorded, which decides nothing.
         let decision = if op.is_opaque() { Decision::None } else { op.decision() };

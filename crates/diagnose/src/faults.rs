@@ -154,8 +154,8 @@ fn before_settled(judge: &Judge<'_, '_>, hypothesis: &Hypothesis) -> Option<Valu
     if !matches!(last.op.as_str(), "Relu" | "Clip" | "Where") || readers.is_empty() || !alike {
         return None;
     }
-    let len = a.declared.get(hypothesis.candidate)?.len();
-    let float = |v: &ValueId| a.declared.get(*v).is_some_and(|t| t.dtype().is_float() && t.len() == len);
+    let len = a.declared.count(hypothesis.candidate)?;
+    let float = |v: &ValueId| a.declared.is_float(*v) && a.declared.count(*v) == Some(len);
     let mut data = last.inputs.iter().flatten().copied().filter(|v| !a.is_constant(*v) && float(v));
     let first = data.next()?;
     data.next().is_none().then_some(first)
@@ -336,7 +336,7 @@ fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
 fn of_more_axes(site: &Site<'_, '_, '_>, n: NodeId, proposal: &Proposal) -> bool {
     let (a, b) = (site.judge.a, site.judge.b);
     let gone = |side: &Side<'_>, n: NodeId| {
-        let shape = |v: ValueId| side.declared.get(v).map(|t| t.shape().iter().filter(|&&d| d > 1).count());
+        let shape = |v: ValueId| side.declared.shape(v).map(|s| s.iter().filter(|&&d| d > 1).count());
         let read = side.graph().node(n).inputs.first().copied().flatten().and_then(shape)?;
         let written = side.graph().node(n).writes().next().and_then(shape)?;
         read.checked_sub(written)

@@ -102,7 +102,7 @@ fn unseen(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Option<Warning> {
              show it",
             label(judge.b, n),
             label_a.unwrap_or_default(),
-            judge.b.declared.get(v)?.dtype(),
+            judge.b.declared.dtype(v)?,
         ),
         place: vec![judge.b.graph().label(n).to_owned()],
     })

@@ -20,7 +20,7 @@ mod untold;
 mod written;
 
 use faults::Found;
-use isotrace_align::{Changes, Index, Judge, Side, State};
+use isotrace_align::{Changes, Index, Judge, Keeps, Side, State};
 use isotrace_graph::ValueId;
 use isotrace_report::{Report, Verdict, Warning};
 use isotrace_run::RunError;
@@ -47,6 +47,8 @@ pub struct Options<'a> {
 /// Parts of a report that cost time and that not every form of it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Detail {
+    /// How far the values of each pair are from each other; else of what a short report shows, and of what is at hand.
+    pub pairs: bool,
     /// The four parts of each pair's difference: each region evaluated once more, in float64 on declared values.
     pub budgets: bool,
     /// Every value of both sides with a summary of what it holds.
@@ -55,7 +57,12 @@ pub struct Detail {
 
 impl Detail {
     /// All of it.
-    pub const FULL: Self = Self { budgets: true, listing: true };
+    pub const FULL: Self = Self { pairs: true, budgets: true, listing: true };
+
+    /// Whether every value of both runs is needed for it.
+    fn whole(self) -> bool {
+        self.pairs || self.budgets || self.listing
+    }
 }
 
 /// Why no report could be made.
@@ -107,11 +114,12 @@ pub fn diff(
     }
     .map_err(failed(&a))?;
     let told = step("running B", 0.15, 0.3);
+    let keeps = if options.detail.whole() { Keeps::All } else { Keeps::Needed };
     let side_b = match (a.recorded, b.recorded) {
         (_, Some(recorded)) => Side::recorded(b.graph, fed_b, recorded, Some(&told)),
         // Other kernels than ours made A's values; B's have to come from ours.
         (Some(_), None) => Side::new(b.graph, fed_b, Some(&told)),
-        (None, None) => Side::beside(&side_a, b.graph, fed_b, &bound, Some(&told)),
+        (None, None) => Side::beside(&side_a, b.graph, fed_b, &bound, keeps, Some(&told)),
     }
     .map_err(failed(&b))?;
     let index = Index::new(&side_a);

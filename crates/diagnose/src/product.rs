@@ -37,7 +37,7 @@ impl<'g> Product<'g> {
             |name: &str| !matches!(node.attributes.get(name), Some(Attribute::Float(f)) if *f != 1.0);
         let known = node.domain.is_empty() && matches!(node.op.as_str(), "MatMul" | "Gemm" | "Conv");
         let f32s = node.reads().chain(node.writes());
-        let plain = |v: ValueId| side.declared.get(v).is_some_and(|t| t.dtype() == DType::F32);
+        let plain = |v: ValueId| side.declared.dtype(v) == Some(DType::F32);
         if !known || !is_one("alpha") || !is_one("beta") || !f32s.into_iter().all(plain) {
             return None;
         }

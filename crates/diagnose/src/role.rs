@@ -106,7 +106,7 @@ fn is_recurrent(op: &str) -> bool {
 }
 
 fn is_truth(side: &Side<'_>, v: ValueId) -> bool {
-    side.declared.get(v).is_some_and(|t| t.dtype() == DType::Bool)
+    side.declared.dtype(v) == Some(DType::Bool)
 }
 
 /// Whether a node multiplies a value by a function of the same value: the last step of SiLU, GELU and their like.
@@ -189,8 +189,8 @@ fn squares(side: &Side<'_>, n: NodeId) -> bool {
 fn becomes_whole(side: &Side<'_>, n: NodeId) -> bool {
     let mut readers = side.graph().node(n).writes().flat_map(|v| side.consumers[v.index()].iter().copied());
     let whole = |n: NodeId| {
-        let mut written = side.graph().node(n).writes().filter_map(|v| side.declared.get(v));
-        side.graph().node(n).op == "Cast" && written.all(|t| t.dtype().is_int())
+        let mut written = side.graph().node(n).writes().filter_map(|v| side.declared.dtype(v));
+        side.graph().node(n).op == "Cast" && written.all(DType::is_int)
     };
     let first = readers.next();
     first.is_some_and(whole) && readers.all(whole)
@@ -198,7 +198,7 @@ fn becomes_whole(side: &Side<'_>, n: NodeId) -> bool {
 
 /// Whether a node makes whole numbers of others that are read as they were: all that is left of it is that it rounds.
 fn becomes_float(side: &Side<'_>, n: NodeId) -> bool {
-    let float = |v: ValueId| side.declared.get(v).is_some_and(|t| t.dtype().is_float());
+    let float = |v: ValueId| side.declared.is_float(v);
     let mut back = readers(side, n).peekable();
     side.dynamic_inputs(n).into_iter().all(float)
         && back.peek().is_some()
@@ -211,7 +211,7 @@ fn crops(side: &Side<'_>, n: NodeId) -> bool {
         let op = side.graph().node(n).op.as_str();
         op.contains("Conv") || op.ends_with("Pool")
     };
-    let len = |v: Option<ValueId>| v.and_then(|v| side.declared.get(v)).map_or(0, Tensor::len);
+    let len = |v: Option<ValueId>| v.and_then(|v| side.declared.count(v)).unwrap_or(0);
     // A border is less than what it is around.
     if 2 * len(side.graph().node(n).writes().next()) <= len(side.dynamic_inputs(n).first().copied()) {
         return false;
@@ -239,7 +239,7 @@ fn borders(side: &Side<'_>, n: NodeId) -> bool {
         let (Some(&read), Some(written)) = (side.dynamic_inputs(at).first(), node.writes().next()) else {
             return false;
         };
-        let size = |v: ValueId| side.declared.get(v).map(|t| (t.rank(), t.len()));
+        let size = |v: ValueId| side.declared.shape(v).map(|s| (s.len(), s.iter().product::<usize>()));
         let [reader] = side.consumers[written.index()][..] else { return false };
         let longer = size(read).zip(size(written)).is_some_and(|((r, x), (s, y))| r == s && r > 2 && x < y);
         let moved = at != n && matches!(node.op.as_str(), "ReorderInput" | "Identity");
@@ -275,7 +275,7 @@ fn is_part_of(side: &Side<'_>, v: ValueId, whole: ValueId) -> bool {
 
 /// Whether a node joins `v`, a part of something longer, to the ends of that, for a convolution or a pool to read.
 pub fn joins_border(side: &Side<'_>, n: NodeId, v: ValueId) -> bool {
-    let len = |v: ValueId| side.declared.get(v).map_or(0, Tensor::len);
+    let len = |v: ValueId| side.declared.count(v).unwrap_or(0);
     let longest = side.dynamic_inputs(n).into_iter().max_by_key(|&w| len(w));
     let longer = longest.is_some_and(|w| w != v && 2 * len(v) < len(w) && is_part_of(side, v, w));
     let mut at = n;
@@ -444,7 +444,7 @@ pub fn drops(tensor: &Tensor) -> bool {
 /// Whether a constant that a node adds or multiplies by is another for each item of the batch: no parameter knows how many
 /// there are, so it was drawn.
 pub fn is_drawn(side: &Side<'_>, n: NodeId, tensor: &Tensor) -> bool {
-    let shape = |v: ValueId| side.declared.get(v).map(Tensor::shape);
+    let shape = |v: ValueId| side.declared.shape(v);
     let mut fed = side.graph().inputs.iter().filter_map(|&v| shape(v)?.first().copied());
     let (Some(batch), Some(&first)) = (fed.next(), tensor.shape().first()) else { return false };
     let all = |v: ValueId| shape(v).is_some_and(|s| s.len() == tensor.rank() && s[0] == first);

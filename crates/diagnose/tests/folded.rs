@@ -3,11 +3,13 @@
 mod common;
 mod net;
 
-use isotrace_align::{Changes, Evidence, Index, Judge, Side, State};
-use isotrace_graph::{Attribute, Graph};
+use isotrace_align::{Changes, Evidence, Index, Judge, Keeps, Side, State};
+use isotrace_diagnose::{Detail, Options, Source};
+use isotrace_graph::{Attribute, Graph, ValueId};
 use isotrace_report::Verdict;
 use isotrace_tensor::Tensor;
-use net::{Net, compare};
+use net::{Net, compare, diff};
+use rustc_hash::FxHashMap;
 
 const FILTERS: usize = 16;
 const TERMS: usize = 6 * 3;
@@ -27,6 +29,11 @@ fn convolution(n: &mut Net, kernel: Vec<f32>, more: &[&str], output: &str) {
     n.node("Conv", &[&["x", "weights"], more].concat(), output, &[("pads", Attribute::Ints(vec![1, 1]))]);
 }
 
+fn bend(n: &mut Net) {
+    n.node("Tanh", &["normed"], "bent", &[]);
+    n.node("Mul", &["bent", "bent"], "y", &[]);
+}
+
 fn plain() -> Net {
     let mut n = Net::default();
     convolution(&mut n, kernel(), &[], "convolved");
@@ -35,7 +42,7 @@ fn plain() -> Net {
     }
     let read = ["convolved", "scale", "shift", "mean", "variance"];
     n.node("BatchNormalization", &read, "normed", &[("epsilon", Attribute::Float(EPSILON))]);
-    n.node("Tanh", &["normed"], "y", &[]);
+    bend(&mut n);
     n
 }
 
@@ -50,7 +57,7 @@ fn written_out() -> Net {
     n.constant("moved", Tensor::from_vec(&[FILTERS, 1], moved).unwrap());
     n.node("Mul", &["convolved", "by"], "scaled", &[]);
     n.node("Add", &["scaled", "moved"], "normed", &[]);
-    n.node("Tanh", &["normed"], "y", &[]);
+    bend(&mut n);
     n
 }
 
@@ -67,7 +74,7 @@ fn folded(epsilon: f32) -> Net {
     convolution(&mut n, kernel, &["bias"], "normed");
     // An exporter gives what it folds another name.
     n.graph.values[n.names["weights"].index()].name = "weights_folded".into();
-    n.node("Tanh", &["normed"], "y", &[]);
+    bend(&mut n);
     n
 }
 
@@ -101,7 +108,7 @@ fn ground(a: &Graph, b: &Graph) -> Option<Evidence> {
     let fed = |graph: &Graph| [(graph.inputs[0], x.clone())].into_iter().collect();
     let bound = [(b.inputs[0], a.inputs[0])];
     let side_a = Side::new(a, &fed(a), None).unwrap();
-    let side_b = Side::beside(&side_a, b, &fed(b), &bound, None).unwrap();
+    let side_b = Side::beside(&side_a, b, &fed(b), &bound, Keeps::All, None).unwrap();
     let index = Index::new(&side_a);
     let judge = Judge::new(&side_a, &side_b, &index, &[]);
     let state = State::execute(&judge, &bound, &Changes::default());
@@ -119,6 +126,59 @@ fn a_folded_norm_is_told_in_declared_precision_in_either_order() {
         for (a, b) in [(&other, &folded), (&folded, &other)] {
             let found = ground(a, b);
             assert!(matches!(found, Some(Evidence::Folded(_))), "{found:?}");
+        }
+    }
+}
+
+/// Inputs of which every value is large enough to be let go.
+fn long() -> Tensor {
+    Tensor::from_vec(&[2, 6, 2048], common::numbers(2 * 6 * 2048, 4)).unwrap()
+}
+
+#[test]
+fn what_is_let_go_is_computed_again_with_the_same_bits() {
+    let (a, b) = (plain().finish(&["x"]), folded(EPSILON).finish(&["x"]));
+    let fed = |graph: &Graph| FxHashMap::from_iter([(graph.inputs[0], long())]);
+    let bound = [(b.inputs[0], a.inputs[0])];
+    let side_a = Side::new(&a, &fed(&a), None).unwrap();
+    let [all, needed] =
+        [Keeps::All, Keeps::Needed].map(|k| Side::beside(&side_a, &b, &fed(&b), &bound, k, None).unwrap());
+    let gone = |v: &ValueId| needed.declared.at_hand(*v).is_none();
+    let names: Vec<&str> = b.value_ids().filter(gone).map(|v| b.value(v).name.as_str()).collect();
+    // What is first to differ is asked for again, and an output is shown.
+    assert_eq!(names, ["bent"]);
+    for v in b.value_ids() {
+        let kept = all.declared.get(v).unwrap();
+        assert_eq!(needed.declared.dtype(v), Some(kept.dtype()));
+        assert_eq!(needed.declared.shape(v), Some(kept.shape()));
+        let other = Tensor::from_vec(&[1], vec![0f32]).unwrap();
+        assert!(!needed.declared.holds(v, &other));
+        assert!(needed.declared.holds(v, kept), "{}", b.value(v).name);
+        assert!(needed.declared.get(v).unwrap().bit_eq(kept));
+    }
+}
+
+#[test]
+fn a_short_report_concludes_as_the_full_one() {
+    let short = Detail { pairs: false, budgets: false, listing: false };
+    for (a, b) in [
+        (plain(), folded(EPSILON)),
+        (folded(EPSILON), plain()),
+        (written_out(), folded(1e-3)),
+        (folded(1e-3), plain()),
+    ] {
+        let (a, b) = (a.finish(&["x"]), b.finish(&["x"]));
+        let inputs = FxHashMap::from_iter([("x".to_owned(), long())]);
+        let source = |path, graph| Source { path, graph, recorded: None };
+        let [full, short] = [Detail::FULL, short].map(|detail| {
+            let options = Options { allowed: &[], progress: None, detail };
+            diff(source("a", &a), source("b", &b), &inputs, options)
+        });
+        assert_eq!((short.verdict, short.reason), (full.verdict, full.reason));
+        assert_eq!(format!("{:?}", short.culprits), format!("{:?}", full.culprits));
+        for (short, full) in short.pairs.iter().zip(&full.pairs) {
+            assert_eq!((&short.a, &short.b, short.status), (&full.a, &full.b, full.status));
+            assert_eq!((&short.dtype, &short.shape), (&full.dtype, &full.shape));
         }
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 mod net;
 
-use isotrace_align::{Changes, Evidence, Index, Judge, Side, State};
+use isotrace_align::{Changes, Evidence, Index, Judge, Keeps, Side, State};
 use isotrace_graph::{Attribute, Graph, ValueId};
 use isotrace_tensor::Tensor;
 use net::Net;
@@ -108,7 +108,7 @@ fn what_a_fused_call_hides_waits_for_the_bits_it_comes_to() {
             let x = a.x();
             let side_a = Side::new(&a.graph, &a.fed(&x), None).unwrap();
             let bound = [(b.graph.inputs[0], a.graph.inputs[0])];
-            let side_b = Side::beside(&side_a, &b.graph, &b.fed(&x), &bound, None).unwrap();
+            let side_b = Side::beside(&side_a, &b.graph, &b.fed(&x), &bound, Keeps::All, None).unwrap();
             let index = Index::new(&side_a);
             let judge = Judge::new(&side_a, &side_b, &index, &[]);
             let state = State::execute(&judge, &bound, &Changes::default());

@@ -18,12 +18,14 @@ pub struct Plan<'g> {
 }
 
 /// Which values a run keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+#[derive(Clone, Copy)]
+pub enum Keep<'a> {
     /// All of them, constants and inputs too.
     All,
     /// The graph's outputs; the others are freed after their last use.
     Outputs,
+    /// The graph's outputs and the values for which this says so, asked after their last use.
+    Those(&'a dyn Fn(ValueId, &Tensor) -> bool),
 }
 
 /// How to run.
@@ -32,7 +34,7 @@ pub struct Options<'a> {
     /// The precision.
     pub precision: Precision,
     /// What to keep.
-    pub keep: Keep,
+    pub keep: Keep<'a>,
     /// Called before each node with its place and the number of nodes; false stops the run.
     pub progress: Option<&'a (dyn Fn(usize, usize) -> bool + Sync)>,
     /// Asked before each node with the values so far: its outputs, where they are known without computing them.
@@ -264,7 +266,11 @@ impl<'g> Plan<'g> {
         }
         let mut uses = match options.keep {
             Keep::All => None,
-            Keep::Outputs => Some(self.uses()),
+            Keep::Outputs | Keep::Those(_) => Some(self.uses()),
+        };
+        let keeps = |v: ValueId, value: &Option<Tensor>| match (options.keep, value) {
+            (Keep::Those(keeps), Some(value)) => keeps(v, value),
+            _ => false,
         };
         for (i, node) in self.graph.nodes.iter().enumerate() {
             if options.progress.is_some_and(|report| !report(i, self.graph.nodes.len())) {
@@ -290,8 +296,9 @@ impl<'g> Plan<'g> {
             if let Some(uses) = &mut uses {
                 for v in node.reads().chain(node.writes()) {
                     uses[v.index()] = uses[v.index()].saturating_sub(1);
-                    if uses[v.index()] == 0 {
-                        values[v.index()] = None;
+                    let value = &mut values[v.index()];
+                    if uses[v.index()] == 0 && !keeps(v, value) {
+                        *value = None;
                     }
                 }
             }

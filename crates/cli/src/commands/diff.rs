@@ -63,7 +63,11 @@ fn report(args: &args::Diff) -> anyhow::Result<Report> {
             Narrow::Bf16 => DType::BF16,
         })
         .collect();
-    let detail = Detail { budgets: args.json.is_some(), listing: args.format == Format::Sbs };
+    let detail = Detail {
+        pairs: args.json.is_some() || args.all,
+        budgets: args.json.is_some(),
+        listing: args.format == Format::Sbs,
+    };
     let mut weakest: Option<Report> = None;
     for seed in (args.inputs.seed..).take(args.trials as usize) {
         let request = Request { seed, ..load::request(&args.inputs, given.as_ref()) };

@@ -60,10 +60,9 @@ fn scores(side: &Side<'_>, region: &Region) -> Option<ValueId> {
             return Some(v);
         }
         // What is as large as the sum and itself computed; a mask stands for many rows.
-        let shape = side.declared.get(v)?.shape();
+        let shape = side.declared.shape(v)?;
         let full = |r: ValueId| {
-            !side.is_constant(r)
-                && side.declared.get(r).is_some_and(|t| t.shape() == shape && t.dtype().is_float())
+            !side.is_constant(r) && side.declared.shape(r) == Some(shape) && side.declared.is_float(r)
         };
         v = node.reads().find(|&r| full(r))?;
     }

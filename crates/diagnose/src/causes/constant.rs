@@ -126,7 +126,7 @@ fn unpacking(site: &Site<'_, '_, '_>, v: ValueId, theirs: ValueId) -> Vec<NodeId
     let (a, b) = (site.judge.a, site.judge.b);
     let [of_a, of_b] =
         [(a, theirs), (b, v)].map(|(side, v)| Region::behind(side, &[v], |_| false, 10 * MOST));
-    let float = |v: ValueId| b.declared.get(v).is_some_and(|t| t.dtype().is_float() && t.len() > 1);
+    let float = |v: ValueId| b.declared.is_float(v) && b.declared.count(v) > Some(1);
     let works = |n: &NodeId| !role::is_layout(&site.node_b(*n).op) && site.node_b(*n).writes().any(float);
     let working: Vec<NodeId> = of_b.nodes.iter().copied().filter(works).collect();
     let made: Vec<ValueId> = of_a.nodes.iter().flat_map(|&m| site.node_a(m).writes()).collect();
@@ -142,11 +142,10 @@ fn unpacking(site: &Site<'_, '_, '_>, v: ValueId, theirs: ValueId) -> Vec<NodeId
 /// other axes: a gain for each channel of each head, or for each channel alone.
 fn spreads(site: &Site<'_, '_, '_>, n: NodeId, other: &isotrace_graph::Node, theirs: &Tensor) -> bool {
     let node = site.node_b(n);
-    let written = node.writes().next().and_then(|v| site.judge.b.declared.get(v));
+    let written = node.writes().next().and_then(|v| site.judge.b.declared.shape(v));
     matches!(node.op.as_str(), "Add" | "Sub" | "Mul" | "Div" | "PRelu" | "Pow")
         && node.op == other.op
-        && written.is_some_and(|t| {
-            let own = t.shape();
+        && written.is_some_and(|own| {
             theirs.rank() <= own.len()
                 && theirs.shape().iter().rev().zip(own.iter().rev()).all(|(x, y)| *x == 1 || x == y)
         })
@@ -155,8 +154,8 @@ fn spreads(site: &Site<'_, '_, '_>, n: NodeId, other: &isotrace_graph::Node, the
 /// A constant of B as far as the side that rounds more can hold it, and the type of that side. Two networks of
 /// different precision do not hold the same numbers; what differs otherwise is told by what both can hold.
 fn alike(site: &Site<'_, '_, '_>, v: ValueId, a: ValueId, own: &Tensor) -> (Tensor, Option<DType>) {
-    let types = site.judge.b.declared.get(v).zip(site.judge.a.declared.get(a));
-    let narrow = types.and_then(|(b, a)| site.judge.rounds_to(b.dtype(), a.dtype()));
+    let types = site.judge.b.declared.dtype(v).zip(site.judge.a.declared.dtype(a));
+    let narrow = types.and_then(|(b, a)| site.judge.rounds_to(b, a));
     (pool::rounded_to(own, narrow), narrow)
 }
 

@@ -415,7 +415,7 @@ fn parts(side: &Side<'_>, region: &Region) -> Vec<Part> {
 /// Whether a node casts to the type that is there already.
 fn casts_nothing(side: &Side<'_>, n: NodeId) -> bool {
     let node = side.graph().node(n);
-    let dtype = |v: ValueId| side.declared.get(v).map(Tensor::dtype);
+    let dtype = |v: ValueId| side.declared.dtype(v);
     let read = node.inputs.first().copied().flatten().and_then(dtype);
     matches!(node.op.as_str(), "Cast" | "CastLike")
         && read.is_some()
@@ -550,13 +550,12 @@ pub fn takes_batch_statistics(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Reg
     if random(a, in_a) != random(b, in_b) {
         return true;
     }
-    let channels = |side: &Side<'_>, v: ValueId| side.declared.get(v).and_then(|t| t.shape().get(1).copied());
+    let channels = |side: &Side<'_>, v: ValueId| side.declared.shape(v).and_then(|s| s.get(1).copied());
     let over_batch = |side: &Side<'_>, region: &Region, end: ValueId| {
         let Some(channels) = channels(side, end) else { return false };
         region.dynamic_nodes(side).any(|n| {
             let node = side.graph().node(n);
-            node.op.starts_with("Reduce")
-                && node.writes().any(|w| side.declared.get(w).is_some_and(|t| t.len() == channels))
+            node.op.starts_with("Reduce") && node.writes().any(|w| side.declared.count(w) == Some(channels))
         })
     };
     let learned = |side: &Side<'_>, region: &Region| {

@@ -8,6 +8,7 @@
 use isotrace_align::patch::{Patch, Source};
 use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{NodeId, ValueId};
+use isotrace_tensor::DType;
 
 use super::extra::identity;
 use super::layout::other_way;
@@ -327,7 +328,7 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
         return "rope";
     }
     // Whole numbers choose elements.
-    if site.judge.b.declared.get(read).is_some_and(|t| t.dtype().is_int()) {
+    if site.judge.b.declared.dtype(read).is_some_and(DType::is_int) {
         return "index";
     }
     let part = |op: &str| matches!(op, "Split" | "Slice" | "Gather");

@@ -104,7 +104,7 @@ fn serves_others(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
     let matched = |v: ValueId| site.state.is_matched(v);
     site.node_b(n).writes().filter(|v| matched(*v)).any(|v| {
         // Masks and places are few numbers each, and what they are for all the same.
-        let float = site.judge.b.declared.get(v).is_some_and(|t| t.dtype().is_float());
+        let float = site.judge.b.declared.is_float(v);
         let degenerate = float && site.state.matched[v.index()].as_ref().is_some_and(|m| m.degenerate);
         !degenerate
             && site.judge.b.consumers[v.index()]

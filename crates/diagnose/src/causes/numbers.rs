@@ -278,14 +278,13 @@ pub(super) fn narrowed(site: &Site<'_, '_, '_>, v: ValueId, own: &Tensor, right:
     b.producer(v)?;
     let behind = Region::behind(b, &[v], |_| false, MOST);
     let written = behind.nodes.iter().flat_map(|&n| site.node_b(n).writes());
-    let types =
-        written.chain(behind.constants.iter().copied()).filter_map(|v| Some(b.declared.get(v)?.dtype()));
+    let types = written.chain(behind.constants.iter().copied()).filter_map(|v| b.declared.dtype(v));
     let narrow = types.into_iter().find(|d| matches!(d, DType::F16 | DType::BF16))?;
     let (x, y) = (own.to_f64().ok()?, right.to_f64().ok()?);
     let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
     let apart = x.iter().zip(y.iter()).fold(0f64, |m, (x, y)| m.max((x - y).abs()));
     let near = apart <= FEW_STEPS * narrow.unit_roundoff()? * largest;
-    (near && x.len() == y.len() && b.declared.get(v)?.dtype() != narrow).then_some(narrow)
+    (near && x.len() == y.len() && b.declared.dtype(v)? != narrow).then_some(narrow)
 }
 
 /// Roundings that may come together in one number.

@@ -8,6 +8,7 @@
 use isotrace_align::Side;
 use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::{NodeId, ValueId};
+use isotrace_tensor::DType;
 
 use super::{Cause, Proposal, label, twin};
 use crate::role;
@@ -192,7 +193,7 @@ fn with_constants_of(site: &Site<'_, '_, '_>, n: NodeId, other: NodeId) -> Optio
     let mut sources = Patch::sources_of(node);
     for (&(slot, v), &(_, w)) in own.iter().zip(&theirs) {
         let declared = b.declared.get(w)?;
-        if declared.shape() != b.declared.get(v)?.shape() {
+        if declared.shape() != b.declared.shape(v)? {
             return None;
         }
         let shadow = site.state.operand(w)?;
@@ -257,7 +258,7 @@ fn stored_behind(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
 fn prepares_shape(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
     let (a, b) = (site.judge.a, site.judge.b);
     let whole = |side: &Side<'_>, v: ValueId| {
-        side.is_constant(v) && side.declared.get(v).is_some_and(|t| t.dtype().is_int())
+        side.is_constant(v) && side.declared.dtype(v).is_some_and(DType::is_int)
     };
     let op = &site.node_b(n).op;
     site.node_b(n).writes().all(|v| whole(b, v))

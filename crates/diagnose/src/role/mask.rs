@@ -25,7 +25,7 @@ pub(super) fn leaves_out(side: &Side<'_>, v: ValueId) -> bool {
         let Some(n) = side.producer(at) else { break };
         let op = side.graph().node(n).op.as_str();
         let [next] = side.dynamic_inputs(n)[..] else { return false };
-        let chosen = |v: ValueId| side.declared.get(v).is_some_and(|t| !t.dtype().is_float());
+        let chosen = |v: ValueId| side.declared.dtype(v).is_some_and(|d| !d.is_float());
         if op == "Cast" && chosen(next) {
             return side.declared.get(v).is_some_and(is_choice);
         }

@@ -3,7 +3,7 @@
 
 use isotrace_align::Side;
 use isotrace_graph::NodeId;
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 
 use super::quantised::{self, Quantised};
 use super::{
@@ -194,7 +194,7 @@ pub fn says_where(side: &Side<'_>, n: NodeId, t: &Tensor) -> bool {
         let inner: usize = shape[k + 1..].iter().product();
         x.chunks(inner * shape[k]).any(|all| all.chunks(inner).any(|part| part != &all[..inner]))
     };
-    let batched = side.graph().node(n).writes().any(|v| side.declared.get(v).is_some_and(|w| w.rank() > 2));
+    let batched = side.graph().node(n).writes().any(|v| side.declared.shape(v).is_some_and(|s| s.len() > 2));
     t.dtype().is_float() && batched && wide.len() >= 2 && wide.into_iter().all(varies) && !is_identity(t)
 }
 
@@ -332,7 +332,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         let v = (*v)?;
         side.is_constant(v).then(|| side.shadow.get(v).map(|t| (i, t))).flatten()
     });
-    let whole = node.writes().next().and_then(|v| side.declared.get(v)).is_some_and(|t| t.dtype().is_int());
+    let whole = node.writes().next().and_then(|v| side.declared.dtype(v)).is_some_and(DType::is_int);
     let truth = node.writes().next().is_some_and(|v| is_truth(side, v));
     let reads_mask = node.inputs.iter().flatten().any(|&v| side.shadow.get(v).is_some_and(masks));
     // A gain, a shift or a product on the way to a rotation is none itself.

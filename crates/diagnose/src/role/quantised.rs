@@ -2,7 +2,6 @@
 
 use isotrace_align::{Region, Side};
 use isotrace_graph::{NodeId, ValueId};
-use isotrace_tensor::Tensor;
 
 use super::is_product;
 
@@ -83,7 +82,7 @@ pub fn read(side: &Side<'_>, n: NodeId, at: usize) -> Option<Quantised> {
 /// Whether nodes of the graph itself take a weight off its grid: what it is made of was stored in whole numbers, as
 /// integers that may hold several each, or as floats where an exporter has cast them already.
 pub fn is_unpacked(side: &Side<'_>, v: ValueId) -> bool {
-    let size = |v: ValueId| side.declared.get(v).map_or(0, Tensor::len);
+    let size = |v: ValueId| side.declared.count(v).unwrap_or(0);
     let Some(all) = side.is_constant(v).then(|| size(v)).filter(|&all| all >= FEW) else { return false };
     let behind = Region::behind(side, &[v], |_| false, MOST_UNPACKING);
     let works = |n: &NodeId| {

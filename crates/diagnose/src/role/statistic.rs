@@ -2,7 +2,6 @@
 
 use isotrace_align::Side;
 use isotrace_graph::{NodeId, ValueId};
-use isotrace_tensor::Tensor;
 
 use super::{STEPS, is_layout, is_normalisation, is_product, readers, squares};
 
@@ -26,7 +25,7 @@ fn statistic(side: &Side<'_>, v: ValueId) -> Option<Statistic> {
             "ReduceMean" | "ReduceSum" | "ReduceSumSquare" | "ReduceL2" => {
                 let rooted = rooted || node.op == "ReduceL2";
                 let mean = scaled || node.op == "ReduceMean";
-                return Some(Statistic { len: side.declared.get(at)?.len(), rooted, mean });
+                return Some(Statistic { len: side.declared.count(at)?, rooted, mean });
             }
             op if is_layout(op)
                 || matches!(
@@ -150,7 +149,7 @@ fn brings(side: &Side<'_>, n: NodeId) -> bool {
 /// Whether the second thing that a node reads is a statistic: what it subtracts or divides by.
 pub(super) fn centres(side: &Side<'_>, n: NodeId) -> bool {
     let [Some(all), Some(mean)] = side.graph().node(n).inputs[..] else { return false };
-    let all = side.declared.get(all).map_or(0, Tensor::len);
+    let all = side.declared.count(all).unwrap_or(0);
     statistic(side, mean).is_some_and(|s| s.len < all)
 }
 
@@ -183,7 +182,7 @@ pub(super) fn is_share_of_group(side: &Side<'_>, n: NodeId) -> bool {
 pub(super) fn is_divided_out(side: &Side<'_>, n: NodeId) -> bool {
     let [Some(x), Some(y)] = side.graph().node(n).inputs[..] else { return false };
     let by = |all: ValueId, v: ValueId| {
-        let all = side.declared.get(all).map_or(0, Tensor::len);
+        let all = side.declared.count(all).unwrap_or(0);
         statistic(side, v).is_some_and(|s| s.rooted && s.len < all)
     };
     by(x, y) || by(y, x)

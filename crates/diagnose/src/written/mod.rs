@@ -22,7 +22,7 @@ mod rotary;
 mod sheet;
 mod writer;
 
-use isotrace_align::{Changes, Index, Judge, Region, Side, State};
+use isotrace_align::{Changes, Index, Judge, Keeps, Region, Side, State};
 use isotrace_graph::{Node, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
@@ -129,7 +129,7 @@ fn inside(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<(Faul
         return None;
     }
     let side_a = Side::new(&a.graph, &a.inputs, None).ok()?;
-    let side_b = Side::beside(&side_a, &b.graph, &b.inputs, &bound, None).ok()?;
+    let side_b = Side::beside(&side_a, &b.graph, &b.inputs, &bound, Keeps::All, None).ok()?;
     let (end_a, end_b) = (a.graph.outputs[0], b.graph.outputs[0]);
     // What was written out has to be what the region computes.
     let same =
