@@ -63,6 +63,8 @@ pub(crate) const LONGEST: usize = 512;
 #[repr(align(64))]
 pub(crate) struct Pass<'l, T: Real<L>, const L: usize> {
     steps: Steps<T::Word>,
+    /// Sums of close tiles, and of others.
+    close: Moments,
     moments: Moments,
     largest: [T::Word; 2],
     /// Counts and maxima.
@@ -105,6 +107,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
     pub fn new(narrow: bool) -> Self {
         Self {
             steps: Steps::new(),
+            close: Moments::new(),
             moments: Moments::new(),
             largest: [T::Word::ZERO; 2],
             sums: Sums::default(),
@@ -309,10 +312,11 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             rel: self.sums.max_rel,
             limits: limits.unwrap_or(Limits { rtol: 0.0, atol: 0.0 }),
         };
+        let to = if K::CLOSE { &mut self.close } else { &mut self.moments };
         // A macro, since what is inlined for certain must be written as an argument.
         macro_rules! add {
             ($judged:literal) => {
-                T::add::<I, K, $judged>(isa, &mut self.moments, [x, y], seen, narrow, ahead)
+                T::add::<I, K, $judged>(isa, to, [x, y], seen, narrow, ahead)
             };
         }
         if JUDGED && limits.is_some() { add!(true) } else { add!(false) }
@@ -395,14 +399,16 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
     /// Takes the sums of the lanes over. Long sums of like numbers lose bits; sums of a few such sums do not.
     #[inline(always)]
     fn empty(&mut self) {
-        let [abs, squares, a, b, product] = self.moments.finish();
-        let sums = &mut self.sums;
-        sums.sum_abs += abs;
-        sums.sum_squares += squares;
-        sums.squares[0] += a;
-        sums.squares[1] += b;
-        sums.product += product;
-        self.moments = Moments::new();
+        self.close.derive_product();
+        for moments in [&mut self.close, &mut self.moments] {
+            let [abs, squares, a, b, product] = std::mem::replace(moments, Moments::new()).finish();
+            let sums = &mut self.sums;
+            sums.sum_abs += abs;
+            sums.sum_squares += squares;
+            sums.squares[0] += a;
+            sums.squares[1] += b;
+            sums.product += product;
+        }
         self.tiles = 0;
     }
 

@@ -10,7 +10,7 @@ pub(crate) const LANES: usize = 8;
 /// The same for sums in f32: half of what a vector of half-precision numbers holds.
 pub(crate) const NARROW: usize = 16;
 
-/// Running sums over the places of two tensors, in lanes.
+/// Running sums over the places of two tensors, in lanes: of close tiles, or of any.
 #[derive(Debug, Clone)]
 #[repr(C, align(64))]
 pub(crate) struct Moments {
@@ -22,7 +22,7 @@ pub(crate) struct Moments {
     pub a: [f64; LANES],
     /// Of b².
     pub b: [f64; LANES],
-    /// Of a·b.
+    /// Of a·b; of close tiles it is [derived](Self::derive_product) at the end.
     pub product: [f64; LANES],
 }
 
@@ -114,10 +114,12 @@ pub(crate) trait Kind {
     const FLAT: bool;
     /// Differences larger than any before are looked for.
     const LARGER: bool;
+    /// The same where nothing is known of maxima.
+    type Open: Kind;
 }
 
 macro_rules! kinds {
-    ($($what:literal $name:ident: $close:literal, $flat:literal, $larger:literal;)*) => { $(
+    ($($what:literal $name:ident: $close:literal, $flat:literal, $larger:literal, $open:ty;)*) => { $(
         #[doc = $what]
         pub(crate) struct $name;
 
@@ -125,16 +127,17 @@ macro_rules! kinds {
             const CLOSE: bool = $close;
             const FLAT: bool = $flat;
             const LARGER: bool = $larger;
+            type Open = $open;
         }
     )* };
 }
 
 kinds! {
-    "Nothing is known." Any: false, false, true;
-    "Pairs are close." Close: true, false, true;
-    "Pairs are close, and no relative difference is a new largest." Flat: true, true, true;
-    "Pairs are close, and no absolute difference is a new largest." Bounded: true, false, false;
-    "Pairs are close, and their maxima are known." Known: true, true, false;
+    "Nothing is known." Any: false, false, true, Any;
+    "Pairs are close." Close: true, false, true, Close;
+    "Pairs are close, and no relative difference is a new largest." Flat: true, true, true, Close;
+    "Pairs are close, and no absolute difference is a new largest." Bounded: true, false, false, Close;
+    "Pairs are close, and their maxima are known." Known: true, true, false, Close;
 }
 
 /// The sums of one tile, each an array of its own so that it stays in registers.
@@ -163,16 +166,6 @@ impl Tile {
         if !K::CLOSE {
             self.product[l] = x.mul_add(y, self.product[l]);
         }
-    }
-
-    #[inline(always)]
-    fn finish<K: Kind>(self) -> Moments {
-        let Self { abs, squares, a, b, product } = self;
-        let mut moments = Moments { abs, squares, a, b, product };
-        if K::CLOSE {
-            moments.derive_product();
-        }
-        moments
     }
 }
 
@@ -218,7 +211,8 @@ impl Moments {
                 }
             }
         }
-        self.join(&tile.finish::<K>());
+        let Tile { abs, squares, a, b, product } = tile;
+        self.join::<K>(&Moments { abs, squares, a, b, product });
         Found { beyond: JUDGED.then_some(beyond), ..extremes(&larger, max, &over) }
     }
 
@@ -243,15 +237,14 @@ impl Moments {
     /// and sums of a few of them lose no more than 2^-19 of their value before they go on in f64. `exact` says that
     /// differences are exact in f32, `R` rounds to the type.
     #[inline(always)]
-    pub fn add_narrow<I: Isa, W, K: Kind, R: Rounding<f32> + Around, const JUDGED: bool>(
-        &mut self,
+    pub fn of_narrow<I: Isa, W, K: Kind, R: Rounding<f32> + Around, const JUDGED: bool>(
         isa: I,
         [x, y]: [&[W]; 2],
         load: impl Fn(&[W; 2 * NARROW]) -> [[f32; NARROW]; 2],
         seen: Seen,
         exact: bool,
         mut ahead: impl FnMut(usize),
-    ) -> Found {
+    ) -> (Self, Found) {
         let max = seen.narrow_limit(exact);
         let slope = -narrow_below(seen.rel);
         let (mut larger, mut over) = (isa.most(max), isa.most(0.0));
@@ -260,84 +253,72 @@ impl Moments {
         let [low, high] = R::around(exact, K::CLOSE);
         // Counted in floats, which are added under a mask where integers are not.
         let mut beyond = zero;
-        /// Elements between two roundings to f64.
-        const RUN: usize = 512;
-        for (run, (x, y)) in x.as_chunks::<RUN>().0.iter().zip(y.as_chunks::<RUN>().0).enumerate() {
-            let (mut abs, mut squares, mut a, mut b, mut product) = (zero, zero, zero, zero, zero);
-            for (line, (x, y)) in x.as_chunks().0.iter().zip(y.as_chunks().0).enumerate() {
-                ahead(run * (RUN / (2 * NARROW)) + line);
-                let (x, y) = (load(x), load(y));
-                let mut apart = [zero; 2];
-                for (half, (x, y)) in x.iter().zip(&y).enumerate() {
-                    let mut above = zero;
-                    for l in 0..NARROW {
-                        let (x, y) = (x[l], y[l]);
-                        let d = (x - y).abs();
-                        apart[half][l] = d;
-                        abs[l] += d;
-                        squares[l] = d.mul_add(d, squares[l]);
-                        a[l] = x.mul_add(x, a[l]);
-                        b[l] = y.mul_add(y, b[l]);
-                        if !K::CLOSE {
-                            product[l] = x.mul_add(y, product[l]);
-                        }
-                        if !K::FLAT {
-                            above[l] = slope.mul_add(x.abs(), d);
-                        }
-                    }
-                    if K::LARGER {
-                        larger = isa.larger_f32(larger, apart[half]);
+        let (mut abs, mut squares, mut a, mut b, mut product) = (zero, zero, zero, zero, zero);
+        for (line, (x, y)) in x.as_chunks().0.iter().zip(y.as_chunks().0).enumerate() {
+            ahead(line);
+            let (x, y) = (load(x), load(y));
+            let mut apart = [zero; 2];
+            for (half, (x, y)) in x.iter().zip(&y).enumerate() {
+                let mut above = zero;
+                for l in 0..NARROW {
+                    let (x, y) = (x[l], y[l]);
+                    let d = (x - y).abs();
+                    apart[half][l] = d;
+                    abs[l] += d;
+                    squares[l] = d.mul_add(d, squares[l]);
+                    a[l] = x.mul_add(x, a[l]);
+                    b[l] = y.mul_add(y, b[l]);
+                    if !K::CLOSE {
+                        product[l] = x.mul_add(y, product[l]);
                     }
                     if !K::FLAT {
-                        over = isa.larger_f32(over, above);
+                        above[l] = slope.mul_add(x.abs(), d);
                     }
                 }
-                if !JUDGED {
-                    continue;
+                if K::LARGER {
+                    larger = isa.larger_f32(larger, apart[half]);
                 }
-                if R::BAND {
-                    let (mut likely, mut surely) = (zero, zero);
-                    for (d, y) in apart.iter().zip(&y) {
-                        for l in 0..NARROW {
-                            likely[l] = if low.below(d[l], y[l]) { likely[l] + 1.0 } else { likely[l] };
-                            surely[l] = if high.below(d[l], y[l]) { surely[l] + 1.0 } else { surely[l] };
-                        }
-                    }
-                    let mut doubt = 0;
-                    for l in 0..NARROW {
-                        doubt |= likely[l].to_bits() ^ surely[l].to_bits();
-                    }
-                    if doubt == 0 {
-                        for l in 0..NARROW {
-                            beyond[l] += surely[l];
-                        }
-                        continue;
-                    }
+                if !K::FLAT {
+                    over = isa.larger_f32(over, above);
                 }
+            }
+            if !JUDGED {
+                continue;
+            }
+            if R::BAND {
+                let (mut likely, mut surely) = (zero, zero);
                 for (d, y) in apart.iter().zip(&y) {
                     for l in 0..NARROW {
-                        // Differences of close pairs are numbers of the type as they are (Sterbenz).
-                        let d = if K::CLOSE { d[l] } else { R::round(d[l]) };
-                        let limit = R::round(exact.atol + R::round(exact.rtol * y[l].abs()));
-                        beyond[l] = if d > limit { beyond[l] + 1.0 } else { beyond[l] };
+                        likely[l] = if low.below(d[l], y[l]) { likely[l] + 1.0 } else { likely[l] };
+                        surely[l] = if high.below(d[l], y[l]) { surely[l] + 1.0 } else { surely[l] };
                     }
                 }
+                let mut doubt = 0;
+                for l in 0..NARROW {
+                    doubt |= likely[l].to_bits() ^ surely[l].to_bits();
+                }
+                if doubt == 0 {
+                    for l in 0..NARROW {
+                        beyond[l] += surely[l];
+                    }
+                    continue;
+                }
             }
-            for l in 0..LANES {
-                self.abs[l] += f64::from(abs[l]) + f64::from(abs[l + LANES]);
-                self.squares[l] += f64::from(squares[l]) + f64::from(squares[l + LANES]);
-                self.a[l] += f64::from(a[l]) + f64::from(a[l + LANES]);
-                self.b[l] += f64::from(b[l]) + f64::from(b[l + LANES]);
-                if !K::CLOSE {
-                    self.product[l] += f64::from(product[l]) + f64::from(product[l + LANES]);
+            for (d, y) in apart.iter().zip(&y) {
+                for l in 0..NARROW {
+                    // Differences of close pairs are numbers of the type as they are (Sterbenz).
+                    let d = if K::CLOSE { d[l] } else { R::round(d[l]) };
+                    let limit = R::round(exact.atol + R::round(exact.rtol * y[l].abs()));
+                    beyond[l] = if d > limit { beyond[l] + 1.0 } else { beyond[l] };
                 }
             }
         }
-        if K::CLOSE {
-            self.derive_product();
-        }
+        let fold =
+            |sums: [f32; NARROW]| std::array::from_fn(|l| f64::from(sums[l]) + f64::from(sums[l + LANES]));
+        let product = if K::CLOSE { [0.0; LANES] } else { fold(product) };
+        let sums = Self { abs: fold(abs), squares: fold(squares), a: fold(a), b: fold(b), product };
         let beyond = JUDGED.then(|| beyond.into_iter().sum::<f32>() as u32);
-        Found { larger: isa.above(larger, max), steeper: isa.above(over, 0.0), beyond }
+        (sums, Found { larger: isa.above(larger, max), steeper: isa.above(over, 0.0), beyond })
     }
 
     /// Whether the squares were neither too large for f32 nor so small that bits of them were lost.
@@ -358,9 +339,9 @@ impl Moments {
         within
     }
 
-    /// The sum of a·b from those of a², b² and (a - b)².
+    /// The sum of a·b of close tiles, from those of a², b² and (a - b)².
     #[inline(always)]
-    fn derive_product(&mut self) {
+    pub fn derive_product(&mut self) {
         for l in 0..LANES {
             self.product[l] = 0.5 * ((self.a[l] + self.b[l]) - self.squares[l]);
         }
@@ -368,13 +349,15 @@ impl Moments {
 
     /// Both together.
     #[inline(always)]
-    pub fn join(&mut self, other: &Self) {
+    pub fn join<K: Kind>(&mut self, other: &Self) {
         for l in 0..LANES {
             self.abs[l] += other.abs[l];
             self.squares[l] += other.squares[l];
             self.a[l] += other.a[l];
             self.b[l] += other.b[l];
-            self.product[l] += other.product[l];
+            if !K::CLOSE {
+                self.product[l] += other.product[l];
+            }
         }
     }
 

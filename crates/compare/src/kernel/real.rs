@@ -7,7 +7,7 @@ use crate::isa::Isa;
 use crate::judge::FirstLook;
 use crate::native::{Formula, Limits, ModerateBf16, ModerateF16, Rounding, Same, ToBf16, ToF16, by_rule};
 
-use super::moments::{Any, Close, Found, Kind, Known, Moments, NARROW, Number, Seen, narrow_below};
+use super::moments::{Close, Found, Kind, Known, Moments, NARROW, Number, Seen, narrow_below};
 use super::word::Word;
 use super::{LONGEST, Scan};
 
@@ -66,7 +66,7 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
     ) -> Scan<Self::Word>;
     /// Hands a tile to something that needs numbers.
     fn with_numbers<I: Isa>(isa: I, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64;
-    /// Adds a tile to the sums; see [`Moments::add_wide`] and [`Moments::add_narrow`].
+    /// Adds a tile to the sums; see [`Moments::add_wide`] and [`Moments::of_narrow`].
     fn add<I: Isa, K: Kind, const JUDGED: bool>(
         isa: I,
         to: &mut Moments,
@@ -368,16 +368,21 @@ macro_rules! half {
 
             #[inline(always)]
             fn scan<I: Isa>(_: I, x: &[Self], y: &[Self], _: f64, distances: &mut [u16]) -> Scan<u16> {
-                let (mut largest, mut smallest, mut farthest, mut signs) = (0u16, u16::MAGNITUDE, 0u16, 0);
-                for ((out, &x), &y) in distances.iter_mut().zip(Self::words(x)).zip(Self::words(y)) {
+                let (x, y) = (Self::words(x), Self::words(y));
+                let (mut largest, mut smallest, mut farthest) = (0u16, u16::MAGNITUDE, 0u16);
+                for ((out, &x), &y) in distances.iter_mut().zip(x).zip(y) {
                     let size = x & u16::MAGNITUDE;
                     largest = largest.max(size);
                     smallest = smallest.min(size);
                     *out = x.near(y);
                     farthest = farthest.max(*out);
-                    signs |= x ^ y;
                 }
-                Scan { largest, smallest, farthest, opposite: signs > u16::MAGNITUDE, found: None }
+                // Words of opposite signs are within a binade of each other where their magnitudes are as far apart as
+                // infinity is from zero: one is NaN or infinite, which `largest` says of A's, and the other below the
+                // normal numbers.
+                let opposite = smallest < Self::NORMAL
+                    && x.iter().zip(y).fold(0, |signs, (x, y)| signs | (x ^ y)) > u16::MAGNITUDE;
+                Scan { largest, smallest, farthest, opposite, found: None }
             }
 
             #[inline(always)]
@@ -395,8 +400,7 @@ macro_rules! half {
                 mut ahead: impl FnMut(usize),
             ) -> Found {
                 if narrow != Narrow::No {
-                    let mut tile = Moments::new();
-                    let found = tile.add_narrow::<I, u16, K, $quick, JUDGED>(
+                    let (tile, found) = Moments::of_narrow::<I, u16, K, $quick, JUDGED>(
                         isa,
                         [Self::words(x), Self::words(y)],
                         #[inline(always)]
@@ -407,12 +411,12 @@ macro_rules! half {
                         |k| ahead(k),
                     );
                     if !<$t as Half>::RANGE || tile.within_f32() {
-                        to.join(&tile);
+                        to.join::<K>(&tile);
                         return found;
                     }
                 }
                 let (x, y) = (Half::tile(isa, x), Half::tile(isa, y));
-                to.add_wide::<I, f32, Any, false>(isa, [&x.0, &y.0], seen, ahead)
+                to.add_wide::<I, f32, K::Open, false>(isa, [&x.0, &y.0], seen, ahead)
             }
 
             #[inline(always)]
