@@ -9,7 +9,7 @@ use isotrace_trace::trace::Digest;
 use isotrace_trace::trace::record::Role as Part;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::relative;
+use super::pair::relative;
 
 /// A value that somebody saw.
 pub struct Seen {
