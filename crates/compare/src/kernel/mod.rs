@@ -502,7 +502,7 @@ pub(crate) struct Scan<W> {
     pub smallest: W,
     /// The largest distance in steps.
     pub farthest: W,
-    /// Whether a pair has opposite signs.
+    /// Whether a pair may have opposite signs, where its distance in steps does not show it.
     pub opposite: bool,
     /// The largest difference, and whether a relative one may exceed the largest so far, where they are found in
     /// passing.

@@ -103,19 +103,21 @@ fn scan_words(x: &[f64], y: &[f64], _: f64, distances: &mut [u64]) -> Scan<u64> 
 #[inline(always)]
 fn scan_f32(x: &[f32], y: &[f32], rel: f64, distances: &mut [u32]) -> Scan<u32> {
     let slope = -narrow_below(rel);
-    let (mut largest, mut farthest, mut signs, mut apart, mut over) = (0, 0, 0, 0, 0);
+    let (mut largest, mut farthest, mut apart, mut over) = (0, 0, 0, 0);
     for ((out, &x), &y) in distances.iter_mut().zip(x).zip(y) {
         let size = x.to_bits() & u32::MAGNITUDE;
         largest = size.max(largest);
         *out = x.to_bits().near(y.to_bits());
         farthest = farthest.max(*out);
-        signs |= x.to_bits() ^ y.to_bits();
         let d = (x - y).abs();
         apart = d.to_bits().max(apart);
         over = (slope.mul_add(f32::from_bits(size), d).to_bits() as i32).max(over);
     }
+    // By their bits alone words of opposite signs are near each other only where one of them is no finite number, from
+    // which nothing is a finite distance apart.
+    let opposite = apart >= f32::INFINITY.to_bits();
     let found = Some((f64::from(f32::from_bits(apart)), over > 0));
-    Scan { largest, smallest: 0, farthest, opposite: signs > u32::MAGNITUDE, found }
+    Scan { largest, smallest: 0, farthest, opposite, found }
 }
 
 macro_rules! wide {
@@ -377,8 +379,8 @@ macro_rules! half {
                     *out = x.near(y);
                     farthest = farthest.max(*out);
                 }
-                // Words of opposite signs are within a binade of each other where their magnitudes are as far apart as
-                // infinity is from zero: one is NaN or infinite, which `largest` says of A's, and the other below the
+                // Words of opposite signs are within a binade of each other only where their magnitudes are as far apart
+                // as infinity is from zero: one is NaN or infinite, which `largest` says of A's, and the other below the
                 // normal numbers.
                 let opposite = smallest < Self::NORMAL
                     && x.iter().zip(y).fold(0, |signs, (x, y)| signs | (x ^ y)) > u16::MAGNITUDE;
