@@ -29,7 +29,44 @@ pub fn is_rotary(side: &Side<'_>, v: ValueId) -> bool {
     }
     // A stored table, or rows looked up in one; a product with a table may be what was turned already.
     let table = |v: ValueId| side.is_constant(v) && side.shadow.get(v).is_some_and(is_table_of_angles);
-    table(v) || !scaled && table(at)
+    table(v) || !scaled && table(at) || goes_with_its_other(side, v)
+}
+
+/// Whether a constant is the cosines or the sines by which a sum of two products turns: wherever the places lie, in one
+/// dimension or more, the squares of the two add up to one number.
+fn goes_with_its_other(side: &Side<'_>, v: ValueId) -> bool {
+    let Some(own) = side.shadow.get(v).filter(|t| side.is_constant(v) && t.rank() >= 2 && t.len() >= FEW)
+    else {
+        return false;
+    };
+    let products =
+        |v: ValueId| side.consumers[v.index()].iter().filter(|n| side.graph().node(**n).op == "Mul");
+    let sums = products(v).flat_map(|&n| {
+        let written = side.graph().node(n).writes();
+        written.flat_map(|w| side.consumers[w.index()].iter()).map(move |&sum| (n, sum))
+    });
+    let others = sums
+        .filter(|(_, sum)| matches!(side.graph().node(*sum).op.as_str(), "Add" | "Sub"))
+        .flat_map(|(n, sum)| {
+            let made = side.dynamic_inputs(sum).into_iter().filter_map(|v| side.producer(v));
+            let other = made.filter(|&m| m != n && side.graph().node(m).op == "Mul");
+            other.flat_map(|m| side.graph().node(m).reads().collect::<Vec<_>>()).collect::<Vec<_>>()
+        });
+    let theirs = others.filter(|&w| w != v && side.is_constant(w)).filter_map(|w| side.shadow.get(w));
+    theirs.into_iter().any(|theirs| turn(own, theirs))
+}
+
+/// Elements below which two tables go together by chance.
+const FEW: usize = 16;
+
+/// Whether the squares of two tables add up to one number everywhere, and neither is that number everywhere.
+fn turn(x: &Tensor, y: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (x.to_f64(), y.to_f64()) else { return false };
+    let all = x[0] * x[0] + y[0] * y[0];
+    x.len() == y.len()
+        && all > 0.0
+        && x.iter().any(|v| (v - x[0]).abs() > ROTATION)
+        && x.iter().zip(y.iter()).all(|(x, y)| (x * x + y * y - all).abs() <= ROTATION * all)
 }
 
 /// Operators between what positions are and the angles made of them.
@@ -133,17 +170,22 @@ pub fn negates_for_rotation(side: &Side<'_>, n: NodeId) -> bool {
 
 /// How far a table's rows may be from those of a rotation.
 const ROTATION: f64 = 2e-3;
+/// The largest number in a table of cosines that were stretched for a long context.
+const LARGEST: f64 = 2.0;
 
 /// Whether the rows are cosines or sines of angles that grow evenly from row to row, each column at its own pace: then
 /// `t[p + 1] + t[p - 1] = 2 cos(w) t[p]` in every column. Where rows do not follow each other (positions were chosen
-/// from a table), the first is of position 0 and both halves of a row are the same.
+/// from a table), the first is of position 0 and both halves of a row are the same. Long contexts make the whole table
+/// a little larger.
 fn is_table_of_angles(tensor: &Tensor) -> bool {
     let (Ok(values), [.., rows, width]) = (tensor.to_f64(), tensor.shape()) else { return false };
     let (rows, width) = (*rows, *width);
+    let largest = values.iter().fold(0f64, |m, x| m.max(x.abs()));
     if !tensor.dtype().is_float()
         || width < 2
         || rows < 2
-        || values.iter().any(|x| x.is_nan() || x.abs() > 1.0 + 1e-3)
+        || largest > LARGEST
+        || values.iter().any(|x| x.is_nan())
     {
         return false;
     }
@@ -164,7 +206,7 @@ fn is_table_of_angles(tensor: &Tensor) -> bool {
     if rows >= 4 && (0..width).all(turns) {
         return true;
     }
-    let first = (0..width).all(|c| at(0, c) == 0.0) || (0..width).all(|c| at(0, c) == 1.0);
+    let first = (0..width).all(|c| at(0, c) == 0.0) || (0..width).all(|c| at(0, c) == largest);
     let half = width / 2;
     let halves = (0..rows).all(|p| (0..half).all(|c| at(p, c) == at(p, c + half)));
     let pairs = (0..rows).all(|p| (0..half).all(|c| at(p, 2 * c) == at(p, 2 * c + 1)));
