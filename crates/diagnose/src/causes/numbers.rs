@@ -81,8 +81,12 @@ pub(super) fn same_multiset(x: &Tensor, y: &Tensor) -> bool {
     !x.is_empty() && x.iter().zip(&y).all(|(x, y)| near(*x, *y))
 }
 
-/// Elements that share a step in the formats that quantise weights block by block.
-const BLOCKS: [usize; 5] = [8, 16, 32, 64, 128];
+/// How many elements of a row of `len` may share a step where weights are quantised block by block, widest first: what
+/// divides the row, and powers of two, of which the last block of a row is a shorter one.
+fn blocks(len: usize) -> impl Iterator<Item = usize> {
+    (FEW..=len).rev().filter(move |size| len.is_multiple_of(*size) || size.is_power_of_two())
+}
+
 /// The largest number of steps that 4 bits count: 8 as a whole number, 12 halves as a float.
 const STEPS: i32 = 12;
 
@@ -106,16 +110,13 @@ pub(super) fn on_grids_of_blocks(own: &Tensor, right: &Tensor) -> Option<(usize,
     let all = |of: &[f64], axis: usize, size: usize| {
         let (along, across) = if axis == 0 { (rows, columns) } else { (columns, rows) };
         let at = |i: usize, j: usize| if axis == 0 { of[i * columns + j] } else { of[j * columns + i] };
-        (0..across)
-            .all(|j| (0..along / size).all(|b| on_grid(&mut (b * size..(b + 1) * size).map(|i| at(i, j)))))
+        let block = |b: usize, j: usize| on_grid(&mut (b..along.min(b + size)).map(|i| at(i, j)));
+        (0..across).all(|j| (0..along).step_by(size).all(|b| block(b, j)))
     };
-    let fits = |axis: usize, size: usize| own.shape()[axis].is_multiple_of(size);
     // The widest that fits: a part of a block lies on its grid as well.
-    BLOCKS
-        .into_iter()
-        .rev()
-        .flat_map(|size| [(0, size), (1, size)])
-        .find(|&(axis, size)| fits(axis, size) && all(&x, axis, size) && !all(&y, axis, size))
+    let sizes =
+        |axis: usize, len: usize| blocks(len).filter(move |&size| size < len).map(move |size| (axis, size));
+    sizes(0, rows).chain(sizes(1, columns)).find(|&(axis, size)| all(&x, axis, size) && !all(&y, axis, size))
 }
 
 /// Whether a table added as a constant holds nothing but rows of A's, not all where A has them: read at other places.
@@ -250,25 +251,22 @@ pub(super) fn stretched_in_blocks(own: &Tensor, right: &Tensor) -> Option<(usize
         (x.0 - y.0).abs() <= 1e-4 * y.0 && (x.1 - y.1).abs() <= 1e-4 * largest
     };
     [(1, rows, columns), (0, columns, rows)].into_iter().find_map(|(axis, lines, len)| {
-        let sizes = std::iter::successors(Some(len), |size| (size % 2 == 0).then_some(size / 2));
-        sizes.take_while(|&size| size >= FEWEST).find_map(|size| {
+        blocks(len).find_map(|size| {
             let mut found = Vec::new();
             for line in 0..lines {
                 let at = |i: usize| if axis == 1 { line * columns + i } else { i * columns + line };
-                for block in 0..len / size {
-                    found.push(of_block(&at, block * size..(block + 1) * size)?);
+                for block in (0..len).step_by(size) {
+                    found.push(of_block(&at, block..len.min(block + size))?);
                 }
             }
-            let several = found.chunks(len / size).any(|line| line.iter().any(|b| !same(b, &line[0])));
+            let several =
+                found.chunks(len.div_ceil(size)).any(|line| line.iter().any(|b| !same(b, &line[0])));
             let shifted = found.iter().filter(|b| b.1.abs() > 1e-4 * largest).count();
             let differs = if size == len { 2 * shifted > found.len() } else { several };
             (differs && 2 * found.iter().filter(|b| moved(b)).count() > found.len()).then_some((axis, size))
         })
     })
 }
-
-/// Numbers in a block, at least: fewer lie on a line by chance.
-const FEWEST: usize = 6;
 
 /// The narrower type through which nodes of B bring a constant that they compute, where it is the other side's but for
 /// what rounding to that type leaves.
@@ -424,17 +422,19 @@ pub(super) fn on_few_levels(own: &Tensor, right: &Tensor) -> Option<usize> {
     let turned = |t: &[f64]| (0..len).map(|i| t[i % first * inner + i / first]).collect::<Vec<f64>>();
     let most = (len / 4).min(MOST_LEVELS);
     let levels = |t: &[f64], size: usize| {
-        let brought = t.chunks(size).flat_map(|block| {
+        let mut brought = t.chunks(size).flat_map(|block| {
             let largest = block.iter().fold(0f64, |m, v| m.max(v.abs())).max(f64::MIN_POSITIVE);
             block.iter().map(move |v| (v / largest * 1e4).round() as i64)
         });
-        let found: std::collections::BTreeSet<i64> = brought.collect();
-        Some(found.len()).filter(|n| *n <= most)
+        let mut found = std::collections::BTreeSet::new();
+        let few = brought.all(|level| {
+            found.insert(level);
+            found.len() <= most
+        });
+        few.then_some(found.len())
     };
     let (across, theirs) = (turned(&x), turned(&y));
-    let sizes = |width: usize| {
-        BLOCKS.into_iter().chain([width, len]).filter(move |size| width.is_multiple_of(*size) || *size == len)
-    };
+    let sizes = |width: usize| blocks(width).filter(move |size| width.is_multiple_of(*size)).chain([len]);
     let news =
         |own: &[f64], right: &[f64], size: usize| levels(own, size).filter(|_| levels(right, size).is_none());
     let along = sizes(inner).find_map(|size| news(&x, &y, size));
