@@ -8,7 +8,7 @@
 
 use isotrace_align::Side;
 use isotrace_align::patch::{Patch, Source};
-use isotrace_graph::{Attribute as Setting, Node, NodeId};
+use isotrace_graph::{Attribute as Setting, Node, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 
 use super::{Cause, Proposal, label};
@@ -232,12 +232,23 @@ fn push(
         }
         _ => false,
     };
+    // Whole numbers that become others lose no precision: they are read as what they are not.
+    let b = site.judge.b;
+    let whole = |v: ValueId| b.declared.get(v).is_some_and(|t| t.dtype().is_int());
+    let recast = name == "to" && node.reads().all(whole) && node.writes().all(whole);
+    let mut readers = node.writes().flat_map(|v| &b.consumers[v.index()]).map(|&r| site.node_b(r));
+    let class = match () {
+        () if scaled => "scale",
+        () if recast && readers.any(|r| r.op == "Cast" && !r.writes().all(whole)) => "quantisation",
+        () if recast => "index",
+        () => role::of_attribute(&node.op, name),
+    };
     out.push(Proposal {
         patches: vec![(n, patch)],
         nodes_b: vec![n],
         nodes_a,
         edge: None,
-        class: if scaled { "scale" } else { role::of_attribute(&node.op, name) },
+        class,
         summary: format!("{name} of {} {}", label(site.judge.b, n), told.difference),
         change: format!("{name} {}", told.change),
         cost,

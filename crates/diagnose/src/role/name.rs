@@ -230,7 +230,7 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     if matches!(op, "Split" | "Slice" | "Gather") && cuts_gates(side, n) {
         return "gate_order";
     }
-    if is_arithmetic(op) && quantised::unpacks(side, n) {
+    if is_arithmetic(op) && (quantised::unpacks(side, n) || quantised::steps(side, n)) {
         return "quantisation";
     }
     // A weight that is only put in another layout is named by who reads it then.

@@ -2,8 +2,9 @@
 
 use isotrace_align::{Region, Side};
 use isotrace_graph::{NodeId, ValueId};
+use isotrace_tensor::{DType, Tensor};
 
-use super::is_product;
+use super::{is_layout, is_product};
 
 /// What a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +102,30 @@ pub fn is_unpacked(side: &Side<'_>, v: ValueId) -> bool {
     };
     behind.nodes.iter().any(works) && behind.constants.iter().any(whole)
 }
+
+/// Whether a node brings numbers off their grid as they come: a cache or an activation kept in a few bits, cast to a float
+/// and multiplied by its step. Unsigned bytes may be an image.
+pub fn steps(side: &Side<'_>, n: NodeId) -> bool {
+    let narrow = |v: ValueId| {
+        side.declared.get(v).is_some_and(|t| matches!(t.dtype(), DType::I8 | DType::I4 | DType::U4))
+    };
+    let mut at = n;
+    for _ in 0..MOST_STEPS {
+        let node = side.graph().node(at);
+        let [v] = side.dynamic_inputs(at)[..] else { return false };
+        let passes = match node.op.as_str() {
+            "Cast" if narrow(v) => return at != n,
+            "Cast" | "Add" | "Sub" => true,
+            op => at == n || is_layout(op),
+        };
+        let Some(before) = side.producer(v).filter(|_| passes) else { return false };
+        at = before;
+    }
+    false
+}
+
+/// Nodes between a cast and the product with a step, at most.
+const MOST_STEPS: usize = 5;
 
 /// Whether a node that works on constants alone is one of those that take a weight off its grid.
 pub fn unpacks(side: &Side<'_>, n: NodeId) -> bool {
