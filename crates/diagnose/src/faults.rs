@@ -261,14 +261,12 @@ fn proven(
     after: f64,
 ) -> Fault {
     let class = refined(site, &proposal);
+    let nodes_b = up_to_reader(site.judge.b, &proposal);
     let mut fault = Fault {
-        outputs_b: outputs(site.judge.b, &proposal.nodes_b, site.point)
-            .into_iter()
-            .chain(proposal.edge)
-            .collect(),
+        outputs_b: outputs(site.judge.b, &nodes_b, site.point).into_iter().chain(proposal.edge).collect(),
         outputs_a: outputs(site.judge.a, &proposal.nodes_a, site.candidate),
         nodes_a: proposal.nodes_a,
-        nodes_b: proposal.nodes_b,
+        nodes_b,
         class: class.to_owned(),
         summary: proposal.summary,
         evidence: confirmation(hypothesis),
@@ -280,6 +278,26 @@ fn proven(
     not_finite(site, &mut fault);
     fault
 }
+
+/// The nodes of a change. What reads another value through layout operators is the first that computes with it.
+fn up_to_reader(b: &Side<'_>, proposal: &Proposal) -> Vec<NodeId> {
+    let mut nodes = proposal.nodes_b.clone();
+    let (Some(_), &[mut at]) = (proposal.edge, &nodes[..]) else { return nodes };
+    for _ in 0..MOST_LAYOUTS {
+        let mut written = b.graph().node(at).writes();
+        let (Some(v), None) = (written.next(), written.next()) else { break };
+        let [reader] = b.consumers[v.index()][..] else { break };
+        if !role::is_layout(&b.graph().node(at).op) {
+            break;
+        }
+        nodes.push(reader);
+        at = reader;
+    }
+    nodes
+}
+
+/// Layout operators between what is read and what computes with it, at most.
+const MOST_LAYOUTS: usize = 4;
 
 /// The class of a proven change once it is known what the changed values are for.
 fn refined(site: &Site<'_, '_, '_>, proposal: &Proposal) -> &'static str {
