@@ -200,10 +200,13 @@ fn is_table_of_angles(tensor: &Tensor) -> bool {
             (xy + (at(p - 1, c) + at(p + 1, c)) * at(p, c), xx + at(p, c) * at(p, c))
         });
         let k = if xx == 0.0 { 2.0 } else { xy / xx };
-        k.abs() <= 2.0 + ROTATION
-            && inner().all(|p| (at(p - 1, c) + at(p + 1, c) - k * at(p, c)).abs() <= ROTATION)
+        let even = k.abs() <= 2.0 + ROTATION
+            && inner().all(|p| (at(p - 1, c) + at(p + 1, c) - k * at(p, c)).abs() <= ROTATION);
+        even.then_some(k)
     };
-    if rows >= 4 && (0..width).all(turns) {
+    // A grid of places grows evenly too, along straight lines.
+    let paces: Option<Vec<f64>> = if rows >= 4 { (0..width).map(turns).collect() } else { None };
+    if paces.is_some_and(|k| largest <= 1.0 + 1e-3 || k.iter().any(|k| *k < 2.0 - ROTATION)) {
         return true;
     }
     let first = (0..width).all(|c| at(0, c) == 0.0) || (0..width).all(|c| at(0, c) == largest);
