@@ -225,6 +225,7 @@ fn name(
     }
     let weighs = role::is_product(&site.node_b(n).op) && slot == 1;
     if (general == "weight_value" || weighs)
+        && numbers::rounded(own, right).is_none()
         && let Some((axis, size)) = numbers::on_grids_of_blocks(own, right)
     {
         return (

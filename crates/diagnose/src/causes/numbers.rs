@@ -87,8 +87,8 @@ fn blocks(len: usize) -> impl Iterator<Item = usize> {
     (FEW..=len).rev().filter(move |size| len.is_multiple_of(*size) || size.is_power_of_two())
 }
 
-/// The largest number of steps that 4 bits count: 8 as a whole number, 12 halves as a float.
-const STEPS: i32 = 12;
+/// The largest number of steps that eight bits count from their zero on.
+const STEPS: i32 = 255;
 
 /// Along which axis and in blocks of how many elements `own` lies on a grid of a few levels, each block on its own, and
 /// `right` does not: numbers put there with a step for each block, right or not.
