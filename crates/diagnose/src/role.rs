@@ -381,26 +381,28 @@ pub fn is_factor(side: &Side<'_>, v: ValueId) -> bool {
     false
 }
 
-/// Whether a node gives the argument of a curve its factor, where the curve gates the very value: `x f(a x)` is another
-/// activation than `x f(x)`, unless `a` is meant to be one.
+/// Whether a node gives the argument of a curve its factor, where the curve gates the very value, or the factor is taken
+/// back behind it: `x f(a x)` and `f(a x) / a` are other activations than `x f(x)` and `f(x)`, unless `a` is meant to be
+/// one.
 fn bends(side: &Side<'_>, n: NodeId) -> bool {
-    let node = side.graph().node(n);
-    let number =
-        node.inputs.iter().flatten().find(|&&v| side.is_constant(v)).and_then(|&v| side.shadow.get(v));
-    let factor = number.filter(|t| t.len() == 1).and_then(|t| t.to_f64().ok().map(|x| x[0]));
-    let [x] = side.dynamic_inputs(n)[..] else { return false };
-    let readers = |n: NodeId| {
-        let written = side.graph().node(n).writes();
-        written.flat_map(|v| side.consumers[v.index()].iter().copied()).collect::<Vec<_>>()
+    let factor = |n: NodeId| {
+        let node = side.graph().node(n);
+        let number = node.inputs.iter().flatten().find(|&&v| side.is_constant(v))?;
+        let x = side.shadow.get(*number).filter(|t| t.len() == 1)?.to_f64().ok()?[0];
+        match node.op.as_str() {
+            "Mul" => Some(x),
+            "Div" => Some(1.0 / x),
+            _ => None,
+        }
     };
+    let [x] = side.dynamic_inputs(n)[..] else { return false };
+    let Some(own) = factor(n).filter(|f| !is_nearly_right(*f)) else { return false };
     let gates = |m: NodeId| {
         let node = side.graph().node(m);
         node.op == "Mul" && node.inputs.contains(&Some(x))
+            || factor(m).is_some_and(|f| (f * own - 1.0).abs() <= 1e-6)
     };
-    factor.is_some_and(|f| !is_nearly_right(f))
-        && readers(n)
-            .into_iter()
-            .any(|c| is_activation(&side.graph().node(c).op) && readers(c).into_iter().any(gates))
+    readers(side, n).any(|c| is_activation(&side.graph().node(c).op) && readers(side, c).any(gates))
 }
 
 /// Whether what a node writes does nothing but choose a branch or say whether a loop goes on.
