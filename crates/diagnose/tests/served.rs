@@ -6,8 +6,8 @@ mod table;
 
 use isotrace_graph::Attribute;
 use isotrace_tensor::{DType, Tensor};
-use net::{Net, numbers};
-use table::{Case, all_named};
+use net::{Net, compare, numbers};
+use table::{Case, all_named, around};
 
 const F32: Attribute = Attribute::Int(1);
 const F16: Attribute = Attribute::Int(10);
@@ -178,7 +178,175 @@ fn looked_up(n: &mut Net, exchanged: bool) {
     n.node("MatMul", &["h", "weights"], "z", &[]);
 }
 
+/// What was kept in eight bits, with a step for each feature, read as what it is or as unsigned.
+fn kept_in_bytes(n: &mut Net, steps: u64, unsigned: bool) {
+    let step = numbers(&[8], steps).as_slice::<f32>().unwrap().iter().map(|x| 0.02 + x.abs() * 0.1).collect();
+    n.constant("many", Tensor::scalar(20f32));
+    n.constant("step", Tensor::vector::<f32>(step));
+    n.node("Mul", &["h", "many"], "large", &[]);
+    n.node("Cast", &["large"], "bytes", &[("to", Attribute::Int(3))]);
+    if unsigned {
+        n.node("Cast", &["bytes"], "unsigned", &[("to", Attribute::Int(2))]);
+    }
+    n.node("Cast", &[if unsigned { "unsigned" } else { "bytes" }], "wide", &[("to", F32)]);
+    n.node("Mul", &["wide", "step"], "z", &[]);
+}
+
+/// A weight in three blocks a row, and what becomes of a number in a block whose largest is known.
+fn in_thirds(n: &mut Net, becomes: fn(f32, f32, usize) -> f32) {
+    let own = |i: usize| ((i * 37 + i / 7) % 101) as f32 * 0.02 - 1.0;
+    let largest = |block: usize| (0..8).fold(0f32, |m, i| m.max(own(block * 8 + i).abs()));
+    let number = |i: usize| becomes(own(i), largest(i / 8), i / 8 % 3);
+    n.constant("w24", Tensor::from_vec(&[8, 24], (0..192).map(number).collect()).unwrap());
+    n.constant("back", numbers(&[24, 8], 66));
+    n.node("MatMul", &["h", "w24"], "wide", &[]);
+    n.node("MatMul", &["wide", "back"], "z", &[]);
+}
+
+/// A number on a grid of so many steps up to the largest.
+fn on_steps(x: f32, largest: f32, steps: f32) -> f32 {
+    (x / largest * steps).round() * largest / steps
+}
+
+/// Scores, and what hides some of their columns, or of their rows.
+fn hiding(n: &mut Net, rows: bool) {
+    n.constant("features", Tensor::vector(vec![2i64]));
+    n.constant("second", Tensor::vector(vec![1i64]));
+    n.constant("nought", Tensor::scalar(0f32));
+    n.constant("little", Tensor::scalar(-1e9f32));
+    let turned = [("perm", Attribute::Ints(vec![0, 2, 1]))];
+    n.node("Transpose", &["g"], "keys", &turned);
+    n.node("MatMul", &["h", "keys"], "scores", &[]);
+    n.node("ReduceSum", &["h", "features"], "sums", &[("keepdims", Attribute::Int(0))]);
+    n.node("Greater", &["sums", "nought"], "above", &[]);
+    n.node("Cast", &["above"], "hidden", &[("to", F32)]);
+    n.node("Unsqueeze", &["hidden", "second"], "each", &[]);
+    n.node("Mul", &["each", "little"], "columns", &[]);
+    if rows {
+        n.node("Transpose", &["columns"], "rows", &turned);
+    }
+    n.node("Add", &["scores", if rows { "rows" } else { "columns" }], "seen", &[]);
+    n.node("Softmax", &["seen"], "shares", &[("axis", Attribute::Int(-1))]);
+    n.node("MatMul", &["shares", "g"], "z", &[]);
+}
+
+/// Straight lines of places that say where something is sampled, the two halves of them exchanged or not.
+fn sampled(n: &mut Net, exchanged: bool) {
+    let at = |i: usize| if exchanged { i / 8 * 8 + (i % 8 + 4) % 8 } else { i };
+    let line = |i: usize| if i % 8 < 4 { (i / 8) as f32 * 0.4 - 1.1 } else { (i % 4) as f32 * 0.5 - 1.2 };
+    n.constant("grid", Tensor::from_vec(&[6, 8], (0..48).map(|i| line(at(i))).collect()).unwrap());
+    n.node("Mul", &["h", "grid"], "z", &[]);
+}
+
+/// A product of what is bent, or of what is not, laid out for it.
+fn laid_out(n: &mut Net, read: &str) {
+    n.constant("as rows", Tensor::vector(vec![12i64, 8]));
+    n.constant("as it was", Tensor::vector(vec![2i64, 6, 8]));
+    n.constant("weight", numbers(&[8, 8], 70));
+    n.node("Tanh", &["h"], "bent", &[]);
+    n.node("Reshape", &[read, "as rows"], "rows", &[]);
+    n.node("MatMul", &["rows", "weight"], "product", &[]);
+    n.node("Reshape", &["product", "as it was"], "back", &[]);
+    n.node("Add", &["back", "bent"], "z", &[]);
+}
+
+/// A table of places, its numbers row by row or column by column.
+fn placed(n: &mut Net, across: bool) {
+    let table = numbers(&[6, 8], 67);
+    let x = table.as_slice::<f32>().unwrap();
+    let at = |i: usize| if across { i % 6 * 8 + i / 6 } else { i };
+    n.constant("places", Tensor::from_vec(&[6, 8], (0..48).map(|i| x[at(i)]).collect()).unwrap());
+    n.node("Add", &["h", "places"], "z", &[]);
+}
+
+/// A share of the one taken off the other, the share computed or stored.
+fn difference(n: &mut Net, from: &str, off: &str, stored: bool) {
+    if stored {
+        n.constant("share", Tensor::scalar(0.3f32.exp()));
+    } else {
+        n.constant("exponent", Tensor::scalar(0.3f32));
+        n.node("Exp", &["exponent"], "share", &[]);
+    }
+    n.node("Mul", &["share", off], "part", &[]);
+    n.node("Sub", &[from, "part"], "z", &[]);
+}
+
+/// Turned by tables that are made a little larger, as for a long context, of places in two dimensions around a middle.
+fn turned_in_a_plane(n: &mut Net, places: [f32; 6]) {
+    let angle = |i: usize| places[i / 8] * if i % 4 < 2 { 1.0 } else { 0.3 } + 0.2 * (i % 2) as f32;
+    let table =
+        |f: fn(f32) -> f32| Tensor::from_vec(&[6, 8], (0..48).map(|i| 1.2 * f(angle(i))).collect()).unwrap();
+    n.constant("cos", table(f32::cos));
+    n.constant("sin", table(f32::sin));
+    n.node("Mul", &["h", "cos"], "by cosines", &[]);
+    n.node("Mul", &["g", "sin"], "by sines", &[]);
+    n.node("Add", &["by cosines", "by sines"], "z", &[]);
+}
+
+/// A curve of its argument or, as steep as that makes it, of five times its argument.
+fn bent(n: &mut Net, sharp: bool) {
+    n.constant("five", Tensor::scalar(5f32));
+    if sharp {
+        n.node("Mul", &["h", "five"], "argument", &[]);
+    }
+    n.node("Softplus", &[if sharp { "argument" } else { "h" }], if sharp { "curve" } else { "z" }, &[]);
+    if sharp {
+        n.node("Div", &["curve", "five"], "z", &[]);
+    }
+}
+
 const CASES: &[Case] = &[
+    Case { what: "a curve made sharper", cause: "activation", a: |n| bent(n, false), b: |n| bent(n, true) },
+    Case {
+        what: "other steps of what is kept in bytes",
+        cause: "quantisation",
+        a: |n| kept_in_bytes(n, 68, false),
+        b: |n| kept_in_bytes(n, 69, false),
+    },
+    Case {
+        what: "signed bytes as unsigned ones",
+        cause: "quantisation",
+        a: |n| kept_in_bytes(n, 68, false),
+        b: |n| kept_in_bytes(n, 68, true),
+    },
+    Case {
+        what: "steps of other thirds",
+        cause: "quantisation",
+        a: |n| in_thirds(n, |x, _, _| x),
+        b: |n| in_thirds(n, |x, _, third| x * (1.0 + 0.1 * third as f32)),
+    },
+    Case {
+        what: "a grid for each third",
+        cause: "quantisation",
+        a: |n| in_thirds(n, |x, _, _| x),
+        b: |n| in_thirds(n, |x, largest, _| on_steps(x, largest, 7.0)),
+    },
+    Case {
+        what: "a grid of more bits for each third",
+        cause: "quantisation",
+        a: |n| in_thirds(n, |x, _, _| x),
+        b: |n| in_thirds(n, |x, largest, _| on_steps(x, largest, 31.0)),
+    },
+    Case { what: "a mask that hides rows", cause: "mask", a: |n| hiding(n, false), b: |n| hiding(n, true) },
+    Case {
+        what: "lines of a grid are no rotation",
+        cause: "layout",
+        a: |n| sampled(n, false),
+        b: |n| sampled(n, true),
+    },
+    Case { what: "places column by column", cause: "rope", a: |n| placed(n, false), b: |n| placed(n, true) },
+    Case {
+        what: "the second less the first",
+        cause: "operand_order",
+        a: |n| difference(n, "h", "g", false),
+        b: |n| difference(n, "g", "h", true),
+    },
+    Case {
+        what: "places of a ring, in a plane",
+        cause: "rope",
+        a: |n| turned_in_a_plane(n, [0.7, -0.3, 1.9, -1.1, 0.4, 2.3]),
+        b: |n| turned_in_a_plane(n, [0.7, -0.3, 1.9, 0.7, -0.3, 1.9]),
+    },
     Case {
         what: "turned keys as values",
         cause: "operand_order",
@@ -256,4 +424,11 @@ const CASES: &[Case] = &[
 #[test]
 fn what_is_served_has_its_name() {
     all_named(CASES);
+}
+
+#[test]
+fn what_reads_through_a_layout_is_what_computes() {
+    let report = compare(around(|n| laid_out(n, "bent")), around(|n| laid_out(n, "h")));
+    let nodes = &report.culprits[0].b.nodes;
+    assert!(nodes.iter().any(|n| n == "node_product"), "{nodes:?}");
 }
