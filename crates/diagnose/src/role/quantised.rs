@@ -2,7 +2,7 @@
 
 use isotrace_align::{Region, Side};
 use isotrace_graph::{NodeId, ValueId};
-use isotrace_tensor::{DType, Tensor};
+use isotrace_tensor::DType;
 
 use super::{is_layout, is_product};
 
