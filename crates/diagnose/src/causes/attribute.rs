@@ -9,9 +9,9 @@
 use isotrace_align::Side;
 use isotrace_align::patch::{Patch, Source};
 use isotrace_graph::{Attribute as Setting, Node, NodeId, ValueId};
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 
-use super::{Cause, Proposal, label};
+use super::{Cause, Proposal, label, numbers};
 use crate::pool;
 use crate::role;
 use crate::site::Site;
@@ -234,14 +234,17 @@ fn push(
     };
     // Whole numbers that become others lose no precision: they are read as what they are not.
     let b = site.judge.b;
-    let whole = |v: ValueId| b.declared.get(v).is_some_and(|t| t.dtype().is_int());
+    let whole = |v: ValueId| b.declared.dtype(v).is_some_and(DType::is_int);
     let recast = name == "to" && node.reads().all(whole) && node.writes().all(whole);
     let mut readers = node.writes().flat_map(|v| &b.consumers[v.index()]).map(|&r| site.node_b(r));
     let class = match () {
         () if scaled => "scale",
         () if recast && readers.any(|r| r.op == "Cast" && !r.writes().all(whole)) => "quantisation",
         () if recast => "index",
-        () => role::of_attribute(&node.op, name),
+        () => match role::of_attribute(&node.op, name) {
+            "weight_value" => learned(node.attributes.get(name), changed.attributes.get(name)),
+            class => class,
+        },
     };
     out.push(Proposal {
         patches: vec![(n, patch)],
@@ -253,6 +256,20 @@ fn push(
         change: format!("{name} {}", told.change),
         cost,
     });
+}
+
+/// What is wrong with numbers that were learned and are kept as a setting.
+fn learned(own: Option<&Setting>, theirs: Option<&Setting>) -> &'static str {
+    let held = |setting: Option<&Setting>| match setting? {
+        Setting::Floats(list) => Tensor::from_vec(&[list.len()], list.clone()).ok(),
+        Setting::Tensor(tensor) => Some(tensor.clone()),
+        _ => None,
+    };
+    match held(own).zip(held(theirs)) {
+        Some((x, y)) if numbers::same_multiset(&x, &y) => "weight_layout",
+        Some((x, y)) if x.len() == y.len() && numbers::rounded(&x, &y).is_some() => "precision",
+        _ => "weight_value",
+    }
 }
 
 /// How a setting is called beside A's.

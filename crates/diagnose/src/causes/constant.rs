@@ -297,6 +297,9 @@ fn name(
             // What nodes compute for a node that has no weights is laid out, not stored, otherwise.
             let computed = site.node_b(n).inputs[slot].is_some_and(|v| site.judge.b.producer(v).is_some());
             if computed && !weighs { "layout" } else { "weight_layout" }
+        } else if general == "bias" && right.shape().iter().filter(|&&d| d > 1).count() > 1 {
+            // A table, of which rows and columns were exchanged.
+            "weight_layout"
         } else {
             general
         };
@@ -444,12 +447,17 @@ fn propose_computed(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec
             sources[own] = Source::Tensor { declared: declared.clone(), shadow: shadow.clone() };
             let Some(patch) = Patch::new(node, sources) else { continue };
             let names = (&b.graph().value(v).name, &a.graph().value(theirs).name);
+            // What A computes is no parameter: what is missing is what A's node takes it in for.
+            let class = match role::of_constant(b, n, own, shadow) {
+                "bias" | "scale" | "weight_value" if !role::is_product(&node.op) => role::of_presence(a, m),
+                class => class,
+            };
             out.push(Proposal {
                 patches: vec![(n, patch)],
                 nodes_b: vec![n],
                 nodes_a: vec![m],
                 edge: Some(v).filter(|&v| b.producer(v).is_some()),
-                class: role::of_constant(b, n, own, shadow),
+                class,
                 summary: format!(
                     "{} reads the constant {:?}, which is not what A computes as {:?}",
                     label(b, n),

@@ -12,7 +12,7 @@ use isotrace_tensor::DType;
 
 use super::extra::identity;
 use super::layout::other_way;
-use super::order::exchanged_behind;
+use super::order::{exchanged_behind, rows_exchanged_behind};
 use super::{Cause, Proposal, difference, label};
 use crate::role;
 use crate::site::Site;
@@ -190,6 +190,15 @@ fn push(
                     label(site.judge.b, product)
                 ),
             )
+        }
+        [] if let Some((product, theirs)) = rows_exchanged_behind(site, read, a) => {
+            let class = match of_edge(site, nodes_b[0], read, a) {
+                "gate_order" => "gate_order",
+                _ => "weight_layout",
+            };
+            (nodes_b, edge, nodes_a) = (vec![product], None, vec![theirs]);
+            let names = (label(site.judge.b, product), label(site.judge.a, theirs));
+            (class, format!("{} writes the pieces that A's {} writes, in another order", names.0, names.1))
         }
         [] => (
             of_edge(site, nodes_b[0], read, a),

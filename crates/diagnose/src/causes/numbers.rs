@@ -313,11 +313,31 @@ pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     let saturated = |x: f64, y: f64| x == low && y < x || x == high && y > x;
     // A step that is not the one by which it was brought there leaves the sign and not much more.
     let stepped = |x: f64, y: f64| x * y > 0.0 && (0.2..5.0).contains(&(x / y));
-    let far = |(x, y): (&f64, &f64)| (x - y).abs() > largest / 8.0 && !saturated(*x, *y) && !stepped(*x, *y);
-    if x.len() != y.len()
-        || x.len() < 2 * FEW
-        || x.iter().zip(y.iter()).any(far)
-        || shifted(own, right).is_some()
+    let width = own.shape().last().copied().unwrap_or(1).max(1);
+    if x.len() != y.len() || x.len() < 2 * FEW || shifted(own, right).is_some() {
+        return false;
+    }
+    let far = |moved: &dyn Fn(usize) -> f64| {
+        let apart = |i: usize| (x[i] - y[i] - moved(i)).abs();
+        (0..x.len()).any(|i| apart(i) > largest / 8.0 && !saturated(x[i], y[i]) && !stepped(x[i], y[i]))
+    };
+    // A zero of its own moves all of a row, and rounding to its step something of each number besides.
+    let far_but_moved = |moved: &dyn Fn(usize) -> f64| {
+        let rounded = |i: &usize| (x[*i] - y[*i] - moved(*i)).abs() > 1e-4 * largest;
+        far(moved) || 2 * (0..x.len()).filter(rounded).count() < x.len()
+    };
+    let middle = |mut apart: Vec<f64>| {
+        apart.sort_unstable_by(f64::total_cmp);
+        apart[apart.len() / 2]
+    };
+    let apart = |i: usize| x[i] - y[i];
+    let along = |j: usize| middle((j * width..(j + 1) * width).map(apart).collect());
+    let down = |j: usize| middle((j..x.len()).step_by(width).map(apart).collect());
+    let rows_apart: Vec<f64> = (0..x.len() / width).map(along).collect();
+    let columns_apart: Vec<f64> = (0..width).map(down).collect();
+    if far(&|_| 0.0)
+        && far_but_moved(&|i| rows_apart[i / width])
+        && far_but_moved(&|i| columns_apart[i % width])
     {
         return false;
     }
@@ -326,7 +346,6 @@ pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     if x.len() < 64 {
         return news(&|t| counted(std::iter::once(t.to_vec()), t.len()));
     }
-    let width = own.shape().last().copied().unwrap_or(1).max(1);
     let rows = || x.chunks(width).all(evenly_spaced);
     let columns =
         || (0..width).all(|j| evenly_spaced(&x.iter().skip(j).step_by(width).copied().collect::<Vec<_>>()));

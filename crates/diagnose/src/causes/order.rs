@@ -115,6 +115,35 @@ pub(super) fn exchanged_behind(site: &Site<'_, '_, '_>, mut v: ValueId) -> Optio
     }
 }
 
+/// The products of B and A whose results are cut into pieces, of which `v` and `theirs` are one each, where both have the
+/// same pieces in another order, and so not the same whole: the rows of the weight are, not who reads which piece.
+pub(super) fn rows_exchanged_behind(
+    site: &Site<'_, '_, '_>,
+    v: ValueId,
+    theirs: ValueId,
+) -> Option<(NodeId, NodeId)> {
+    let (a, b) = (site.judge.a, site.judge.b);
+    let whole = |side: &Side<'_>, v: ValueId| {
+        let n = side.producer(v)?;
+        let cuts = matches!(side.graph().node(n).op.as_str(), "Slice" | "Split" | "Gather");
+        cuts.then(|| side.dynamic_inputs(n).first().copied())?
+    };
+    let (own, of_a) = (whole(b, v)?, whole(a, theirs)?);
+    let class = |v: ValueId| site.judge.index.class(v);
+    let elsewhere = whole(a, site.partner(v)?) == Some(of_a);
+    if !elsewhere || site.partner(own).is_some_and(|p| class(p) == class(of_a)) {
+        return None;
+    }
+    let product = |side: &Side<'_>, mut v: ValueId| loop {
+        let n = side.producer(v)?;
+        if role::is_product(&side.graph().node(n).op) {
+            return Some(n);
+        }
+        v = side.moves(n).then(|| side.dynamic_inputs(n).first().copied())??;
+    };
+    Some((product(b, own)?, product(a, of_a)?))
+}
+
 fn of_weights(site: &Site<'_, '_, '_>, weights: [ValueId; 2], place: &str) -> String {
     let [x, y] = weights.map(|v| &site.judge.b.graph().value(v).name);
     format!("{x:?} and {y:?}, {place}, each hold what A calls by the other's name")

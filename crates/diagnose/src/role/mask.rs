@@ -15,7 +15,11 @@ pub fn masks(tensor: &Tensor) -> bool {
         return true;
     }
     let Ok(values) = tensor.to_f64() else { return false };
-    values.iter().any(|&x| x < MASKING) && values.iter().all(|&x| x < MASKING || x.abs() < 1.0)
+    let hides = |x: f64| x < MASKING;
+    // Where nothing passes, what hides is one number: others that are as far below zero are data.
+    values.iter().any(|&x| hides(x))
+        && values.iter().all(|&x| hides(x) || x.abs() < 1.0)
+        && (values.iter().any(|&x| !hides(x)) || values.iter().all(|&x| x == values[0]))
 }
 
 /// Whether a value is a choice that was made of whole numbers or truth values, as floats: 0 leaves out, 1 lets pass.

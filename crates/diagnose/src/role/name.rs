@@ -79,7 +79,9 @@ pub fn of_attribute(op: &str, name: &str) -> &'static str {
         | "min" | "max" | "lambd" | "bias" | "activation_params" => "activation",
         "transA" | "transB" | "transBatchA" | "transBatchB" => "weight_layout",
         "to" | "stash_type" | "softmax_precision" | "output_dtype" | "precision" => "precision",
-        "direction" | "linear_before_reset" | "input_forget" => "gate_order",
+        "linear_before_reset" | "input_forget" => "gate_order",
+        // From which end a sequence is read.
+        "direction" => "index",
         "is_causal" | "unidirectional" | "upper" | "local_window_size" | "left_window_size"
         | "right_window_size" => "mask",
         "interleaved" | "rotary_embedding_dim" | "is_packed_batching" => "rope",
@@ -93,6 +95,8 @@ pub fn of_attribute(op: &str, name: &str) -> &'static str {
         "axis" | "axes" | "batch_dims" | "batch_axis" | "time_axis" | "p" if name != "p" => "axis",
         "p" | "reduction" => "reduction",
         _ if name == "mode" && op == "Pad" => "padding",
+        // The largest or the mean of the places of a region.
+        _ if name == "mode" && op.ends_with("RoiAlign") => "reduction",
         // Whether depth or columns come first.
         _ if name == "mode" && op == "DepthToSpace" => "layout",
         _ => of_learned(name.trim_end_matches("_as_tensor")),
@@ -141,7 +145,7 @@ pub fn of_operator(b: &str, a: &str) -> &'static str {
         "activation"
     } else if is_rounding(b) || is_rounding(a) {
         "quantisation"
-    } else if is_share(b) && is_share(a) {
+    } else if is_share(b) && is_share(a) || is_function(b) && is_function(a) {
         "activation"
     } else if is_layout(b) || is_layout(a) {
         "layout"
@@ -158,6 +162,26 @@ pub fn of_operator(b: &str, a: &str) -> &'static str {
 /// Whether an operator gives each element its share of an axis.
 fn is_share(op: &str) -> bool {
     op.ends_with("Softmax") || op == "Hardmax"
+}
+
+/// Whether an operator makes of each number another one, by a function of it alone that is no mere turn of its sign.
+fn is_function(op: &str) -> bool {
+    const FUNCTIONS: [&str; 13] = [
+        "Log",
+        "Sqrt",
+        "Reciprocal",
+        "Tan",
+        "Asin",
+        "Acos",
+        "Atan",
+        "Sinh",
+        "Cosh",
+        "Asinh",
+        "Acosh",
+        "Atanh",
+        "Sign",
+    ];
+    FUNCTIONS.contains(&op)
 }
 
 /// What several values are brought down to one by, where it is a sum or a largest or least one.
