@@ -17,8 +17,8 @@ pub use statistic::{enters_statistic, is_statistic, normalises};
 
 use mask::{by_distance, is_by_distance, is_identity, leaves_itself_out, leaves_out};
 use statistic::{
-    adds_to_statistic, centres, gains_follow, is_divided_out, is_gain, is_of_statistic, is_share_of_group,
-    is_shift, makes_another_mean,
+    adds_to_statistic, centres, counts_summands, gains_follow, is_divided_out, is_gain, is_of_statistic,
+    is_share_of_group, is_shift, makes_another_mean,
 };
 
 /// Functions of one number that networks use as non-linearities.
@@ -212,8 +212,10 @@ fn crops(side: &Side<'_>, n: NodeId) -> bool {
         op.contains("Conv") || op.ends_with("Pool")
     };
     let len = |v: Option<ValueId>| v.and_then(|v| side.declared.count(v)).unwrap_or(0);
-    // A border is less than what it is around.
-    if 2 * len(side.graph().node(n).writes().next()) <= len(side.dynamic_inputs(n).first().copied()) {
+    // A border is less than what it is around, and something.
+    let (left, whole) =
+        (len(side.graph().node(n).writes().next()), len(side.dynamic_inputs(n).first().copied()));
+    if 2 * left <= whole || left == whole {
         return false;
     }
     let mut at = n;

@@ -407,7 +407,14 @@ fn propose_number(
         let Ok(shadow) = Tensor::full(own.shape(), y) else { continue };
         let Ok(low) = shadow.cast(declared.dtype()) else { continue };
         let mut sources = Patch::sources_of(node);
-        let class = of_factor(site, n, role::of_constant(site.judge.b, n, slot, &shadow), x / y);
+        // A factor of one is none: B has a node that A has not.
+        let whole = y == 1.0 && matches!(node.op.as_str(), "Mul" | "Div");
+        let general = if whole {
+            role::of_presence(site.judge.b, n)
+        } else {
+            role::of_constant(site.judge.b, n, slot, &shadow)
+        };
+        let class = of_factor(site, n, general, x / y);
         sources[slot] = Source::Tensor { declared: low, shadow };
         let Some(patch) = Patch::new(node, sources) else { continue };
         out.push(Proposal {

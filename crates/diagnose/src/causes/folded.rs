@@ -116,7 +116,7 @@ fn filters(side: &Side<'_>, region: &Region) -> Option<Filters> {
     let v = node.inputs.get(1).copied().flatten().filter(|&v| side.is_constant(v))?;
     let mut weight = side.shadow.get(v).filter(|t| t.rank() >= 2)?.clone();
     match node.op.as_str() {
-        "Gemm" if weight.rank() == 2 => {
+        "Gemm" | "MatMul" if weight.rank() == 2 => {
             if !matches!(node.attributes.get("transB"), Some(Attribute::Int(1))) {
                 weight = weight.permute(&[1, 0]).ok()?;
             }

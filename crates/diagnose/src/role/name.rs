@@ -7,12 +7,12 @@ use isotrace_tensor::{DType, Tensor};
 
 use super::quantised::{self, Quantised};
 use super::{
-    adds_to_statistic, becomes_float, becomes_whole, bends, borders, by_distance, centres, crops, cuts_gates,
-    drops, enters_statistic, feeds_mask, gains_follow, gates_itself, is_activation, is_attention,
-    is_by_distance, is_choice, is_divided_out, is_drawn, is_gain, is_identity, is_layout, is_normalisation,
-    is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary, is_rotated, is_rounding, is_score,
-    is_share_of_group, is_shift, is_statistic, is_truth, is_turned, leaves_itself_out, leaves_out,
-    makes_another_mean, masks, negates_for_rotation, normalises, readers, squares, was_turned,
+    adds_to_statistic, becomes_float, becomes_whole, bends, borders, by_distance, centres, counts_summands,
+    crops, cuts_gates, drops, enters_statistic, feeds_mask, gains_follow, gates_itself, is_activation,
+    is_attention, is_by_distance, is_choice, is_divided_out, is_drawn, is_gain, is_identity, is_layout,
+    is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary, is_rotated,
+    is_rounding, is_score, is_share_of_group, is_shift, is_statistic, is_truth, is_turned, leaves_itself_out,
+    leaves_out, makes_another_mean, masks, negates_for_rotation, normalises, readers, squares, was_turned,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -373,6 +373,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
         "Mul" if node.inputs.iter().flatten().any(|&v| leaves_out(side, v)) => "mask",
         _ if makes_another_mean(side, n) => "reduction",
+        "Mul" | "Div" if constant.as_ref().is_some_and(|(_, t)| counts_summands(side, n, t)) => "reduction",
         "Add" | "Sub" | "Mul" | "Div" if constant.as_ref().is_some_and(|(_, t)| is_drawn(side, n, t)) => {
             "mode"
         }

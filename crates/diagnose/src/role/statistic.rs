@@ -103,6 +103,21 @@ pub fn enters_statistic(side: &Side<'_>, n: NodeId) -> bool {
     all.peek().is_some() && all.all(|r| taken(r) || power(r) && readers(side, r).all(taken))
 }
 
+/// Whether a node makes a mean of a sum, or a sum of a mean: it divides by how many there were, or multiplies by it.
+pub(super) fn counts_summands(side: &Side<'_>, n: NodeId, number: &Tensor) -> bool {
+    let len = |v: ValueId| side.declared.get(v).map(Tensor::len);
+    let summed = |v: ValueId| {
+        let r = side.producer(v)?;
+        let node = side.graph().node(r);
+        let sums = matches!(node.op.as_str(), "ReduceSum" | "ReduceMean" | "GlobalAveragePool");
+        let read = *side.dynamic_inputs(r).first()?;
+        Some(len(read)? as f64 / len(v)?.max(1) as f64).filter(|count| sums && *count > 1.0)
+    };
+    let Some(count) = side.dynamic_inputs(n).first().and_then(|&v| summed(v)) else { return false };
+    let by = number.to_f64().ok().filter(|x| x.len() == 1).map_or(0.0, |x| x[0]);
+    [by / count, by * count].into_iter().any(|x| (x - 1.0).abs() < 1e-5)
+}
+
 /// Whether a node does something to what is brought down to one of many that is taken back behind it, or takes it back:
 /// a root of a mean of squares in place of a mean, the least in place of the largest. What comes of it goes its own way;
 /// where values are brought to it, it is a statistic.
