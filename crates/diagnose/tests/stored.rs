@@ -1,4 +1,4 @@
-//! What is stored and told by its numbers: tables, pieces, lists of settings, and what is no parameter at all.
+//! What is stored and told by its numbers: tables, lists of settings, and what is no parameter at all.
 
 mod common;
 mod net;
@@ -81,34 +81,6 @@ fn weighed(n: &mut Net, off: bool) {
     n.node("MatMul", &["h", "weight"], "z", &[]);
 }
 
-/// Two pieces of what one product makes, by a kernel whose channels stand in another order or by a matrix.
-fn pieces(n: &mut Net, exchanged: bool) {
-    let x = numbers(&[16, 8], 99);
-    let x = x.as_slice::<f32>().unwrap();
-    if exchanged {
-        let read = |i: usize| x[(i + 64) % 128];
-        n.constant("kernel", Tensor::from_vec(&[16, 8, 1], (0..128).map(read).collect()).unwrap());
-        let perm = || [("perm", Attribute::Ints(vec![0, 2, 1]))];
-        n.node("Transpose", &["h"], "channels", &perm());
-        n.node("Conv", &["channels", "kernel"], "made", &[("kernel_shape", Attribute::Ints(vec![1]))]);
-        n.node("Transpose", &["made"], "both", &perm());
-    } else {
-        let read = |i: usize| x[i % 16 * 8 + i / 16];
-        n.constant("matrix", Tensor::from_vec(&[8, 16], (0..128).map(read).collect()).unwrap());
-        n.node("MatMul", &["h", "matrix"], "both", &[]);
-    }
-    ints(n, "last", &[2]);
-    for (piece, from, to) in [("one", 0, 8), ("two", 8, 16)] {
-        let (start, end) = (format!("{piece} start"), format!("{piece} end"));
-        ints(n, &start, &[from]);
-        ints(n, &end, &[to]);
-        n.node("Slice", &["both", &start, &end, "last"], piece, &[]);
-    }
-    n.node("Sigmoid", &["one"], "gate", &[]);
-    n.node("Tanh", &["two"], "entered", &[]);
-    n.node("Mul", &["gate", "entered"], "z", &[]);
-}
-
 static CASES: &[Case] = &[
     Case {
         what: "columns of a table exchanged",
@@ -140,12 +112,6 @@ static CASES: &[Case] = &[
         cause: "quantisation",
         a: |n| weighed(n, false),
         b: |n| weighed(n, true),
-    },
-    Case {
-        what: "pieces in another order",
-        cause: "gate_order",
-        a: |n| pieces(n, false),
-        b: |n| pieces(n, true),
     },
 ];
 
