@@ -2,6 +2,7 @@
 
 use isotrace_align::Side;
 use isotrace_graph::{NodeId, ValueId};
+use isotrace_tensor::Tensor;
 
 use super::{STEPS, is_layout, is_normalisation, is_product, readers, squares};
 
@@ -105,7 +106,7 @@ pub fn enters_statistic(side: &Side<'_>, n: NodeId) -> bool {
 
 /// Whether a node makes a mean of a sum, or a sum of a mean: it divides by how many there were, or multiplies by it.
 pub(super) fn counts_summands(side: &Side<'_>, n: NodeId, number: &Tensor) -> bool {
-    let len = |v: ValueId| side.declared.get(v).map(Tensor::len);
+    let len = |v: ValueId| side.declared.count(v);
     let summed = |v: ValueId| {
         let r = side.producer(v)?;
         let node = side.graph().node(r);
