@@ -7,6 +7,7 @@ use isotrace_graph::{NodeId, ValueId};
 use crate::births::{births_first, not_finite};
 use crate::causes::{Proposal, WHOLE, proposals, telling};
 use crate::context;
+use crate::needless::{Step, only_one};
 use crate::role;
 use crate::site::Site;
 use crate::untold::{Calls, Untold};
@@ -66,10 +67,16 @@ pub fn find<'s, 'g>(
 ) -> Found<'s, 'g> {
     let mut changes = Changes::default();
     let (mut faults, mut untold): (Vec<Fault>, Vec<Untold>) = Default::default();
+    // One for each fault, as long as none of them shows in several places.
+    let mut steps: Vec<Step> = Vec::new();
     let mut rounds = 0;
     loop {
         let left = failing(judge, &state, outputs);
-        if left.is_empty() || rounds == MOST_FAULTS || judge.interrupted() {
+        if left.is_empty() {
+            let (faults, state) = only_one(judge, (inputs, outputs), &changes, state, faults, &steps);
+            return Found { faults: in_order(judge, faults), untold, state, left };
+        }
+        if rounds == MOST_FAULTS || judge.interrupted() {
             return Found { faults: in_order(judge, faults), untold, state, left };
         }
         rounds += 1;
@@ -80,7 +87,9 @@ pub fn find<'s, 'g>(
             if fresh {
                 progressed = true;
                 let calls = Calls::at(judge, &state, &hypothesis);
+                let before = changes.clone();
                 let fault = explain(judge, &mut state, &hypothesis, &mut changes);
+                steps.push(Step::between(&before, &changes));
                 match calls.stand_for(judge, fault) {
                     Ok(fault) => merge(&mut faults, fault),
                     Err(more) => untold.push(more),
