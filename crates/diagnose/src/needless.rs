@@ -36,8 +36,8 @@ impl Step {
     }
 }
 
-/// The one edge to a wrong value, of several faults, whose undoing alone has all outputs agree while what the others name is A's as it is: then
-/// those are none. `steps` are the faults', one for each.
+/// The one edge to a wrong value, of several faults, whose undoing alone has all outputs agree while what the others name
+/// is A's as it is: then those are none. `steps` are the faults', one for each.
 pub fn only_one<'s, 'g>(
     judge: &Judge<'s, 'g>,
     (inputs, outputs): (&[(ValueId, ValueId)], &[(ValueId, ValueId)]),
