@@ -334,7 +334,12 @@ const CASES: &[Case] = &[
         a: |n| sampled(n, false),
         b: |n| sampled(n, true),
     },
-    Case { what: "places column by column", cause: "rope", a: |n| placed(n, false), b: |n| placed(n, true) },
+    Case {
+        what: "places column by column",
+        cause: "weight_layout",
+        a: |n| placed(n, false),
+        b: |n| placed(n, true),
+    },
     Case {
         what: "the second less the first",
         cause: "operand_order",

@@ -277,7 +277,6 @@ fn name(
     if general == "bias" && numbers::rows_elsewhere(own, right) {
         return ("index", format!("whose rows are rows of A's {theirs:?}, some at other places"));
     }
-    let places = general == "bias" && site.node_b(n).op == "Add" && role::says_where(site.judge.b, n, right);
     if numbers::same_multiset(own, right) {
         if site.node_b(n).op.starts_with("Gather") && !of_matrices {
             return (
@@ -289,9 +288,7 @@ fn name(
             );
         }
         let recurrent = matches!(site.node_b(n).op.as_str(), "LSTM" | "GRU" | "RNN");
-        let class = if places {
-            "rope"
-        } else if recurrent {
+        let class = if recurrent {
             recurrent_class(&site.node_b(n).op, own, right)
         } else if general == "weight_value" {
             // What nodes compute for a node that has no weights is laid out, not stored, otherwise.
@@ -309,6 +306,7 @@ fn name(
         && (role::quantised::is_unpacked(site.judge.a, a)
             || site.node_b(n).inputs[slot].is_some_and(|v| role::quantised::is_unpacked(site.judge.b, v)));
     let quantised = unpacked || role::quantised::read(site.judge.b, n, slot) == Some(Quantised::Weight);
+    let places = general == "bias" && site.node_b(n).op == "Add" && role::says_where(site.judge.b, n, right);
     let class = if quantised {
         "quantisation"
     } else if places {
