@@ -7,6 +7,9 @@ use isotrace_graph::{NodeId, ValueId};
 
 use crate::faults::Fault;
 
+/// Values of B with their partners in A.
+type Pairs<'p> = &'p [(ValueId, ValueId)];
+
 /// What was changed for the sake of one fault.
 pub struct Step {
     substitutions: Vec<ValueId>,
@@ -29,8 +32,9 @@ impl Step {
             only.substitutions.extend(changes.substitutions.get(v).map(|m| (*v, m.clone())));
         }
         for (n, at) in &self.patches {
-            let patch = changes.patches.get(n).and_then(|all| all.get(*at));
-            patch.into_iter().for_each(|patch| only.patch(*n, patch.clone()));
+            if let Some(patch) = changes.patches.get(n).and_then(|all| all.get(*at)) {
+                only.patch(*n, patch.clone());
+            }
         }
         only
     }
@@ -40,7 +44,7 @@ impl Step {
 /// is A's as it is: then those are none. `steps` are the faults', one for each.
 pub fn only_one<'s, 'g>(
     judge: &Judge<'s, 'g>,
-    (inputs, outputs): (&[(ValueId, ValueId)], &[(ValueId, ValueId)]),
+    (inputs, outputs): (Pairs<'_>, Pairs<'_>),
     changes: &Changes,
     state: State<'s, 'g>,
     faults: Vec<Fault>,
