@@ -67,6 +67,9 @@ pub fn report(
     report.culprits = faults.into_iter().enumerate().map(|(i, f)| culprit(judge, i + 1, f)).collect();
     report.warnings = warnings(judge, outputs);
     report.warnings.extend(tipped.iter().map(|t| t.warning(judge)));
+    if verdict == Verdict::Equivalent && tipped.is_empty() {
+        report.warnings.extend(decided_by_rounding(judge, state, outputs, compared));
+    }
     report
 }
 
@@ -499,6 +502,49 @@ fn warnings(judge: &Judge<'_, '_>, outputs: &[(ValueId, ValueId)]) -> Vec<Warnin
         }
     }
     out
+}
+
+/// A difference of this share of the largest number, or of so many units where that is more, is no longer small.
+const FELT: (f64, f64) = (0.01, 64.0);
+
+/// Final outputs that rounding explains and all but decides: a sum that drowns one side's numbers leaves both within what
+/// is allowed, whatever they are.
+fn decided_by_rounding(
+    judge: &Judge<'_, '_>,
+    state: &State<'_, '_>,
+    outputs: &[(ValueId, ValueId)],
+    compared: &Compared,
+) -> Vec<Warning> {
+    let felt = |apart: f64, va: ValueId| {
+        let values = judge.a.declared.get(va)?.to_f64().ok()?;
+        let size = values.iter().filter(|x| x.is_finite()).fold(0f64, |m, x| m.max(x.abs()));
+        let unit = judge.a.unit().u.max(judge.b.unit().u);
+        (apart > FELT.0.max(FELT.1 * unit) * size).then_some(size)
+    };
+    let mut by_rounding: Vec<(ValueId, f64)> = compared.iter().map(|(&v, c)| (v, c.difference)).collect();
+    by_rounding.sort_unstable_by_key(|(v, _)| *v);
+    let first = || {
+        let mut places = by_rounding
+            .iter()
+            .filter_map(|&(v, apart)| Some((v, state.matched[v.index()].as_ref()?.a, apart)));
+        places.find(|&(_, va, apart)| felt(apart, va).is_some()).and_then(|(v, ..)| judge.b.producer(v))
+    };
+    let warn = |&(vb, va): &(ValueId, ValueId)| {
+        let (x, y) = (judge.a.declared.get(va)?, judge.b.declared.get(vb)?);
+        let apart = compare(x, &y.reshape(x.shape()).ok()?).ok().filter(|_| x.dtype().is_float())?.max_abs;
+        let size = felt(apart, va)?;
+        let name = &judge.a.graph().value(va).name;
+        let born = first().map(|n| judge.b.graph().label(n).to_owned());
+        let at = born.as_ref().map_or(String::new(), |n| format!(", first in {n} of B"));
+        let summary = format!(
+            "rounding alone takes output {name:?} {apart:.3e} from A's, whose largest number is {size:.3e}{at}: on these \
+             inputs it decides what comes out, and that it is allowed says little; look for numbers that are added to much \
+             larger ones"
+        );
+        let place = born.into_iter().chain([name.clone()]).collect();
+        Some(Warning { class: "vacuous".into(), summary, place })
+    };
+    outputs.iter().filter_map(warn).collect()
 }
 
 /// What a comparison measured, as reports hold it.
