@@ -62,9 +62,11 @@ const FEW: usize = 16;
 /// Whether the squares of two tables add up to one number everywhere, and neither is that number everywhere.
 fn turn(x: &Tensor, y: &Tensor) -> bool {
     let (Ok(x), Ok(y)) = (x.to_f64(), y.to_f64()) else { return false };
+    if x.len() != y.len() || x.is_empty() {
+        return false;
+    }
     let all = x[0] * x[0] + y[0] * y[0];
-    x.len() == y.len()
-        && all > 0.0
+    all > 0.0
         && x.iter().any(|v| (v - x[0]).abs() > ROTATION)
         && x.iter().zip(y.iter()).all(|(x, y)| (x * x + y * y - all).abs() <= ROTATION * all)
 }
