@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use isotrace_graph::{NodeId, ValueId};
+use isotrace_graph::{Graph, NodeId, ValueId};
 use isotrace_ops::Precision;
 use isotrace_run::{Plan, Run};
 use isotrace_tensor::{DType, Tensor};
@@ -58,7 +58,10 @@ impl<'g> Declared<'g> {
     /// A value, computed again where it was let go; `None` where the run did not come to it.
     pub fn get(&self, v: ValueId) -> Option<&Tensor> {
         if self.at_hand(v).is_none() && self.gone.contains_key(&v) {
-            self.missing(v).into_iter().for_each(|node| self.compute(node));
+            let known = |v: ValueId| self.at_hand(v).is_some();
+            for node in missing(self.plan.graph(), &self.producers, v, known) {
+                self.compute(node);
+            }
         }
         self.at_hand(v)
     }
@@ -94,23 +97,6 @@ impl<'g> Declared<'g> {
         self.dtype(v).is_some_and(DType::is_float)
     }
 
-    /// Nodes that have to run before `v` is at hand, in execution order.
-    fn missing(&self, v: ValueId) -> Vec<NodeId> {
-        let mut nodes = FxHashSet::default();
-        let mut open = vec![v];
-        while let Some(v) = open.pop() {
-            if self.at_hand(v).is_none()
-                && let Some(node) = self.producers[v.index()]
-                && nodes.insert(node)
-            {
-                open.extend(self.plan.graph().node(node).reads());
-            }
-        }
-        let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
-        nodes.sort_unstable();
-        nodes
-    }
-
     fn compute(&self, id: NodeId) {
         let read = |v: ValueId| self.at_hand(v).cloned();
         let outputs = self.plan.evaluate(id, &read, Precision::Declared, None).unwrap_or_default();
@@ -120,4 +106,26 @@ impl<'g> Declared<'g> {
             }
         }
     }
+}
+
+/// Nodes that have to run before `v` is `known`, in execution order.
+pub(crate) fn missing(
+    graph: &Graph,
+    producers: &[Option<NodeId>],
+    v: ValueId,
+    known: impl Fn(ValueId) -> bool,
+) -> Vec<NodeId> {
+    let mut nodes = FxHashSet::default();
+    let mut open = vec![v];
+    while let Some(v) = open.pop() {
+        if !known(v)
+            && let Some(node) = producers[v.index()]
+            && nodes.insert(node)
+        {
+            open.extend(graph.node(node).reads());
+        }
+    }
+    let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
+    nodes.sort_unstable();
+    nodes
 }

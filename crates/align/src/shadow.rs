@@ -9,6 +9,7 @@ use isotrace_run::{Plan, RunError};
 use isotrace_tensor::{DType, Tensor};
 
 use crate::Declared;
+use crate::declared::missing;
 
 /// The shadow, evaluated where somebody asks for it: what two networks compute alike, bit by bit, needs none.
 pub struct Shadow<'g> {
@@ -34,7 +35,8 @@ impl<'g> Shadow<'g> {
         if let Some(value) = self.values[v.index()].get() {
             return value.as_ref();
         }
-        for node in self.missing(v) {
+        let known = |v: ValueId| self.values[v.index()].get().is_some();
+        for node in missing(self.plan.graph(), &self.producers, v, known) {
             self.evaluate(node);
         }
         self.values[v.index()]
@@ -68,23 +70,6 @@ impl<'g> Shadow<'g> {
     /// Why a value could not be evaluated, where that happened.
     pub fn take_failure(&self) -> Option<RunError> {
         self.failure.borrow_mut().take()
-    }
-
-    /// Nodes that have to run before `v` is known, in execution order.
-    fn missing(&self, v: ValueId) -> Vec<NodeId> {
-        let mut nodes = rustc_hash::FxHashSet::default();
-        let mut open = vec![v];
-        while let Some(v) = open.pop() {
-            if self.values[v.index()].get().is_none()
-                && let Some(node) = self.producers[v.index()]
-                && nodes.insert(node)
-            {
-                open.extend(self.plan.graph().node(node).reads());
-            }
-        }
-        let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
-        nodes.sort_unstable();
-        nodes
     }
 
     fn evaluate(&self, id: NodeId) {

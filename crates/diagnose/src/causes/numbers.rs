@@ -333,13 +333,12 @@ pub(super) fn on_a_coarse_grid(own: &Tensor, right: &Tensor) -> bool {
     let apart = |i: usize| x[i] - y[i];
     let along = |j: usize| middle((j * width..(j + 1) * width).map(apart).collect());
     let down = |j: usize| middle((j..x.len()).step_by(width).map(apart).collect());
-    let rows_apart: Vec<f64> = (0..x.len() / width).map(along).collect();
-    let columns_apart: Vec<f64> = (0..width).map(down).collect();
-    if far(&|_| 0.0)
-        && far_but_moved(&|i| rows_apart[i / width])
-        && far_but_moved(&|i| columns_apart[i % width])
-    {
-        return false;
+    if far(&|_| 0.0) {
+        let rows_apart: Vec<f64> = (0..x.len() / width).map(along).collect();
+        let columns_apart: Vec<f64> = (0..width).map(down).collect();
+        if far_but_moved(&|i| rows_apart[i / width]) && far_but_moved(&|i| columns_apart[i % width]) {
+            return false;
+        }
     }
     // What was on such a grid before is not known to have been put there.
     let news = |grid: &dyn Fn(&[f64]) -> bool| grid(&x) && !grid(&y);
