@@ -324,7 +324,8 @@ impl Operator for Reduce {
         }
     }
 
-    /// A maximum moves by no more than the element that moves most.
+    /// A maximum moves to what the elements that come near it may become; one that hides far below it, however large,
+    /// moves nothing.
     fn propagate(
         &self,
         call: &Call<'_>,
@@ -333,10 +334,18 @@ impl Operator for Reduce {
     ) -> Result<Vec<Tensor>, OpError> {
         match (self.kind, errors.first().and_then(Option::as_ref)) {
             (Kind::Max | Kind::Min, Some(e)) if outputs[0].dtype().is_float() && !outputs[0].is_empty() => {
-                let reduced = self.reduced(call, e.rank())?;
-                let most = Self { kind: Kind::Max, axes: None, keep: self.keep, none_if_empty: false };
-                let y = most.fold(e, &reduced)?;
-                let most = y.to_f64()?.iter().map(|e| if e.is_finite() { *e } else { 0.0 }).collect();
+                let (x, e, y) = (call.need(0, "data")?.to_f64()?, e.to_f64()?, outputs[0].to_f64()?);
+                let outwards = if self.kind == Kind::Max { 1.0 } else { -1.0 };
+                let moved = |(x, e): (&f64, &f64)| if e.is_finite() { x + outwards * e } else { *x };
+                let reached = Tensor::from_vec(
+                    call.need(0, "data")?.shape(),
+                    x.iter().zip(e.iter()).map(moved).collect(),
+                )?;
+                let reached =
+                    self.fold(&reached, &self.reduced(call, reached.rank())?)?.to_f64()?.into_owned();
+                let by = |(far, y): (f64, &f64)| (far - y).abs();
+                let known = |e: f64| if e.is_finite() { e } else { 0.0 };
+                let most = reached.into_iter().zip(y.iter()).map(by).map(known).collect();
                 Ok(vec![Tensor::from_vec(outputs[0].shape(), most)?])
             }
             _ => crate::flow::propagate(self.flow(), &|c| self.run(c), call, outputs, errors),
@@ -353,7 +362,7 @@ mod tests {
     use isotrace_graph::Attribute;
     use isotrace_tensor::DType;
 
-    use crate::testing::{first, ints, node, run, tensor};
+    use crate::testing::{errors, first, ints, node, run, tensor};
 
     /// What each reduction of a row is, in f64.
     fn defined(op: &str, x: &[f64]) -> f64 {
@@ -466,5 +475,17 @@ mod tests {
         }
         let inf = tensor(&[2], &[f64::INFINITY, 1.0]);
         assert_eq!(first(&node("ReduceLogSumExp", 20, &[]), &[&inf]).to_f64().unwrap()[0], f64::INFINITY);
+    }
+
+    #[test]
+    fn a_maximum_moves_by_what_comes_near_it() {
+        let x = tensor(&[2, 3], &[3.0, -1e9, 2.9, -1e9, -1e9, 5.0]);
+        let e = tensor(&[2, 3], &[0.1, 32.0, 0.5, 32.0, 32.0, 0.25]);
+        let rows = [("axes", Attribute::Ints(vec![-1]))];
+        for (op, sign) in [("ReduceMax", 1.0), ("ReduceMin", -1.0)] {
+            let x = tensor(&[2, 3], &x.to_f64().unwrap().iter().map(|v| sign * v).collect::<Vec<f64>>());
+            let moved = errors(&node(op, 13, &rows), &[&x], &[Some(e.clone())]);
+            assert!((moved[0] - 0.4).abs() < 1e-12 && (moved[1] - 0.25).abs() < 1e-12, "{op}: {moved:?}");
+        }
     }
 }
