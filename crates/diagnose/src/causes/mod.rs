@@ -23,7 +23,7 @@ mod turned;
 pub(crate) use missing::gates;
 
 use isotrace_align::patch::Patch;
-use isotrace_align::{Region, Side};
+use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{NodeId, ValueId};
 
 use crate::role;
@@ -100,17 +100,35 @@ pub fn of_numbers(site: &Site<'_, '_, '_>) -> Vec<Proposal> {
 /// Added to a change of a node whose output is right and is read by nodes that are right: it would break those.
 const SERVES_OTHERS: u32 = 40;
 
+/// Whether a change of a node would change what is right and what right nodes read, be it several steps on.
 fn serves_others(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
     let matched = |v: ValueId| site.state.is_matched(v);
-    site.node_b(n).writes().filter(|v| matched(*v)).any(|v| {
-        // Masks and places are few numbers each, and what they are for all the same.
-        let float = site.judge.b.declared.is_float(v);
-        let degenerate = float && site.state.matched[v.index()].as_ref().is_some_and(|m| m.degenerate);
-        !degenerate
-            && site.judge.b.consumers[v.index()]
-                .iter()
-                .any(|&r| !site.wide_b.nodes.contains(&r) && site.node_b(r).writes().all(matched))
-    })
+    // Masks and places are few numbers each, and what they are for all the same.
+    let tells = |v: &ValueId| {
+        let float = site.judge.b.declared.is_float(*v);
+        matched(*v) && !(float && site.state.matched[v.index()].as_ref().is_some_and(|m| m.degenerate))
+    };
+    // What is A's in another order only hands a wrong order on.
+    let in_order = |v: ValueId| {
+        let relation = site.state.matched[v.index()].as_ref().map(|m| &m.relation);
+        matches!(relation, Some(Relation::Same | Relation::Reshaped))
+    };
+    let mut right: Vec<ValueId> = site.node_b(n).writes().filter(tells).collect();
+    let mut next = 0;
+    while next < right.len() {
+        let v = right[next];
+        next += 1;
+        for &r in &site.judge.b.consumers[v.index()] {
+            if !site.wide_b.nodes.contains(&r) {
+                if site.node_b(r).writes().all(matched) {
+                    return true;
+                }
+            } else if in_order(v) && site.node_b(r).writes().all(|w| tells(&w) && in_order(w)) {
+                right.extend(site.node_b(r).writes().filter(|w| !right.contains(w)).collect::<Vec<_>>());
+            }
+        }
+    }
+    false
 }
 
 /// Whether a node leads at a site to a mask or some other value of few numbers that A makes as well and reads elsewhere, and
