@@ -128,6 +128,8 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
                 End::Data
             }
         }
+        // How many places there are that are not hidden.
+        "ReduceSum" if own.dtype().is_float() && role::is_choice(own) => End::Is("mask"),
         "MatMul" | "Einsum" if result.is_some_and(|r| reaches(side, r, &["Cos", "Sin"], NEAR)) => {
             End::Prepared
         }

@@ -358,7 +358,7 @@ fn parts(side: &Side<'_>, region: &Region) -> Vec<Part> {
     for n in region.dynamic_nodes(side) {
         let node = side.graph().node(n);
         let op = node.op.as_str();
-        if role::is_layout(op) || op == "Identity" || casts_nothing(side, n) {
+        if role::is_layout(op) || op == "Identity" || casts_nothing(side, n) || adds_nothing(side, n) {
             continue;
         }
         let mut push = |op: &str, class| out.push((op.to_owned(), class, n));
@@ -430,6 +430,17 @@ fn casts_nothing(side: &Side<'_>, n: NodeId) -> bool {
     matches!(node.op.as_str(), "Cast" | "CastLike")
         && read.is_some()
         && node.writes().all(|v| dtype(v) == read)
+}
+
+/// Whether a node adds a constant that is 0 everywhere, as a mask that hides nothing.
+fn adds_nothing(side: &Side<'_>, n: NodeId) -> bool {
+    let node = side.graph().node(n);
+    let nought = |v: ValueId| side.is_constant(v) && side.shadow.get(v).is_some_and(|t| is_nought(t));
+    node.op == "Add" && node.inputs.iter().flatten().any(|&v| nought(v))
+}
+
+fn is_nought(t: &Tensor) -> bool {
+    t.dtype().is_float() && t.to_f64().is_ok_and(|x| x.iter().all(|x| *x == 0.0))
 }
 
 /// Whether all that one region has beside the other's softmax is a constant joined to the scores, and cut off the
