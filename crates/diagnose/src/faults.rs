@@ -270,7 +270,15 @@ fn proven(
     after: f64,
 ) -> Fault {
     let class = refined(site, &proposal);
-    let nodes_b = up_to_reader(site.judge.b, &proposal);
+    let mut nodes_b = up_to_reader(site.judge.b, &proposal);
+    // A shape decides what goes along an axis, if the elements are only cut into rows otherwise.
+    let class = match cut_for(site.judge.b, &proposal) {
+        Some(reader) => {
+            nodes_b.push(reader);
+            "axis"
+        }
+        None => class,
+    };
     let mut fault = Fault {
         outputs_b: outputs(site.judge.b, &nodes_b, site.point).into_iter().chain(proposal.edge).collect(),
         outputs_a: outputs(site.judge.a, &proposal.nodes_a, site.candidate),
@@ -303,6 +311,17 @@ fn up_to_reader(b: &Side<'_>, proposal: &Proposal) -> Vec<NodeId> {
         at = reader;
     }
     nodes
+}
+
+/// The softmax that reads what a change only cuts into rows of another length.
+fn cut_for(b: &Side<'_>, proposal: &Proposal) -> Option<NodeId> {
+    let &[n] = &proposal.nodes_b[..] else { return None };
+    let node = b.graph().node(n);
+    let (Some(v), "Reshape", "layout") = (node.writes().next(), node.op.as_str(), proposal.class) else {
+        return None;
+    };
+    let [reader] = b.consumers[v.index()][..] else { return None };
+    b.graph().node(reader).op.ends_with("Softmax").then_some(reader)
 }
 
 /// Layout operators between what is read and what computes with it, at most.
