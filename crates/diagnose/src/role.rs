@@ -404,7 +404,12 @@ fn bends(side: &Side<'_>, n: NodeId) -> bool {
         node.op == "Mul" && node.inputs.contains(&Some(x))
             || factor(m).is_some_and(|f| (f * own - 1.0).abs() <= 1e-6)
     };
-    readers(side, n).any(|c| is_activation(&side.graph().node(c).op) && readers(side, c).any(gates))
+    let shifts = |m: NodeId| {
+        matches!(side.graph().node(m).op.as_str(), "Add" | "Mul") && side.dynamic_inputs(m).len() == 1
+    };
+    // 1 + erf(a x), or half of it, gates as erf(a x) does.
+    let leads = |m: NodeId| gates(m) || shifts(m) && readers(side, m).any(gates);
+    readers(side, n).any(|c| is_activation(&side.graph().node(c).op) && readers(side, c).any(leads))
 }
 
 /// Whether what a node writes does nothing but choose a branch or say whether a loop goes on.

@@ -211,8 +211,13 @@ fn push(
             let whole = role::of_presence(site.judge.a, *last);
             // A branch that is added as a whole keeps the name of the sum, whatever it is made of.
             let branch = named.iter().any(|&m| role::is_product(&site.node_a(m).op));
-            let telling = ["mask", "rope", "activation"].into_iter().find(|c| classes.contains(c));
-            let class = if branch && (whole == "residual" || joined(site, &named, read)) {
+            // A norm's statistic ends in a mean or in a quotient.
+            let divided = ["normalisation"].into_iter().filter(|_| matches!(whole, "scale" | "reduction"));
+            let telling =
+                ["mask", "rope", "activation"].into_iter().chain(divided).find(|c| classes.contains(c));
+            let class = if let Some(class) = but_for_a_number(site, read, a) {
+                class
+            } else if branch && (whole == "residual" || joined(site, &named, read)) {
                 "residual"
             } else if branch && (named.len() > MOST_MISSING || whole == "unknown") {
                 of_edge(site, nodes_b[0], read, a)
@@ -240,6 +245,41 @@ fn push(
         change: format!("read A's {theirs:?} in place of {own:?}"),
         cost: cost + 2 * missing.len().min(MOST_MISSING + 1) as u32,
     });
+}
+
+/// Where what B reads is in A made as the other is, of the same values by the same operators, but for one constant: what
+/// that constant is.
+fn but_for_a_number(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
+    let side = site.judge.a;
+    let class = |v: ValueId| site.judge.index.class(v);
+    let settings = |node: &isotrace_graph::Node| format!("{:?}", node.attributes);
+    let (mut own, mut theirs) = (site.partner(read)?, a);
+    for _ in 0..MOST_MISSING {
+        let (n, m) = (side.producer(own)?, side.producer(theirs)?);
+        let (x, y) = (site.node_a(n), site.node_a(m));
+        if n == m || x.op != y.op || settings(x) != settings(y) || x.inputs.len() != y.inputs.len() {
+            return None;
+        }
+        let stored = |v: ValueId| side.shadow.get(v).filter(|_| side.is_constant(v));
+        let apart = |slot: &usize| match (x.inputs[*slot], y.inputs[*slot]) {
+            (Some(v), Some(w)) if v == w => false,
+            (Some(v), Some(w)) => match (stored(v), stored(w)) {
+                (Some(s), Some(t)) => !s.bit_eq(t),
+                _ => class(v) != class(w),
+            },
+            (v, w) => v != w,
+        };
+        let slots: Vec<usize> = (0..x.inputs.len()).filter(apart).collect();
+        let &[slot] = &slots[..] else { return None };
+        (own, theirs) = (x.inputs[slot]?, y.inputs[slot]?);
+        if let (Some(_), Some(right)) = (stored(own), stored(theirs)) {
+            return Some(match role::of_constant(side, m, slot, right) {
+                "weight_value" => "weight_swap",
+                class => class,
+            });
+        }
+    }
+    None
 }
 
 /// The products of B and A behind two values of the same numbers in two orders, where their operands are exchanged.
@@ -364,6 +404,15 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     {
         return "gate_order";
     }
+    // A factor in front of a curve is part of the curve, not what the curve lets through.
+    let factor = |side: &Side<'_>, n: NodeId| {
+        matches!(side.graph().node(n).op.as_str(), "Mul" | "Div") && side.dynamic_inputs(n).len() == 1
+    };
+    if role::is_activation(&site.node_b(reader).op)
+        && passed_by(site, read, a).is_some_and(|(side, n)| factor(side, n))
+    {
+        return "activation";
+    }
     if site.partner(read).is_some_and(|p| gates(site.judge.a, a, p) || gates(site.judge.a, p, a)) {
         return "gate_order";
     }
@@ -455,6 +504,7 @@ fn is_curve_of(side: &Side<'_>, v: ValueId, of: ValueId) -> bool {
 fn of_passed_by(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
     let (of_a, of_b) = (site.judge.a, site.judge.b);
     let class = |v: ValueId| site.judge.index.class(v);
+    let single = || passed_by(site, read, a).map(|(side, n)| role::of_presence(side, n));
     let telling = |class| {
         matches!(
             class,
@@ -462,21 +512,32 @@ fn of_passed_by(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'
         )
         .then_some(class)
     };
-    let theirs = || {
-        let own = class(site.partner(read)?);
-        last_step(of_a, a, &|v| class(v) == own).map(|n| role::of_presence(of_a, n))
-    };
-    let own = || {
-        let from = |v: ValueId| site.partner(v).is_some_and(|p| class(p) == class(a));
-        last_step(of_b, read, &from).map(|n| role::of_presence(of_b, n))
-    };
     // A norm that is written out.
     let several = || {
         let p = site.partner(read)?;
         between(of_a, a, &|v| class(v) == class(p))
             .or_else(|| between(of_b, read, &|v| site.partner(v).is_some_and(|p| class(p) == class(a))))
     };
-    theirs().or_else(own).or_else(several).and_then(telling)
+    single().or_else(several).and_then(telling)
+}
+
+/// The single step by which one of the two values is computed from the other, and the side on which it is.
+fn passed_by<'x, 'g>(
+    site: &'x Site<'_, '_, 'g>,
+    read: ValueId,
+    a: ValueId,
+) -> Option<(&'x Side<'g>, NodeId)> {
+    let (of_a, of_b) = (site.judge.a, site.judge.b);
+    let class = |v: ValueId| site.judge.index.class(v);
+    let theirs = || {
+        let own = class(site.partner(read)?);
+        Some((of_a, last_step(of_a, a, &|v| class(v) == own)?))
+    };
+    let own = || {
+        let from = |v: ValueId| site.partner(v).is_some_and(|p| class(p) == class(a));
+        Some((of_b, last_step(of_b, read, &from)?))
+    };
+    theirs().or_else(own)
 }
 
 /// What the nodes do, none of them a product, that make `v` of a value for which `from` holds and of nothing else.
