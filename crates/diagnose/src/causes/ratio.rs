@@ -4,8 +4,9 @@
 //! applied to the query on one side and to the scores on the other.
 //! **Proof.** B's value divided by that one ratio is A's value, element by element.
 
+use isotrace_align::Side;
 use isotrace_align::patch::{Patch, Source};
-use isotrace_graph::Node;
+use isotrace_graph::{Node, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 
 use super::{Cause, Proposal, label};
@@ -45,14 +46,23 @@ impl Cause for Ratio {
             let ratio = n as f64 / (n - 1) as f64;
             [ratio, ratio.sqrt()].iter().any(|r| [factor, 1.0 / factor].iter().any(|k| (k - r).abs() < 1e-6))
         });
-        // Name the node that multiplies by a number, if there is one; else what ends the region.
+        // Name the node that multiplies by a number, if there is one, or by anything; else what ends the region.
         let multiplies = |node: &Node| {
             matches!(node.op.as_str(), "Mul" | "Div")
                 || node.attributes.contains_key("alpha")
                 || node.attributes.contains_key("scale")
         };
-        let named = site.nodes_b().iter().copied().find(|&m| multiplies(site.node_b(m))).unwrap_or(n);
-        let twin = site.nodes_a().iter().copied().find(|&m| multiplies(site.node_a(m)));
+        let (a, b) = (site.judge.a, site.judge.b);
+        let factor_in = |side: &Side<'_>, nodes: &[NodeId]| {
+            let node = |m: NodeId| side.graph().node(m);
+            let single = |v: ValueId| side.is_constant(v) && side.declared.count(v) == Some(1);
+            let set = |m: NodeId| !matches!(node(m).op.as_str(), "Mul" | "Div");
+            let number = |m: NodeId| multiplies(node(m)) && (set(m) || node(m).reads().any(single));
+            let first = |f: &dyn Fn(NodeId) -> bool| nodes.iter().copied().find(|&m| f(m));
+            first(&number).or_else(|| first(&|m| multiplies(node(m))))
+        };
+        let named = factor_in(b, site.nodes_b()).unwrap_or(n);
+        let twin = factor_in(a, site.nodes_a());
         let node = site.node_b(n);
         let Some(inner) = Patch::new(node, Patch::sources_of(node)) else { return };
         let mul = Node {
