@@ -1,0 +1,129 @@
+//! What reads another value than it should, where what it reads is right and has right readers of its own.
+
+mod common;
+mod net;
+mod table;
+
+use isotrace_graph::Attribute;
+use isotrace_tensor::Tensor;
+use net::{Net, compare};
+use table::{Case, all_named, around};
+
+/// Two values, each divided by the root of its mean of squares, or both by that of the first.
+fn both_brought(n: &mut Net, by_first: bool) {
+    n.constant("features", Tensor::vector(vec![2i64]));
+    n.constant("least", Tensor::scalar(1e-6f32));
+    for v in ["h", "g"] {
+        let [square, mean, safe, root, out] =
+            ["square", "mean", "safe", "root", "brought"].map(|name| format!("{name} {v}"));
+        let of_first = by_first && v == "g";
+        if !of_first {
+            n.node("Mul", &[v, v], &square, &[]);
+            n.node("ReduceMean", &[&square, "features"], &mean, &[("keepdims", Attribute::Int(1))]);
+        }
+        n.node("Add", &[if of_first { "mean h" } else { &mean }, "least"], &safe, &[]);
+        n.node("Sqrt", &[&safe], &root, &[]);
+        n.node("Div", &[v, &root], &out, &[]);
+    }
+    n.constant("weight", net::numbers(&[8, 8], 51));
+    n.node("MatMul", &["brought h", "weight"], "product", &[]);
+    n.node("Add", &["product", "brought g"], "z", &[]);
+}
+
+/// A GELU whose curve is taken of its argument over the root of two, or of the argument itself.
+fn bent(n: &mut Net, rooted: bool) {
+    for (name, x) in [("root", 2f32.sqrt()), ("one", 1.0), ("half", 0.5)] {
+        n.constant(name, Tensor::scalar(x));
+    }
+    if rooted {
+        n.node("Div", &["h", "root"], "inner", &[]);
+    }
+    n.node("Erf", &[if rooted { "inner" } else { "h" }], "curve", &[]);
+    n.node("Add", &["curve", "one"], "risen", &[]);
+    n.node("Mul", &["h", "risen"], "gated", &[]);
+    n.node("Mul", &["gated", "half"], "z", &[]);
+}
+
+/// The mean over the places that are not left out, these one place further on or not.
+fn pooled(n: &mut Net, moved: bool) {
+    n.constant("nought", Tensor::scalar(0f32));
+    n.constant("places", Tensor::vector(vec![1i64]));
+    n.constant("next", Tensor::vector(vec![1i64, 2, 3, 4, 5, 0]));
+    n.node("Greater", &["g", "nought"], "seen", &[]);
+    n.node("Cast", &["seen"], "stated", &[("to", Attribute::Int(1))]);
+    if moved {
+        n.node("Gather", &["stated", "next"], "counted", &[("axis", Attribute::Int(1))]);
+    } else {
+        n.node("Identity", &["stated"], "counted", &[]);
+    }
+    n.node("Mul", &["h", "counted"], "kept", &[]);
+    let keep = [("keepdims", Attribute::Int(1))];
+    n.node("ReduceSum", &["kept", "places"], "total", &keep);
+    n.node("ReduceSum", &["counted", "places"], "count", &keep);
+    n.constant("one", Tensor::scalar(1f32));
+    n.node("Max", &["count", "one"], "safe", &[]);
+    n.node("Div", &["total", "safe"], "mean", &[]);
+    n.node("Add", &["h", "mean"], "z", &[]);
+}
+
+/// Shares of rows, or of all rows of an item together.
+fn shared(n: &mut Net, rows: [i64; 2]) {
+    n.constant("rows", Tensor::vector(rows.to_vec()));
+    n.constant("shape", Tensor::vector(vec![2i64, 6, 8]));
+    n.node("Reshape", &["h", "rows"], "cut", &[]);
+    n.node("Softmax", &["cut"], "shares", &[("axis", Attribute::Int(-1))]);
+    n.node("Reshape", &["shares", "shape"], "z", &[]);
+}
+
+/// Scores of what was turned by a table, one factor with the product or behind it.
+fn scored(n: &mut Net, fused: Option<f32>) {
+    let angle = |i: usize| (i / 8 % 6) as f32 * 0.3f32.powi((i % 4) as i32);
+    let table =
+        |f: fn(f32) -> f32| Tensor::from_vec(&[6, 8], (0..48).map(|i| f(angle(i))).collect()).unwrap();
+    n.constant("cosines", table(f32::cos));
+    n.constant("sines", table(f32::sin));
+    n.constant("halves", Tensor::vector(vec![4i64, 5, 6, 7, 0, 1, 2, 3]));
+    n.node("Gather", &["g", "halves"], "other", &[("axis", Attribute::Int(2))]);
+    n.node("Mul", &["g", "cosines"], "kept", &[]);
+    n.node("Mul", &["other", "sines"], "turned", &[]);
+    n.node("Add", &["kept", "turned"], "keys", &[]);
+    n.node("Transpose", &["keys"], "columns", &[("perm", Attribute::Ints(vec![0, 2, 1]))]);
+    if let Some(alpha) = fused {
+        n.node("FusedMatMul", &["h", "columns"], "scores", &[("alpha", Attribute::Float(alpha))]);
+        n.at("scores").domain = "com.microsoft".into();
+    } else {
+        n.constant("root", Tensor::scalar(8f32.sqrt()));
+        n.node("MatMul", &["h", "columns"], "product", &[]);
+        n.node("Div", &["product", "root"], "scores", &[]);
+    }
+    n.node("Softmax", &["scores"], "shares", &[("axis", Attribute::Int(-1))]);
+    n.node("MatMul", &["shares", "g"], "z", &[]);
+}
+
+#[test]
+fn a_factor_is_named_by_the_number_and_not_by_the_table_beside_it() {
+    let report = compare(around(|n| scored(n, None)), around(|n| scored(n, Some(0.353_515_63))));
+    let first = &report.culprits[0];
+    assert_eq!(first.cause.class, "scale", "{first:?}");
+    assert_eq!(first.b.outputs, ["scores"], "{first:?}");
+}
+
+#[test]
+fn what_reads_another_value_is_named_where_it_reads_it() {
+    all_named(&[
+        Case {
+            what: "a norm by the mean of another",
+            cause: "normalisation",
+            a: |n| both_brought(n, false),
+            b: |n| both_brought(n, true),
+        },
+        Case { what: "erf of the whole", cause: "activation", a: |n| bent(n, true), b: |n| bent(n, false) },
+        Case { what: "counted elsewhere", cause: "mask", a: |n| pooled(n, false), b: |n| pooled(n, true) },
+        Case {
+            what: "shares of all rows",
+            cause: "axis",
+            a: |n| shared(n, [12, 8]),
+            b: |n| shared(n, [2, 48]),
+        },
+    ]);
+}
