@@ -1,6 +1,6 @@
 //! NaN and infinities: what they are born from says more than what undoes them.
 
-use isotrace_align::Side;
+use isotrace_align::{Region, Side};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_tensor::Tensor;
 
@@ -18,7 +18,13 @@ pub fn not_finite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
         for v in site.node_b(n).writes() {
             let Some(own) = &site.state.own_shadow[v.index()] else { continue };
             // What undoing another fault brings about is none of B's.
-            if finite(Some(own)) == Some(false) && finite(site.judge.b.shadow.get(v)) != Some(true) {
+            // Of no elements there is no mean: NaN is not born of numbers then.
+            let of_nothing =
+                site.judge.b.dynamic_inputs(n).iter().any(|&r| site.judge.b.declared.count(r) == Some(0));
+            if finite(Some(own)) == Some(false)
+                && finite(site.judge.b.shadow.get(v)) != Some(true)
+                && !of_nothing
+            {
                 let count = own.to_f64().map_or(0, |x| x.iter().filter(|x| x.is_nan()).count());
                 let read: Vec<String> =
                     site.judge.b.dynamic_inputs(n).iter().filter_map(|&r| range(site, r)).collect();
@@ -57,13 +63,13 @@ fn range(site: &Site<'_, '_, '_>, v: ValueId) -> Option<String> {
 const NEAR: usize = 3;
 
 /// Where no single part explains a difference and the first infinity of B's run is born of it: `overflow` where float64
-/// holds the number, `nan` where a logarithm or a quotient is taken of nought.
+/// holds the number, `nan` where a logarithm or a quotient is taken of nought. What is born in the region itself gives
+/// any fault its name; what is born behind it only one whose own name says little.
 fn infinite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
-    if !fault.whole
-        || !matches!(fault.class.as_str(), "residual" | "operand_order" | "bias" | "scale" | "unknown")
-    {
+    if !fault.whole {
         return;
     }
+    let vague = matches!(fault.class.as_str(), "residual" | "operand_order" | "bias" | "scale" | "unknown");
     let (a, b) = (site.judge.a, site.judge.b);
     let all = |side: &Side<'_>, v: ValueId| {
         side.declared.get(v).and_then(|t| t.to_f64().ok().map(|x| x.iter().all(|x| x.is_finite())))
@@ -80,7 +86,11 @@ fn infinite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
             .filter(|_| born && side.dynamic_inputs(n).iter().all(|&v| all(side, v) == Some(true)))?;
         (all(side, out) == Some(false)).then_some(out)
     };
-    let first = |side: &Side<'_>, from: ValueId| {
+    let first = |side: &Side<'_>, region: &Region, from: ValueId| {
+        let born = region.dynamic_nodes(side).find_map(|n| bursts(side, n).map(|v| (n, v)));
+        if born.is_some() || !vague {
+            return born;
+        }
         let mut at = vec![from];
         for _ in 0..NEAR {
             let nodes: Vec<NodeId> =
@@ -92,7 +102,11 @@ fn infinite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
         }
         None
     };
-    let Some((n, v)) = first(b, site.point).filter(|_| first(a, site.candidate).is_none()) else { return };
+    let Some((n, v)) =
+        first(b, &site.open_b, site.point).filter(|_| first(a, &site.open_a, site.candidate).is_none())
+    else {
+        return;
+    };
     let held = b.shadow.get(v).and_then(|t| t.to_f64().ok()).is_some_and(|x| x.iter().all(|x| x.is_finite()));
     let class = if held { "overflow" } else { "nan" };
     class.clone_into(&mut fault.class);

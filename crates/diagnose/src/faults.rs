@@ -153,6 +153,10 @@ fn explain<'s, 'g>(
     }
 }
 
+/// Operators that change nothing the second time.
+const SETTLES: [&str; 10] =
+    ["Relu", "Clip", "Where", "LogSoftmax", "LpNormalization", "Abs", "Sign", "Round", "Floor", "Ceil"];
+
 /// Where A's candidate went through an operator that changes nothing the second time, and B's point is about to go
 /// through the same: what A computes before it fits the point as well, and is nearer to what is wrong there.
 fn before_settled(judge: &Judge<'_, '_>, hypothesis: &Hypothesis) -> Option<ValueId> {
@@ -160,7 +164,7 @@ fn before_settled(judge: &Judge<'_, '_>, hypothesis: &Hypothesis) -> Option<Valu
     let last = a.graph().node(a.producer(hypothesis.candidate)?);
     let readers = &b.consumers[hypothesis.point.index()];
     let alike = readers.iter().all(|&n| b.graph().node(n).op == last.op);
-    if !matches!(last.op.as_str(), "Relu" | "Clip" | "Where") || readers.is_empty() || !alike {
+    if !SETTLES.contains(&last.op.as_str()) || readers.is_empty() || !alike {
         return None;
     }
     let len = a.declared.count(hypothesis.candidate)?;

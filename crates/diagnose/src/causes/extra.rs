@@ -6,7 +6,8 @@
 //! ([`role::of_presence`]).
 
 use isotrace_align::patch::{Patch, Source};
-use isotrace_graph::Node;
+use isotrace_align::{Region, Side};
+use isotrace_graph::{Node, NodeId};
 
 use super::function::{expanded, reshaped};
 use super::{Cause, Proposal, label};
@@ -52,11 +53,27 @@ impl Cause for Extra {
                     class: role::of_presence(site.judge.b, n),
                     summary: format!("B computes {}, which A does not have", label(site.judge.b, n)),
                     change: format!("without {}", label(site.judge.b, n)),
-                    cost: 20,
+                    // It is all that the two have not in common: what else holds is another way to say it.
+                    cost: if is_all(site, n) { 15 } else { 20 },
                 });
             }
         }
     }
+}
+
+/// Whether a node is all that one region has and the other has not, layout aside.
+fn is_all(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
+    let of = |side: &Side<'_>, region: &Region, but: Option<NodeId>| {
+        let working = region.dynamic_nodes(side).filter(|&m| Some(m) != but);
+        let mut ops: Vec<String> = working
+            .map(|m| side.graph().node(m).op.to_string())
+            .filter(|op| !role::is_layout(op) && op != "Identity")
+            .collect();
+        ops.sort_unstable();
+        ops
+    };
+    let (a, b) = (site.judge.a, site.judge.b);
+    of(a, &site.open_a, None) == of(b, &site.open_b, Some(n))
 }
 
 /// Whether a smaller shape is repeated to fill a larger one.

@@ -29,10 +29,12 @@ pub fn told(site: &Site<'_, '_, '_>) -> Option<(&'static str, String)> {
     if x.shape() != y.shape() {
         return None;
     }
-    if in_line(&x, &y)? {
-        return added.filter(|_| turned::near(&x, &y));
-    }
     let which = "once the norm is folded into neither";
+    if in_line(&x, &y)? {
+        // One factor for all is none of the norm's.
+        let own = || Some(("normalisation", format!("each output has a factor of its own, {which}")));
+        return if turned::near(&x, &y) { added } else { own().filter(|_| !of_one_factor(&x, &y)) };
+    }
     if let Some(turn) = turned::lies(&x, &y) {
         return Some(("weight_layout", format!("the weight is A's with {turn}, {which}")));
     }
@@ -175,6 +177,14 @@ fn in_line(x: &Tensor, y: &Tensor) -> Option<bool> {
         let (own, theirs) = (dot(x, x), dot(y, y));
         dot(x, y).powi(2) >= (1.0 - 1e-8) * own * theirs && (own > 0.0) == (theirs > 0.0)
     }))
+}
+
+/// Whether `x` is `y` times a number.
+fn of_one_factor(x: &Tensor, y: &Tensor) -> bool {
+    let (Ok(x), Ok(y)) = (x.to_f64(), y.to_f64()) else { return false };
+    let (xy, yy) = x.iter().zip(y.iter()).fold((0.0, 0.0), |(p, q), (x, y)| (p + x * y, q + y * y));
+    let largest = x.iter().fold(0f64, |m, v| m.max(v.abs()));
+    x.iter().zip(y.iter()).all(|(x, y)| (x - xy / yy * y).abs() <= 1e-5 * largest)
 }
 
 /// Whether `x` is `y` with what lies along an axis in another order.

@@ -45,6 +45,8 @@ impl Cause for Function {
         let nodes_a = telling(site.judge.a, &site.open_a, site.candidate);
         let of_a = names(nodes_a.iter().map(|&m| label(site.judge.a, m)).collect());
         let of_b = names(nodes_b.iter().map(|&m| label(site.judge.b, m)).collect());
+        let folded = folded::told(site);
+        let class = folded.as_ref().map_or(class, |(class, _)| *class);
         let set = if class == "normalisation" { another_setting(site) } else { None };
         let (class, summary, change) = if let Some(Reset { node, class, what, own, theirs }) = set {
             (
@@ -56,11 +58,8 @@ impl Cause for Function {
                 format!("A's {of_a}, {what} {own}, on the same inputs"),
             )
         } else {
-            let told = if class == "normalisation" {
-                folded::told(site).or_else(|| of_another_norm(site))
-            } else {
-                None
-            };
+            let other = if class == "normalisation" { of_another_norm(site) } else { None };
+            let told = other.or(folded);
             let said = told.as_ref().map(|(_, how)| format!(": {how}")).unwrap_or_default();
             let class = told.map_or(class, |(class, _)| class);
             (

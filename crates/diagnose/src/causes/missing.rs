@@ -364,7 +364,7 @@ fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -
     // The same numbers, read in another order. What is another value altogether has a layout too.
     let same = site.partner(read).is_some_and(|p| class(p) == class(a));
     let (under, of_a) = (before_layout(site.judge.b, read), before_layout(site.judge.a, a));
-    if same || of_a != a && site.partner(under).is_none_or(|p| class(p) == class(of_a)) {
+    if same || of_a != a && site.partner(under).is_some_and(|p| class(p) == class(of_a)) {
         return "layout";
     }
     if of_a != a {

@@ -262,7 +262,9 @@ pub(super) fn stretched_in_blocks(own: &Tensor, right: &Tensor) -> Option<(usize
             let several =
                 found.chunks(len.div_ceil(size)).any(|line| line.iter().any(|b| !same(b, &line[0])));
             let shifted = found.iter().filter(|b| b.1.abs() > 1e-4 * largest).count();
-            let differs = if size == len { 2 * shifted > found.len() } else { several };
+            // One shift for all of it is none of its blocks'.
+            let of_rows = || 2 * shifted > found.len() && found.iter().any(|b| !same(b, &found[0]));
+            let differs = if size == len { of_rows() } else { several };
             (differs && 2 * found.iter().filter(|b| moved(b)).count() > found.len()).then_some((axis, size))
         })
     })

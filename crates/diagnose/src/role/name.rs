@@ -2,7 +2,7 @@
 //! called the same.
 
 use isotrace_align::Side;
-use isotrace_graph::NodeId;
+use isotrace_graph::{Attribute, NodeId};
 use isotrace_tensor::{DType, Tensor};
 
 use super::quantised::{self, Quantised};
@@ -222,6 +222,21 @@ pub fn says_where(side: &Side<'_>, n: NodeId, t: &Tensor) -> bool {
     t.dtype().is_float() && batched && wide.len() >= 2 && wide.into_iter().all(varies) && !is_identity(t)
 }
 
+/// Whether what is added goes onto a product of one output that has no bias of its own: it is that bias, however small
+/// and whatever is behind it.
+fn is_of_one_output(side: &Side<'_>, n: NodeId) -> bool {
+    let [read] = side.dynamic_inputs(n)[..] else { return false };
+    let Some(product) = side.producer(read).map(|n| side.graph().node(n)) else { return false };
+    let weight = product.inputs.get(1).copied().flatten().filter(|&v| side.is_constant(v));
+    let Some(shape) = weight.and_then(|v| side.declared.shape(v)) else { return false };
+    let outputs = match (product.op.as_str(), product.attributes.get("transB")) {
+        ("MatMul", _) | ("Gemm", None | Some(Attribute::Int(0))) => shape.last(),
+        ("Gemm" | "Conv", _) => shape.first(),
+        _ => None,
+    };
+    shape.len() >= 2 && outputs == Some(&1) && product.inputs.get(2).copied().flatten().is_none()
+}
+
 /// Where `Slice` reads its steps.
 const SLICE_STEPS: usize = 4;
 
@@ -292,6 +307,8 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
                 "index"
             } else if masks(tensor) {
                 "mask"
+            } else if scalar && is_of_one_output(side, n) {
+                "bias"
             } else if scalar && number.abs() <= EPSILON {
                 "epsilon"
             } else if scalar && number.abs() == 1.0 && side.dynamic_inputs(n).is_empty() {
@@ -358,7 +375,11 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
     });
     let whole = node.writes().next().and_then(|v| side.declared.dtype(v)).is_some_and(DType::is_int);
     let truth = node.writes().next().is_some_and(|v| is_truth(side, v));
-    let reads_mask = node.inputs.iter().flatten().any(|&v| side.shadow.get(v).is_some_and(masks));
+    // What a number is added to may have been hidden before.
+    let reads_mask = match &constant {
+        Some((_, number)) => masks(number),
+        None => node.inputs.iter().flatten().any(|&v| side.shadow.get(v).is_some_and(masks)),
+    };
     // A gain, a shift or a product on the way to a rotation is none itself.
     let prepares = is_product(&node.op) || constant.is_some() && is_arithmetic(&node.op);
     let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v))
