@@ -109,9 +109,12 @@ macro_rules! chunk {
                             },
                             #[inline(always)]
                             |k| {
+                                if k % 2 == 1 {
+                                    return;
+                                }
                                 if let Some(staging) = &staging {
-                                    staging.ask(k);
-                                } else if let Some(&line) = coming.get(k) {
+                                    staging.ask(k / 2);
+                                } else if let Some(&line) = coming.get(k / 2) {
                                     isa.prefetch_far(line);
                                 }
                             },

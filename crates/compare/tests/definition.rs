@@ -154,6 +154,49 @@ proptest! {
 }
 
 /// By their bits alone NaN lies beside the zero of the other sign.
+/// Tiles of close numbers, and one pair somewhere behind them that is not: the loop that expects more of the same tells.
+fn behind_close_ones<T: Element>(of: impl Fn(f64) -> T, wide: impl Fn(T) -> f64, odd: &[[f64; 2]]) {
+    for (k, pair) in odd.iter().enumerate() {
+        let [mut a, mut b]: [Vec<f64>; 2] = [0.0, 1.0].map(|far| {
+            (0..6000)
+                .map(|i| wide(of((1.0 + f64::from(i % 97)) * (1.0 + far * 0.01 * f64::from(i % 3)))))
+                .collect()
+        });
+        let place = 2500 + 131 * k;
+        [a[place], b[place]] = pair.map(|x| wide(of(x)));
+        let tensor = |v: &[f64]| Tensor::vector(v.iter().map(|&x| of(x)).collect::<Vec<T>>());
+        check(&compare(&tensor(&a), &tensor(&b)).expect("one shape"), &a, &b);
+    }
+}
+
+#[test]
+fn one_odd_pair_behind_many_close_ones() {
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    let mut odd =
+        vec![[1.0, nan], [nan, 1.0], [nan, nan], [-0.0, nan], [0.0, -nan], [0.0, -0.0], [-0.0, 0.0]];
+    odd.extend([
+        [inf, inf],
+        [inf, -inf],
+        [3e4, inf],
+        [-inf, 3e4],
+        [0.0, inf],
+        [-0.0, inf],
+        [1.0, -1.0],
+        [5.0, 90.0],
+    ]);
+    odd.extend([[0.0, 1e-7], [1e-7, 0.0], [1e-7, -1e-7], [3e4, 3e4], [0.0, 0.0]]);
+    behind_close_ones(|x| x, |x| x, &odd);
+    behind_close_ones(|x| x as f32, f64::from, &odd);
+    behind_close_ones(f16::from_f64, f16::to_f64, &odd);
+    behind_close_ones(bf16::from_f64, bf16::to_f64, &odd);
+    // Squares that are no numbers any more.
+    let huge = [[1e200, 1e200], [f64::MAX, f64::MAX]].map(|[x, y]| {
+        let [a, b] = [vec![x; 600], vec![y.next_down(); 600]].map(Tensor::vector);
+        compare(&a, &b).expect("one shape")
+    });
+    assert_eq!(huge.map(|m| (m.max_ulp, m.different)), [(Some(1), 600), (Some(1), 600)]);
+}
+
 #[test]
 fn what_is_no_number_is_near_none() {
     let awkward = [0.0, 1e-42, 6e-8, 1.0, 65504.0, f64::INFINITY, f64::NAN];

@@ -51,8 +51,36 @@ pub(crate) trait Isa: Copy {
 
     /// The larger of each pair of numbers, none of them NaN.
     #[inline(always)]
-    fn larger_f64(self, a: [f64; 8], b: [f64; 8]) -> [f64; 8] {
+    fn larger_f64(self, a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
         larger(a, b)
+    }
+
+    /// The largest of some words, the least of which is 0.
+    #[inline(always)]
+    fn most_i32(self, words: [i32; 8]) -> i32 {
+        words.into_iter().fold(0, i32::max)
+    }
+
+    /// The same for other words.
+    #[inline(always)]
+    fn most_u32(self, words: [u32; 8]) -> u32 {
+        words.into_iter().fold(0, u32::max)
+    }
+
+    /// The same for numbers, none of them NaN.
+    #[inline(always)]
+    fn most_f64(self, numbers: [f64; 4]) -> f64 {
+        numbers.into_iter().fold(0.0, f64::max)
+    }
+
+    /// The lower half of some numbers and the upper half, exactly.
+    #[inline(always)]
+    fn widen_f32(self, numbers: [f32; 8]) -> [[f64; 4]; 2] {
+        let mut halves = [[0.0; 4]; 2];
+        for (wide, number) in halves.as_flattened_mut().iter_mut().zip(numbers) {
+            *wide = f64::from(number);
+        }
+        halves
     }
 
     /// Adds three bits in every place: the sum and the carry.

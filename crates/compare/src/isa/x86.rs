@@ -86,6 +86,56 @@ macro_rules! reaching_avx2 {
     };
 }
 
+/// The largest of a vector of 32 bytes. It is taken apart by an instruction for all of it: were it an array of two halves,
+/// the loop that made it would be compiled for halves.
+macro_rules! most_avx2 {
+    ($name:ident, $word:ty, $max:ident) => {
+        #[inline(always)]
+        fn $name(self, words: [$word; 8]) -> $word {
+            /// The other half of the words, and the other word of each half.
+            const HALVES: i32 = 0b01_00_11_10;
+            const WORDS: i32 = 0b10_11_00_01;
+            let words = pulp::cast(words);
+            let low = self.avx2._mm256_extracti128_si256::<0>(words);
+            let most = self.sse4_1.$max(low, self.avx2._mm256_extracti128_si256::<1>(words));
+            let most = self.sse4_1.$max(most, self.sse2._mm_shuffle_epi32::<HALVES>(most));
+            let most = self.sse4_1.$max(most, self.sse2._mm_shuffle_epi32::<WORDS>(most));
+            let most: [$word; 4] = pulp::cast(most);
+            most[0]
+        }
+    };
+}
+
+/// What is done to vectors of 32 bytes, on every processor that has them.
+macro_rules! lanes_avx2 {
+    () => {
+        #[inline(always)]
+        fn larger_f64(self, a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
+            pulp::cast(self.avx._mm256_max_pd(pulp::cast(b), pulp::cast(a)))
+        }
+
+        most_avx2!(most_i32, i32, _mm_max_epi32);
+        most_avx2!(most_u32, u32, _mm_max_epu32);
+
+        #[inline(always)]
+        fn most_f64(self, numbers: [f64; 4]) -> f64 {
+            let numbers = pulp::cast(numbers);
+            let low = self.avx._mm256_extractf128_pd::<0>(numbers);
+            let high = self.avx._mm256_extractf128_pd::<1>(numbers);
+            let [a, b]: [f64; 2] = pulp::cast(self.sse2._mm_max_pd(low, high));
+            a.max(b)
+        }
+
+        #[inline(always)]
+        fn widen_f32(self, numbers: [f32; 8]) -> [[f64; 4]; 2] {
+            let numbers = pulp::cast(numbers);
+            let low = self.avx._mm256_extractf128_ps::<0>(numbers);
+            let high = self.avx._mm256_extractf128_ps::<1>(numbers);
+            [pulp::cast(self.avx._mm256_cvtps_pd(low)), pulp::cast(self.avx._mm256_cvtps_pd(high))]
+        }
+    };
+}
+
 // What `pulp` calls V3, and conversions from f16, which every processor with AVX2 has.
 pulp::simd_type!({
     /// Vectors of 32 bytes.
@@ -135,12 +185,7 @@ impl Isa for Ymm {
         pulp::cast(self.avx._mm256_max_ps(x[1], most))
     }
 
-    #[inline(always)]
-    fn larger_f64(self, a: [f64; 8], b: [f64; 8]) -> [f64; 8] {
-        let (a, b): ([std::arch::x86_64::__m256d; 2], [std::arch::x86_64::__m256d; 2]) =
-            (pulp::cast(a), pulp::cast(b));
-        pulp::cast([self.avx._mm256_max_pd(b[0], a[0]), self.avx._mm256_max_pd(b[1], a[1])])
-    }
+    lanes_avx2!();
 
     #[inline(always)]
     fn prefetch(self, line: *const i8) {
@@ -231,10 +276,7 @@ impl Isa for pulp::x86::V4 {
         any_above(&most, x)
     }
 
-    #[inline(always)]
-    fn larger_f64(self, a: [f64; 8], b: [f64; 8]) -> [f64; 8] {
-        pulp::cast(self.avx512f._mm512_max_pd(pulp::cast(b), pulp::cast(a)))
-    }
+    lanes_avx2!();
 
     /// Two instructions, each of which takes any function of three bits.
     #[inline(always)]

@@ -24,6 +24,7 @@
 //! - Bits that agree throughout a tile: then there is only one norm to sum.
 
 mod allowed;
+mod look;
 mod moments;
 mod real;
 mod steps;
@@ -71,6 +72,8 @@ pub(crate) struct Pass<'l, T: Real<L>, const L: usize> {
     sums: Sums,
     /// Whether sums may be made in f32.
     narrow: bool,
+    /// Whether the last tile was close and not the same on both sides, as the next is expected to be.
+    apart: bool,
     /// A tolerance to judge by.
     judging: Option<Judging<'l, T::Word>>,
     /// Where a tile's distances in steps are until they are counted.
@@ -94,7 +97,8 @@ pub(crate) trait Place: Fn(usize) -> usize {}
 
 impl<F: Fn(usize) -> usize> Place for F {}
 
-/// Asks for memory while a line of the slices is worked on, given its number.
+/// Asks for memory while half a line of the slices is worked on, given its number. Loops that go line by line leave the odd
+/// ones out.
 pub(crate) trait Ahead: FnMut(usize) {}
 
 impl<F: FnMut(usize)> Ahead for F {}
@@ -112,6 +116,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             largest: [T::Word::ZERO; 2],
             sums: Sums::default(),
             narrow: narrow && T::NARROW,
+            apart: true,
             judging: None,
             distances: Distances([[0; 8]; VECTORS]),
             tiles: 0,
@@ -148,7 +153,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
                 padded[1][..length].copy_from_slice(y);
                 [&padded[0][..Self::TILE], &padded[1][..Self::TILE]]
             };
-            let line = at / L;
+            let half = 2 * at / L;
             let unsure = self.tile::<I, JUDGED>(
                 isa,
                 a,
@@ -156,7 +161,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
                 order,
                 |i| place(at + i),
                 #[inline(always)]
-                |k| ahead(line + k),
+                |k| ahead(half + k),
             );
             if JUDGED
                 && unsure
@@ -176,17 +181,32 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         y: &[T],
         order: Order,
         place: impl Place,
-        ahead: impl Ahead,
+        mut ahead: impl Ahead,
     ) -> bool {
         self.tiles += 1;
         if self.tiles == RUN {
             self.empty();
         }
-        let scan = T::scan(isa, x, y, self.sums.max_rel, self.distances.words());
+        let distances = self.distances.words();
+        let strict = JUDGED && self.judging.as_ref().is_some_and(|judging| judging.strict);
+        let scan = if self.apart && !strict {
+            T::look(
+                isa,
+                [x, y],
+                self.sums.max_rel,
+                distances,
+                #[inline(always)]
+                |k| ahead(k),
+            )
+        } else {
+            T::scan(isa, x, y, self.sums.max_rel, distances)
+        };
         // No number of B is larger than that where signs agree, so none of them is NaN or infinite. By their bits alone
         // NaN lies beside the zero of the other sign.
         let reach = scan.largest.wide().saturating_add(scan.farthest.wide());
-        if !scan.opposite && scan.farthest.wide() <= 1 << T::FRACTION && reach < T::INFINITY.wide() {
+        let close = !scan.opposite && scan.farthest.wide() <= 1 << T::FRACTION && reach < T::INFINITY.wide();
+        self.apart = close && scan.farthest != T::Word::ZERO;
+        if close {
             self.close::<I, JUDGED>(isa, [x, y], &scan, order, place, ahead)
         } else {
             self.any::<I, JUDGED>(isa, x, y, order, place, ahead)
@@ -215,8 +235,8 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         let judging = if JUDGED { self.judging.as_ref() } else { None };
         let immoderate = judging.is_some_and(|j| reach >= j.moderate.wide());
         if farthest == T::Word::ZERO {
-            for k in 0..LINES {
-                ahead(k);
+            for line in 0..LINES {
+                ahead(2 * line);
             }
             T::add_same(isa, &mut self.moments, x);
             return immoderate;
@@ -237,6 +257,10 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         let judged = strict && !within && !immoderate;
         let limits = bounds.limits.filter(|_| judged);
         let mut found = match (flat, known) {
+            _ if let Some(sums) = &scan.sums => {
+                self.close.join::<T::Close>(sums);
+                Found { larger: false, steeper: false, beyond: None }
+            }
             (true, true) => self.add::<I, Known, JUDGED>(isa, [x, y], limits, farthest, ahead),
             (true, false) => self.add::<I, Flat, JUDGED>(isa, [x, y], limits, farthest, ahead),
             (false, true) => self.add::<I, Bounded, JUDGED>(isa, [x, y], limits, farthest, ahead),
@@ -435,11 +459,11 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
     }
 }
 
-/// Asks for line `k` of what comes [`AHEAD`] of two slices, if there is such a thing.
+/// Asks for half-line `k` of what comes [`AHEAD`] of two slices, if there is such a thing.
 #[inline(always)]
 pub(crate) fn ahead<I: Isa, T>(isa: I, x: &[T], y: &[T], k: usize) {
     for side in [x, y] {
-        isa.prefetch(side.as_ptr().cast::<i8>().wrapping_add(AHEAD + 64 * k));
+        isa.prefetch(side.as_ptr().cast::<i8>().wrapping_add(AHEAD + 32 * k));
     }
 }
 
@@ -507,6 +531,8 @@ pub(crate) struct Scan<W> {
     /// The largest difference, and whether a relative one may exceed the largest so far, where they are found in
     /// passing.
     pub found: Option<(f64, bool)>,
+    /// The sums of a close tile, where they were made at once.
+    pub sums: Option<Moments>,
 }
 
 /// A tile's distances in steps.

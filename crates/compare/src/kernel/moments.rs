@@ -5,8 +5,8 @@ use crate::native::{Around, Limits, Rounding};
 
 use super::LINES;
 
-/// Sums kept side by side, so that additions do not wait for each other.
-pub(crate) const LANES: usize = 8;
+/// Sums kept side by side, so that additions do not wait for each other: a vector of 32 bytes.
+pub(crate) const LANES: usize = 4;
 /// The same for sums in f32: half of what a vector of half-precision numbers holds.
 pub(crate) const NARROW: usize = 16;
 
@@ -140,25 +140,15 @@ kinds! {
     "Pairs are close, and their maxima are known." Known: true, true, false, Close;
 }
 
-/// The sums of one tile, each an array of its own so that it stays in registers.
-struct Tile {
-    abs: [f64; LANES],
-    squares: [f64; LANES],
-    a: [f64; LANES],
-    b: [f64; LANES],
-    product: [f64; LANES],
-}
-
-impl Tile {
-    #[inline(always)]
-    fn new() -> Self {
+impl Moments {
+    pub const fn new() -> Self {
         let zero = [0.0; LANES];
         Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
     }
 
     /// A pair, `d` apart.
     #[inline(always)]
-    fn add<K: Kind>(&mut self, l: usize, x: f64, y: f64, d: f64) {
+    pub fn add<K: Kind>(&mut self, l: usize, x: f64, y: f64, d: f64) {
         self.abs[l] += d;
         self.squares[l] = d.mul_add(d, self.squares[l]);
         self.a[l] = x.mul_add(x, self.a[l]);
@@ -167,12 +157,12 @@ impl Tile {
             self.product[l] = x.mul_add(y, self.product[l]);
         }
     }
-}
 
-impl Moments {
-    pub const fn new() -> Self {
-        let zero = [0.0; LANES];
-        Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
+    /// Whether all numbers are finite, and no square too large for f64.
+    #[inline(always)]
+    pub fn finite(&self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.a, self.b);
+        (a + e) + (b + f) + ((c + g) + (d + h)) < f64::INFINITY
     }
 
     /// A tile of numbers, everything in f64; `ahead` is called for each line of the tile, to ask for what comes later.
@@ -184,14 +174,14 @@ impl Moments {
         seen: Seen,
         mut ahead: impl FnMut(usize),
     ) -> Found {
-        let mut tile = Tile::new();
+        let mut tile = Self::new();
         let max = seen.abs;
         let (mut larger, mut over) = ([max; LANES], [0.0; LANES]);
         let slope = -below(seen.rel);
         let length = x.len() / LINES;
         let beyond = if JUDGED { T::beyond(seen.limits, x, y) } else { 0 };
         for (line, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
-            ahead(line);
+            ahead(2 * line);
             for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
                 let (mut apart, mut above) = ([0.0; LANES], [0.0; LANES]);
                 for l in 0..LANES {
@@ -211,8 +201,7 @@ impl Moments {
                 }
             }
         }
-        let Tile { abs, squares, a, b, product } = tile;
-        self.join::<K>(&Moments { abs, squares, a, b, product });
+        self.join::<K>(&tile);
         Found { beyond: JUDGED.then_some(beyond), ..extremes(&larger, max, &over) }
     }
 
@@ -255,7 +244,7 @@ impl Moments {
         let mut beyond = zero;
         let (mut abs, mut squares, mut a, mut b, mut product) = (zero, zero, zero, zero, zero);
         for (line, (x, y)) in x.as_chunks().0.iter().zip(y.as_chunks().0).enumerate() {
-            ahead(line);
+            ahead(2 * line);
             let (x, y) = (load(x), load(y));
             let mut apart = [zero; 2];
             for (half, (x, y)) in x.iter().zip(&y).enumerate() {
@@ -313,8 +302,11 @@ impl Moments {
                 }
             }
         }
-        let fold =
-            |sums: [f32; NARROW]| std::array::from_fn(|l| f64::from(sums[l]) + f64::from(sums[l + LANES]));
+        let fold = |sums: [f32; NARROW]| {
+            let pairs: [f64; 2 * LANES] =
+                std::array::from_fn(|l| f64::from(sums[l]) + f64::from(sums[l + 2 * LANES]));
+            std::array::from_fn(|l| pairs[l] + pairs[l + LANES])
+        };
         let product = if K::CLOSE { [0.0; LANES] } else { fold(product) };
         let sums = Self { abs: fold(abs), squares: fold(squares), a: fold(a), b: fold(b), product };
         let beyond = JUDGED.then(|| beyond.into_iter().sum::<f32>() as u32);
@@ -364,8 +356,8 @@ impl Moments {
     /// The sums of the lanes, pairwise: of |a - b|, |a - b|², a², b², a·b.
     pub fn finish(&self) -> [f64; 5] {
         [&self.abs, &self.squares, &self.a, &self.b, &self.product].map(|lanes| {
-            let [a, b, c, d, e, f, g, h] = *lanes;
-            ((a + b) + (c + d)) + ((e + f) + (g + h))
+            let [a, b, c, d] = *lanes;
+            (a + b) + (c + d)
         })
     }
 }

@@ -7,9 +7,10 @@ use crate::isa::Isa;
 use crate::judge::FirstLook;
 use crate::native::{Formula, Limits, ModerateBf16, ModerateF16, Rounding, Same, ToBf16, ToF16, by_rule};
 
+use super::look::{look_f32, look_f64};
 use super::moments::{Close, Found, Kind, Known, Moments, NARROW, Number, Seen, narrow_below};
 use super::word::Word;
-use super::{LONGEST, Scan};
+use super::{Ahead, LONGEST, Scan};
 
 /// Something rare that is done with the numbers of a tile.
 pub(crate) trait OnNumbers {
@@ -64,6 +65,19 @@ pub(crate) trait Real<const L: usize>: Pod + Send + Sync {
         rel: f64,
         distances: &mut [Self::Word],
     ) -> Scan<Self::Word>;
+    /// The same for a tile that is expected to be close, of which the sums may be made at once; `ahead` is called then for
+    /// every half of a line.
+    #[inline(always)]
+    fn look<I: Isa>(
+        isa: I,
+        [x, y]: [&[Self]; 2],
+        rel: f64,
+        distances: &mut [Self::Word],
+        ahead: impl Ahead,
+    ) -> Scan<Self::Word> {
+        let _ = ahead;
+        Self::scan(isa, x, y, rel, distances)
+    }
     /// Hands a tile to something that needs numbers.
     fn with_numbers<I: Isa>(isa: I, x: &[Self], y: &[Self], job: impl OnNumbers) -> f64;
     /// Adds a tile to the sums; see [`Moments::add_wide`] and [`Moments::of_narrow`].
@@ -96,7 +110,14 @@ fn scan_words(x: &[f64], y: &[f64], _: f64, distances: &mut [u64]) -> Scan<u64> 
         signs |= x ^ y;
     }
     let opposite = signs > u64::MAGNITUDE;
-    Scan { largest: largest as u64, smallest: 0, farthest: farthest as u64, opposite, found: None }
+    Scan {
+        largest: largest as u64,
+        smallest: 0,
+        farthest: farthest as u64,
+        opposite,
+        found: None,
+        sums: None,
+    }
 }
 
 /// Differences of close pairs are exact (Sterbenz).
@@ -117,11 +138,11 @@ fn scan_f32(x: &[f32], y: &[f32], rel: f64, distances: &mut [u32]) -> Scan<u32> 
     // which nothing is a finite distance apart.
     let opposite = apart >= f32::INFINITY.to_bits();
     let found = Some((f64::from(f32::from_bits(apart)), over > 0));
-    Scan { largest, smallest: 0, farthest, opposite, found }
+    Scan { largest, smallest: 0, farthest, opposite, found, sums: None }
 }
 
 macro_rules! wide {
-    ($($t:ty, $word:ty, $lanes:literal, $close:ty, $scan:ident, $limits:ident;)*) => { $(
+    ($($t:ty, $word:ty, $lanes:literal, $close:ty, $scan:ident, $look:ident, $limits:ident;)*) => { $(
         impl Real<$lanes> for $t {
             type Word = $word;
             type Close = $close;
@@ -159,6 +180,17 @@ macro_rules! wide {
             #[inline(always)]
             fn scan<I: Isa>(_: I, x: &[Self], y: &[Self], rel: f64, distances: &mut [$word]) -> Scan<$word> {
                 $scan(x, y, rel, distances)
+            }
+
+            #[inline(always)]
+            fn look<I: Isa>(
+                isa: I,
+                sides: [&[Self]; 2],
+                rel: f64,
+                distances: &mut [$word],
+                ahead: impl Ahead,
+            ) -> Scan<$word> {
+                $look(isa, sides, rel, distances, ahead)
             }
 
             #[inline(always)]
@@ -211,8 +243,8 @@ macro_rules! wide {
 }
 
 wide! {
-    f64, u64, 8, Close, scan_words, limits_f64;
-    f32, u32, 16, Known, scan_f32, limits_f32;
+    f64, u64, 8, Close, scan_words, look_f64, limits_f64;
+    f32, u32, 16, Known, scan_f32, look_f32, limits_f32;
 }
 
 /// A tile as f32, where a vector does not cross the border of two cache lines.
@@ -384,7 +416,7 @@ macro_rules! half {
                 // normal numbers.
                 let opposite = smallest < Self::NORMAL
                     && x.iter().zip(y).fold(0, |signs, (x, y)| signs | (x ^ y)) > u16::MAGNITUDE;
-                Scan { largest, smallest, farthest, opposite, found: None }
+                Scan { largest, smallest, farthest, opposite, found: None, sums: None }
             }
 
             #[inline(always)]

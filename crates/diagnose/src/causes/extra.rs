@@ -66,7 +66,7 @@ fn is_all(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
     let of = |side: &Side<'_>, region: &Region, but: Option<NodeId>| {
         let working = region.dynamic_nodes(side).filter(|&m| Some(m) != but);
         let mut ops: Vec<String> = working
-            .map(|m| side.graph().node(m).op.to_string())
+            .map(|m| side.graph().node(m).op.clone())
             .filter(|op| !role::is_layout(op) && op != "Identity")
             .collect();
         ops.sort_unstable();
