@@ -7,7 +7,8 @@
 //! Nearly every tile is *close*: all of its numbers are finite, and its pairs have one sign each and are at most a binade
 //! apart. A first look (`Real::scan`) tells by the bits alone. A close tile goes through three loops: that look, the
 //! count of its steps (`steps`), and its sums (`moments`); products are not summed, since the sums of squares say what
-//! theirs is. Any other tile is looked at with more care (`Pass::any`).
+//! theirs is. Of f32 and f64 the look and the sums are one loop (`look`) as long as the tile before was close. Any other
+//! tile is looked at with more care (`Pass::any`).
 //!
 //! What is rare is noticed in passing and looked at again, tile by tile:
 //!
