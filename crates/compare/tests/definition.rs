@@ -197,6 +197,36 @@ fn one_odd_pair_behind_many_close_ones() {
     assert_eq!(huge.map(|m| (m.max_ulp, m.different)), [(Some(1), 600), (Some(1), 600)]);
 }
 
+/// So many that sums are made in f32: close numbers of few bits, among whose ratios the largest comes again and again, and
+/// here and there a pair that is not close.
+fn largest_of_few_bits<T: Element>(of: impl Fn(f64) -> T, wide: impl Fn(T) -> f64, unit: f64) {
+    for seed in 0..40u64 {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        };
+        let spread = 1 << (seed % 5);
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        for i in 0..70_000 {
+            let x = wide(of((1.0 + (next() % 1000) as f64 / 1000.0) * 2f64.powi((next() % 9) as i32 - 4)));
+            let steps = (next() % (2 * spread + 1)) as f64 - spread as f64;
+            let far = if seed % 3 == 0 && i % 9973 == 0 { -1.5 } else { steps * unit };
+            a.push(x);
+            b.push(wide(of(x * (1.0 + far))));
+        }
+        let tensor = |v: &[f64]| Tensor::vector(v.iter().map(|&x| of(x)).collect::<Vec<T>>());
+        let (found, expected) = (compare(&tensor(&a), &tensor(&b)).expect("one shape"), naive(&a, &b));
+        assert_eq!((found.max_rel, found.max_abs), (expected.max_rel, expected.max_abs), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_largest_ratio_of_few_bits() {
+    largest_of_few_bits(f16::from_f64, f16::to_f64, 1.0 / 1024.0);
+    largest_of_few_bits(bf16::from_f64, bf16::to_f64, 1.0 / 128.0);
+}
+
 #[test]
 fn what_is_no_number_is_near_none() {
     let awkward = [0.0, 1e-42, 6e-8, 1.0, 65504.0, f64::INFINITY, f64::NAN];

@@ -69,6 +69,8 @@ pub(crate) struct Pass<'l, T: Real<L>, const L: usize> {
     close: Moments,
     moments: Moments,
     largest: [T::Word; 2],
+    /// The largest relative difference of close tiles.
+    steepest: f64,
     /// Counts and maxima.
     sums: Sums,
     /// Whether sums may be made in f32.
@@ -115,6 +117,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             close: Moments::new(),
             moments: Moments::new(),
             largest: [T::Word::ZERO; 2],
+            steepest: 0.0,
             sums: Sums::default(),
             narrow: narrow && T::NARROW,
             apart: true,
@@ -194,13 +197,13 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             T::look(
                 isa,
                 [x, y],
-                self.sums.max_rel,
+                self.steepest,
                 distances,
                 #[inline(always)]
                 |k| ahead(k),
             )
         } else {
-            T::scan(isa, x, y, self.sums.max_rel, distances)
+            T::scan(isa, x, y, self.steepest, distances)
         };
         // No number of B is larger than that where signs agree, so none of them is NaN or infinite. By their bits alone
         // NaN lies beside the zero of the other sign.
@@ -271,7 +274,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             found.steeper = steeper;
             self.take_largest(apart, x, y, order, &place);
         }
-        self.take_maxima(isa, x, y, &found, order, place);
+        self.take_maxima(isa, x, y, &found, true, order, place);
         self.judge(bounds, judged, &found) || immoderate
     }
 
@@ -313,7 +316,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         let judged = strict && !immoderate;
         let limits = bounds.limits.filter(|_| judged);
         let found = self.add::<I, Any, JUDGED>(isa, [x, y], limits, farthest, ahead);
-        self.take_maxima(isa, x, y, &found, order, place);
+        self.take_maxima(isa, x, y, &found, false, order, place);
         self.judge(bounds, judged, &found) || immoderate
     }
 
@@ -334,7 +337,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         };
         let seen = Seen {
             abs: self.sums.max_abs,
-            rel: self.sums.max_rel,
+            rel: if K::CLOSE { self.steepest } else { self.sums.max_rel },
             limits: limits.unwrap_or(Limits { rtol: 0.0, atol: 0.0 }),
         };
         let to = if K::CLOSE { &mut self.close } else { &mut self.moments };
@@ -383,6 +386,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         x: &[T],
         y: &[T],
         found: &Found,
+        close: bool,
         order: Order,
         place: impl Place,
     ) {
@@ -391,7 +395,12 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             self.take_largest(max, x, y, order, place);
         }
         if found.steeper {
-            self.sums.max_rel = T::with_numbers(isa, x, y, Steepest(self.sums.max_rel));
+            let before = if close { self.steepest } else { self.sums.max_rel };
+            let max = T::with_numbers(isa, x, y, Steepest(before));
+            self.sums.max_rel = self.sums.max_rel.max(max);
+            if close {
+                self.steepest = max;
+            }
         }
     }
 

@@ -235,7 +235,12 @@ impl Moments {
         mut ahead: impl FnMut(usize),
     ) -> (Self, Found) {
         let max = seen.narrow_limit(exact);
-        let slope = -narrow_below(seen.rel);
+        // With p bits in a number, two ratios of a difference and a number that are not the same are at least 2^-2p of them
+        // apart, 2^-22 or more, where differences are numbers of the type as well, as of close pairs (Sterbenz). So the next
+        // f32 above the largest of those lies below every larger one, and one that is the same, as among numbers of few
+        // bits many are, is not looked at again.
+        let slope =
+            if K::CLOSE { -(seen.rel as f32).next_up().min(f32::MAX) } else { -narrow_below(seen.rel) };
         let (mut larger, mut over) = (isa.most(max), isa.most(0.0));
         let zero = [0f32; NARROW];
         let exact = seen.limits.single();
