@@ -109,9 +109,7 @@ macro_rules! chunk {
                             },
                             #[inline(always)]
                             |k| {
-                                if k % 2 == 1 {
-                                    return;
-                                }
+                                // Line by line, since half lines are looked at in order alone.
                                 if let Some(staging) = &staging {
                                     staging.ask(k / 2);
                                 } else if let Some(&line) = coming.get(k / 2) {

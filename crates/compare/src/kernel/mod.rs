@@ -193,7 +193,9 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         }
         let distances = self.distances.words();
         let strict = JUDGED && self.judging.as_ref().is_some_and(|judging| judging.strict);
-        let scan = if self.apart && !strict {
+        // What comes in panels asks for memory in ways that leave such a loop too few registers.
+        let in_order = matches!(order, Order::Grows);
+        let scan = if self.apart && in_order && !strict {
             T::look(
                 isa,
                 [x, y],
@@ -274,7 +276,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
             found.steeper = steeper;
             self.take_largest(apart, x, y, order, &place);
         }
-        self.take_maxima(isa, x, y, &found, true, order, place);
+        self.take_maxima(isa, [x, y], &found, true, order, place);
         self.judge(bounds, judged, &found) || immoderate
     }
 
@@ -316,7 +318,7 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         let judged = strict && !immoderate;
         let limits = bounds.limits.filter(|_| judged);
         let found = self.add::<I, Any, JUDGED>(isa, [x, y], limits, farthest, ahead);
-        self.take_maxima(isa, x, y, &found, false, order, place);
+        self.take_maxima(isa, [x, y], &found, false, order, place);
         self.judge(bounds, judged, &found) || immoderate
     }
 
@@ -378,13 +380,12 @@ impl<'l, T: Real<L>, const L: usize> Pass<'l, T, L> {
         !any
     }
 
-    /// Looks again for maxima of which a loop saw that they may be new.
+    /// Looks again for maxima of which a loop saw that they may be new; `close` says of which tiles.
     #[inline(always)]
     fn take_maxima<I: Isa>(
         &mut self,
         isa: I,
-        x: &[T],
-        y: &[T],
+        [x, y]: [&[T]; 2],
         found: &Found,
         close: bool,
         order: Order,

@@ -174,7 +174,8 @@ impl Moments {
         seen: Seen,
         mut ahead: impl FnMut(usize),
     ) -> Found {
-        let mut tile = Self::new();
+        // Two, so that additions wait half as long for each other.
+        let mut tiles = [Self::new(), Self::new()];
         let max = seen.abs;
         let (mut larger, mut over) = ([max; LANES], [0.0; LANES]);
         let slope = -below(seen.rel);
@@ -182,26 +183,30 @@ impl Moments {
         let beyond = if JUDGED { T::beyond(seen.limits, x, y) } else { 0 };
         for (line, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
             ahead(2 * line);
-            for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
-                let (mut apart, mut above) = ([0.0; LANES], [0.0; LANES]);
-                for l in 0..LANES {
-                    let (x, y) = (x[l].wide(), y[l].wide());
-                    let d = (x - y).abs();
-                    tile.add::<K>(l, x, y, d);
-                    apart[l] = d;
-                    if !K::FLAT {
-                        above[l] = slope.mul_add(x.abs(), d);
+            for (x, y) in x.as_chunks::<{ 2 * LANES }>().0.iter().zip(y.as_chunks::<{ 2 * LANES }>().0) {
+                for (half, tile) in tiles.iter_mut().enumerate() {
+                    let (mut apart, mut above) = ([0.0; LANES], [0.0; LANES]);
+                    for l in 0..LANES {
+                        let (x, y) = (x[half * LANES + l].wide(), y[half * LANES + l].wide());
+                        let d = (x - y).abs();
+                        tile.add::<K>(l, x, y, d);
+                        apart[l] = d;
+                        if !K::FLAT {
+                            above[l] = slope.mul_add(x.abs(), d);
+                        }
                     }
-                }
-                if K::LARGER {
-                    larger = isa.larger_f64(larger, apart);
-                }
-                if !K::FLAT {
-                    over = isa.larger_f64(over, above);
+                    if K::LARGER {
+                        larger = isa.larger_f64(larger, apart);
+                    }
+                    if !K::FLAT {
+                        over = isa.larger_f64(over, above);
+                    }
                 }
             }
         }
-        self.join::<K>(&tile);
+        for tile in &tiles {
+            self.join::<K>(tile);
+        }
         Found { beyond: JUDGED.then_some(beyond), ..extremes(&larger, max, &over) }
     }
 
