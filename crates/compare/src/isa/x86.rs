@@ -237,6 +237,16 @@ macro_rules! zip_avx512 {
     };
 }
 
+/// Two vectors as one of words half as wide, with one instruction.
+macro_rules! halve_avx512 {
+    ($name:ident, $word:ty, $lanes:literal, $half:ty, $halves:literal, $set:ident . $pack:ident $(::<$how:literal>)?) => {
+        #[inline(always)]
+        fn $name(self, a: [$word; $lanes], b: [$word; $lanes]) -> [$half; $halves] {
+            pulp::cast(self.$set.$pack$(::<$how>)?(pulp::cast(a), pulp::cast(b)))
+        }
+    };
+}
+
 /// The same numbers in a narrower type.
 macro_rules! narrowed {
     ($word:ty, $lanes:literal, $index:expr) => {{
@@ -300,6 +310,10 @@ impl Isa for pulp::x86::V4 {
     fn prefetch_far(self, line: *const i8) {
         prefetch_far(self.sse, line);
     }
+
+    halve_avx512!(halve_u64, u64, 8, u32, 16, avx512f._mm512_shuffle_ps::<0x88>);
+    halve_avx512!(halve_u32, u32, 16, u16, 32, avx512bw._mm512_packus_epi32);
+    halve_avx512!(halve_u16, u16, 32, u8, 64, avx512bw._mm512_packus_epi16);
 
     zip_avx512!(zip_u64, u64, 8, avx512f._mm512_permutex2var_epi64);
     zip_avx512!(zip_u32, u32, 16, avx512f._mm512_permutex2var_epi32);
