@@ -49,11 +49,39 @@ pub(crate) trait Isa: Copy {
     /// Whether any of them is above a number.
     fn above(self, most: Self::Most, x: f32) -> bool;
 
-    /// The larger of each pair of numbers, none of them NaN.
-    #[inline(always)]
-    fn larger_f64(self, a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
-        larger(a, b)
-    }
+    /// Four f64 in registers. Sums are of this type and not arrays, of which a compiler may keep halves apart, each in a
+    /// register of its own.
+    type Wide: Copy;
+
+    /// The same number four times.
+    fn splat(self, x: f64) -> Self::Wide;
+
+    /// Numbers in registers.
+    fn load_f64(self, numbers: [f64; 4]) -> Self::Wide;
+
+    /// Numbers out of registers.
+    fn lanes_f64(self, x: Self::Wide) -> [f64; 4];
+
+    /// Sums.
+    fn add_f64(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+
+    /// Differences.
+    fn sub_f64(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+
+    /// a * b + c, rounded once.
+    fn mul_add_f64(self, a: Self::Wide, b: Self::Wide, c: Self::Wide) -> Self::Wide;
+
+    /// Magnitudes.
+    fn abs_f64(self, x: Self::Wide) -> Self::Wide;
+
+    /// The larger of each pair of numbers, or the first where the second is NaN.
+    fn larger_f64(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+
+    /// The largest of all, none of them NaN.
+    fn most_f64(self, x: Self::Wide) -> f64;
+
+    /// The lower half of some numbers and the upper half, exactly.
+    fn widen_f32(self, numbers: [f32; 8]) -> [Self::Wide; 2];
 
     /// The largest of some words, the least of which is 0.
     #[inline(always)]
@@ -65,22 +93,6 @@ pub(crate) trait Isa: Copy {
     #[inline(always)]
     fn most_u32(self, words: [u32; 8]) -> u32 {
         words.into_iter().fold(0, u32::max)
-    }
-
-    /// The same for numbers, none of them NaN.
-    #[inline(always)]
-    fn most_f64(self, numbers: [f64; 4]) -> f64 {
-        numbers.into_iter().fold(0.0, f64::max)
-    }
-
-    /// The lower half of some numbers and the upper half, exactly.
-    #[inline(always)]
-    fn widen_f32(self, numbers: [f32; 8]) -> [[f64; 4]; 2] {
-        let mut halves = [[0.0; 4]; 2];
-        for (wide, number) in halves.as_flattened_mut().iter_mut().zip(numbers) {
-            *wide = f64::from(number);
-        }
-        halves
     }
 
     /// Adds three bits in every place: the sum and the carry.
@@ -203,6 +215,64 @@ pub(crate) trait Isa: Copy {
     }
 }
 
+/// Four f64 as an array.
+macro_rules! wide {
+    () => {
+        type Wide = [f64; 4];
+
+        #[inline(always)]
+        fn splat(self, x: f64) -> [f64; 4] {
+            [x; 4]
+        }
+
+        #[inline(always)]
+        fn load_f64(self, numbers: [f64; 4]) -> [f64; 4] {
+            numbers
+        }
+
+        #[inline(always)]
+        fn lanes_f64(self, x: [f64; 4]) -> [f64; 4] {
+            x
+        }
+
+        #[inline(always)]
+        fn add_f64(self, a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
+            std::array::from_fn(|l| a[l] + b[l])
+        }
+
+        #[inline(always)]
+        fn sub_f64(self, a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
+            std::array::from_fn(|l| a[l] - b[l])
+        }
+
+        #[inline(always)]
+        fn mul_add_f64(self, a: [f64; 4], b: [f64; 4], c: [f64; 4]) -> [f64; 4] {
+            std::array::from_fn(|l| a[l].mul_add(b[l], c[l]))
+        }
+
+        #[inline(always)]
+        fn abs_f64(self, x: [f64; 4]) -> [f64; 4] {
+            x.map(f64::abs)
+        }
+
+        #[inline(always)]
+        fn larger_f64(self, a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
+            larger(a, b)
+        }
+
+        #[inline(always)]
+        fn most_f64(self, x: [f64; 4]) -> f64 {
+            let [a, b, c, d] = x;
+            a.max(b).max(c.max(d))
+        }
+
+        #[inline(always)]
+        fn widen_f32(self, numbers: [f32; 8]) -> [[f64; 4]; 2] {
+            [0, 4].map(|from| std::array::from_fn(|l| f64::from(numbers[from + l])))
+        }
+    };
+}
+
 /// Maxima of f32 in a number of lanes.
 macro_rules! most {
     ($lanes:literal) => {
@@ -283,6 +353,7 @@ impl Isa for Portable {
     const COUNTS_ZEROS: bool = false;
 
     most!();
+    wide!();
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -296,6 +367,7 @@ impl Isa for pulp::aarch64::Neon {
     const COUNTS_ZEROS: bool = true;
 
     most!();
+    wide!();
 }
 
 /// A loop on its way to a level.

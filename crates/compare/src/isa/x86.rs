@@ -109,30 +109,67 @@ macro_rules! most_avx2 {
 /// What is done to vectors of 32 bytes, on every processor that has them.
 macro_rules! lanes_avx2 {
     () => {
+        type Wide = std::arch::x86_64::__m256d;
+
         #[inline(always)]
-        fn larger_f64(self, a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
-            pulp::cast(self.avx._mm256_max_pd(pulp::cast(b), pulp::cast(a)))
+        fn splat(self, x: f64) -> Self::Wide {
+            self.avx._mm256_set1_pd(x)
         }
 
-        most_avx2!(most_i32, i32, _mm_max_epi32);
-        most_avx2!(most_u32, u32, _mm_max_epu32);
+        #[inline(always)]
+        fn load_f64(self, numbers: [f64; 4]) -> Self::Wide {
+            pulp::cast(numbers)
+        }
 
         #[inline(always)]
-        fn most_f64(self, numbers: [f64; 4]) -> f64 {
-            let numbers = pulp::cast(numbers);
-            let low = self.avx._mm256_extractf128_pd::<0>(numbers);
-            let high = self.avx._mm256_extractf128_pd::<1>(numbers);
+        fn lanes_f64(self, x: Self::Wide) -> [f64; 4] {
+            pulp::cast(x)
+        }
+
+        #[inline(always)]
+        fn add_f64(self, a: Self::Wide, b: Self::Wide) -> Self::Wide {
+            self.avx._mm256_add_pd(a, b)
+        }
+
+        #[inline(always)]
+        fn sub_f64(self, a: Self::Wide, b: Self::Wide) -> Self::Wide {
+            self.avx._mm256_sub_pd(a, b)
+        }
+
+        #[inline(always)]
+        fn mul_add_f64(self, a: Self::Wide, b: Self::Wide, c: Self::Wide) -> Self::Wide {
+            self.fma._mm256_fmadd_pd(a, b, c)
+        }
+
+        #[inline(always)]
+        fn abs_f64(self, x: Self::Wide) -> Self::Wide {
+            self.avx._mm256_andnot_pd(self.avx._mm256_set1_pd(-0.0), x)
+        }
+
+        #[inline(always)]
+        fn larger_f64(self, a: Self::Wide, b: Self::Wide) -> Self::Wide {
+            // Of two of which one is NaN, the second is kept, as of two that are equal.
+            self.avx._mm256_max_pd(b, a)
+        }
+
+        #[inline(always)]
+        fn most_f64(self, x: Self::Wide) -> f64 {
+            let low = self.avx._mm256_extractf128_pd::<0>(x);
+            let high = self.avx._mm256_extractf128_pd::<1>(x);
             let [a, b]: [f64; 2] = pulp::cast(self.sse2._mm_max_pd(low, high));
             a.max(b)
         }
 
         #[inline(always)]
-        fn widen_f32(self, numbers: [f32; 8]) -> [[f64; 4]; 2] {
+        fn widen_f32(self, numbers: [f32; 8]) -> [Self::Wide; 2] {
             let numbers = pulp::cast(numbers);
             let low = self.avx._mm256_extractf128_ps::<0>(numbers);
             let high = self.avx._mm256_extractf128_ps::<1>(numbers);
-            [pulp::cast(self.avx._mm256_cvtps_pd(low)), pulp::cast(self.avx._mm256_cvtps_pd(high))]
+            [self.avx._mm256_cvtps_pd(low), self.avx._mm256_cvtps_pd(high)]
         }
+
+        most_avx2!(most_i32, i32, _mm_max_epi32);
+        most_avx2!(most_u32, u32, _mm_max_epu32);
     };
 }
 

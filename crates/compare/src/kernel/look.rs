@@ -7,7 +7,7 @@
 
 use crate::isa::Isa;
 
-use super::moments::{Close, LANES, Moments, below, narrow_below};
+use super::moments::{Close, LANES, Running, below, narrow_below};
 use super::word::Word;
 use super::{Ahead, Scan};
 
@@ -24,7 +24,7 @@ pub(crate) fn look_f32<I: Isa>(
     mut ahead: impl Ahead,
 ) -> Scan<u32> {
     let slope = -narrow_below(rel);
-    let mut sums = Moments::new();
+    let mut sums = Running::new(isa);
     let (mut largest, mut farthest) = ([0i32; SINGLE], [0u32; SINGLE]);
     let (mut apart, mut over) = ([0i32; SINGLE], [0i32; SINGLE]);
     let blocks = x.as_chunks::<SINGLE>().0.iter().zip(y.as_chunks::<SINGLE>().0);
@@ -44,12 +44,8 @@ pub(crate) fn look_f32<I: Isa>(
             over[l] = (slope.mul_add(size, d).to_bits() as i32).max(over[l]);
         }
         // Widening takes longer than to subtract once more.
-        let (x, y) = (isa.widen_f32(x), isa.widen_f32(y));
-        for half in 0..2 {
-            for l in 0..LANES {
-                let (x, y) = (x[half][l], y[half][l]);
-                sums.add::<Close>(l, x, y, (x - y).abs());
-            }
+        for (x, y) in isa.widen_f32(x).into_iter().zip(isa.widen_f32(y)) {
+            sums.add::<Close>(isa, x, y, isa.abs_f64(isa.sub_f64(x, y)));
         }
     }
     let apart = isa.most_i32(apart);
@@ -62,7 +58,7 @@ pub(crate) fn look_f32<I: Isa>(
         farthest: isa.most_u32(farthest),
         opposite,
         found: Some((f64::from(f32::from_bits(apart as u32)), isa.most_i32(over) > 0)),
-        sums: Some(sums),
+        sums: Some(sums.moments(isa)),
     }
 }
 
@@ -75,32 +71,30 @@ pub(crate) fn look_f64<I: Isa>(
     distances: &mut [u64],
     mut ahead: impl Ahead,
 ) -> Scan<u64> {
-    let slope = -below(rel);
-    let mut sums = Moments::new();
-    let (mut largest, mut apart, mut over) = ([0f64; LANES], [0f64; LANES], [0f64; LANES]);
+    let slope = isa.splat(-below(rel));
+    let mut sums = Running::new(isa);
+    let zero = isa.splat(0.0);
+    let (mut largest, mut apart, mut over) = (zero, zero, zero);
     let (mut farthest, mut bits) = ([0i64; LANES], [0u64; LANES]);
     let blocks = x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0);
     for (block, ((x, y), out)) in blocks.zip(distances.as_chunks_mut::<LANES>().0).enumerate() {
         ahead(block);
-        let (x, y, mut steps) = (*x, *y, [0; LANES]);
+        let mut steps = [0; LANES];
         for l in 0..LANES {
             steps[l] = x[l].to_bits().near(y[l].to_bits());
             farthest[l] = (steps[l] as i64).max(farthest[l]);
             bits[l] |= steps[l];
         }
         *out = steps;
-        let (mut sizes, mut d, mut above) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        for l in 0..LANES {
-            sizes[l] = x[l].abs();
-            d[l] = (x[l] - y[l]).abs();
-            above[l] = slope.mul_add(sizes[l], d[l]);
-            sums.add::<Close>(l, sizes[l], y[l], d[l]);
-        }
-        largest = isa.larger_f64(largest, sizes);
+        let (x, y) = (isa.load_f64(*x), isa.load_f64(*y));
+        let (size, d) = (isa.abs_f64(x), isa.abs_f64(isa.sub_f64(x, y)));
+        sums.add::<Close>(isa, x, y, d);
+        largest = isa.larger_f64(largest, size);
         apart = isa.larger_f64(apart, d);
-        over = isa.larger_f64(over, above);
+        over = isa.larger_f64(over, isa.mul_add_f64(slope, size, d));
     }
     let (largest, apart, over) = (isa.most_f64(largest), isa.most_f64(apart), isa.most_f64(over));
+    let sums = sums.moments(isa);
     // Words of opposite signs are near each other only where one of them is no finite number, which shows in the sum of
     // squares, or where they are the two zeros, whose distance is that of the sign.
     let opposite = !sums.finite() || bits.into_iter().fold(0, |all, bits| all | bits) > u64::MAGNITUDE;

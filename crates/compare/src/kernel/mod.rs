@@ -487,7 +487,8 @@ impl OnNumbers for Largest {
         let mut lanes = [0.0; LANES];
         for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
             for l in 0..LANES {
-                let d = (x[l].wide() - y[l].wide()).abs();
+                let (x, y): (f64, f64) = (x[l].into(), y[l].into());
+                let d = (x - y).abs();
                 lanes[l] = if d > lanes[l] { d } else { lanes[l] };
             }
         }
@@ -506,12 +507,12 @@ impl OnNumbers for Steepest {
         for (x, y) in x.as_chunks::<LANES>().0.iter().zip(y.as_chunks::<LANES>().0) {
             let mut over = false;
             for l in 0..LANES {
-                let (x, y) = (x[l].wide(), y[l].wide());
+                let (x, y): (f64, f64) = (x[l].into(), y[l].into());
                 over |= slope.mul_add(x.abs(), (x - y).abs()) > 0.0;
             }
             if over {
                 for l in 0..LANES {
-                    let (x, y) = (x[l].wide(), y[l].wide());
+                    let (x, y): (f64, f64) = (x[l].into(), y[l].into());
                     // 0/0 is NaN, which the comparison passes over: equal zeros are no distance apart.
                     let rel = (x - y).abs() / x.abs();
                     max = if rel > max { rel } else { max };

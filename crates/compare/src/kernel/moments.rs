@@ -57,9 +57,9 @@ pub(crate) struct Found {
 }
 
 /// What sums are made of.
-pub(crate) trait Number: Copy {
-    /// As f64, exactly.
-    fn wide(self) -> f64;
+pub(crate) trait Number: Copy + Into<f64> {
+    /// Two vectors' worth as f64, exactly.
+    fn wide<I: Isa>(isa: I, numbers: &[Self; 2 * LANES]) -> [I::Wide; 2];
     /// How many pairs are farther apart than is allowed, in the arithmetic of the type. As many as make whole vectors.
     fn beyond(limits: Limits<f64>, x: &[Self], y: &[Self]) -> u32;
 }
@@ -82,8 +82,8 @@ macro_rules! beyond {
 
 impl Number for f32 {
     #[inline(always)]
-    fn wide(self) -> f64 {
-        f64::from(self)
+    fn wide<I: Isa>(isa: I, numbers: &[Self; 2 * LANES]) -> [I::Wide; 2] {
+        isa.widen_f32(*numbers)
     }
 
     beyond!(u32, limits => limits.single());
@@ -91,8 +91,9 @@ impl Number for f32 {
 
 impl Number for f64 {
     #[inline(always)]
-    fn wide(self) -> f64 {
-        self
+    fn wide<I: Isa>(isa: I, numbers: &[Self; 2 * LANES]) -> [I::Wide; 2] {
+        let [a, b, c, d, e, f, g, h] = *numbers;
+        [isa.load_f64([a, b, c, d]), isa.load_f64([e, f, g, h])]
     }
 
     beyond!(u64, limits => limits);
@@ -140,22 +141,51 @@ kinds! {
     "Pairs are close, and their maxima are known." Known: true, true, false, Close;
 }
 
+/// The same sums while they are made.
+#[derive(Clone, Copy)]
+pub(crate) struct Running<I: Isa> {
+    abs: I::Wide,
+    squares: I::Wide,
+    a: I::Wide,
+    b: I::Wide,
+    product: I::Wide,
+}
+
+impl<I: Isa> Running<I> {
+    #[inline(always)]
+    pub fn new(isa: I) -> Self {
+        let zero = isa.splat(0.0);
+        Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
+    }
+
+    /// Pairs, `d` apart.
+    #[inline(always)]
+    pub fn add<K: Kind>(&mut self, isa: I, x: I::Wide, y: I::Wide, d: I::Wide) {
+        self.abs = isa.add_f64(self.abs, d);
+        self.squares = isa.mul_add_f64(d, d, self.squares);
+        self.a = isa.mul_add_f64(x, x, self.a);
+        self.b = isa.mul_add_f64(y, y, self.b);
+        if !K::CLOSE {
+            self.product = isa.mul_add_f64(x, y, self.product);
+        }
+    }
+
+    #[inline(always)]
+    pub fn moments(self, isa: I) -> Moments {
+        Moments {
+            abs: isa.lanes_f64(self.abs),
+            squares: isa.lanes_f64(self.squares),
+            a: isa.lanes_f64(self.a),
+            b: isa.lanes_f64(self.b),
+            product: isa.lanes_f64(self.product),
+        }
+    }
+}
+
 impl Moments {
     pub const fn new() -> Self {
         let zero = [0.0; LANES];
         Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
-    }
-
-    /// A pair, `d` apart.
-    #[inline(always)]
-    pub fn add<K: Kind>(&mut self, l: usize, x: f64, y: f64, d: f64) {
-        self.abs[l] += d;
-        self.squares[l] = d.mul_add(d, self.squares[l]);
-        self.a[l] = x.mul_add(x, self.a[l]);
-        self.b[l] = y.mul_add(y, self.b[l]);
-        if !K::CLOSE {
-            self.product[l] = x.mul_add(y, self.product[l]);
-        }
     }
 
     /// Whether all numbers are finite, and no square too large for f64.
@@ -175,52 +205,46 @@ impl Moments {
         mut ahead: impl FnMut(usize),
     ) -> Found {
         // Two, so that additions wait half as long for each other.
-        let mut tiles = [Self::new(), Self::new()];
+        let mut tiles = [Running::new(isa); 2];
         let max = seen.abs;
-        let (mut larger, mut over) = ([max; LANES], [0.0; LANES]);
-        let slope = -below(seen.rel);
+        let (mut larger, mut over) = (isa.splat(max), isa.splat(0.0));
+        let slope = isa.splat(-below(seen.rel));
         let length = x.len() / LINES;
         let beyond = if JUDGED { T::beyond(seen.limits, x, y) } else { 0 };
         for (line, (x, y)) in x.chunks_exact(length).zip(y.chunks_exact(length)).enumerate() {
             ahead(2 * line);
-            for (x, y) in x.as_chunks::<{ 2 * LANES }>().0.iter().zip(y.as_chunks::<{ 2 * LANES }>().0) {
+            for (x, y) in x.as_chunks().0.iter().zip(y.as_chunks().0) {
+                let (x, y) = (T::wide(isa, x), T::wide(isa, y));
                 for (half, tile) in tiles.iter_mut().enumerate() {
-                    let (mut apart, mut above) = ([0.0; LANES], [0.0; LANES]);
-                    for l in 0..LANES {
-                        let (x, y) = (x[half * LANES + l].wide(), y[half * LANES + l].wide());
-                        let d = (x - y).abs();
-                        tile.add::<K>(l, x, y, d);
-                        apart[l] = d;
-                        if !K::FLAT {
-                            above[l] = slope.mul_add(x.abs(), d);
-                        }
-                    }
+                    let (x, y) = (x[half], y[half]);
+                    let d = isa.abs_f64(isa.sub_f64(x, y));
+                    tile.add::<K>(isa, x, y, d);
                     if K::LARGER {
-                        larger = isa.larger_f64(larger, apart);
+                        larger = isa.larger_f64(larger, d);
                     }
                     if !K::FLAT {
-                        over = isa.larger_f64(over, above);
+                        over = isa.larger_f64(over, isa.mul_add_f64(slope, isa.abs_f64(x), d));
                     }
                 }
             }
         }
-        for tile in &tiles {
-            self.join::<K>(tile);
+        for tile in tiles {
+            self.join::<K>(&tile.moments(isa));
         }
-        Found { beyond: JUDGED.then_some(beyond), ..extremes(&larger, max, &over) }
+        let beyond = JUDGED.then_some(beyond);
+        Found { larger: isa.most_f64(larger) > max, steeper: isa.most_f64(over) > 0.0, beyond }
     }
 
     /// A tile whose numbers are the same on both sides.
     #[inline(always)]
-    pub fn add_same<T: Number>(&mut self, x: &[T]) {
-        let mut sums = [0.0; LANES];
-        for x in x.as_chunks::<LANES>().0 {
-            for (sum, x) in sums.iter_mut().zip(x) {
-                let x = x.wide();
-                *sum = x.mul_add(x, *sum);
+    pub fn add_same<I: Isa, T: Number>(&mut self, isa: I, x: &[T]) {
+        let mut sum = isa.splat(0.0);
+        for x in x.as_chunks().0 {
+            for x in T::wide(isa, x) {
+                sum = isa.mul_add_f64(x, x, sum);
             }
         }
-        for (l, sum) in sums.into_iter().enumerate() {
+        for (l, sum) in isa.lanes_f64(sum).into_iter().enumerate() {
             self.a[l] += sum;
             self.b[l] += sum;
             self.product[l] += sum;
@@ -375,14 +399,4 @@ impl Moments {
 /// An f32 below `x` by a little more than the rounding of differences and products in f32.
 pub(crate) fn narrow_below(x: f64) -> f32 {
     ((x * (1.0 - 1.0 / 1_048_576.0)) as f32).min(f32::MAX)
-}
-
-#[inline(always)]
-fn extremes<T: Copy + PartialOrd + Default, const L: usize>(larger: &[T; L], max: T, over: &[T; L]) -> Found {
-    let mut found = Found { larger: false, steeper: false, beyond: None };
-    for l in 0..L {
-        found.larger |= larger[l] > max;
-        found.steeper |= over[l] > T::default();
-    }
-    found
 }

@@ -211,8 +211,8 @@ macro_rules! wide {
             }
 
             #[inline(always)]
-            fn add_same<I: Isa>(_: I, to: &mut Moments, x: &[Self]) {
-                to.add_same(x);
+            fn add_same<I: Isa>(isa: I, to: &mut Moments, x: &[Self]) {
+                to.add_same(isa, x);
             }
 
             #[inline(always)]
@@ -455,7 +455,7 @@ macro_rules! half {
 
             #[inline(always)]
             fn add_same<I: Isa>(isa: I, to: &mut Moments, x: &[Self]) {
-                to.add_same(&Half::tile(isa, x).0);
+                to.add_same(isa, &Half::tile(isa, x).0);
             }
 
             #[inline(always)]
