@@ -26,9 +26,6 @@ macro_rules! rounds {
 pub(crate) trait Isa: Copy {
     /// Whether leading zeros are counted by one vector instruction.
     const COUNTS_ZEROS: bool;
-    /// Maxima of f32 on the way, as many side by side as is quick: which they are of makes no difference in the end.
-    type Most: Copy;
-
     /// f16, given by their bits, as f32.
     #[inline(always)]
     fn widen_f16(self, bits: &[u16; 16]) -> [f32; 16] {
@@ -39,15 +36,42 @@ pub(crate) trait Isa: Copy {
         out
     }
 
-    /// Maxima that begin with a number.
-    fn most(self, x: f32) -> Self::Most;
+    /// f32 in registers, of which [`UNITS`](Self::UNITS) hold 16.
+    type Single: Copy;
+    /// Two at most.
+    const UNITS: usize;
 
-    /// Takes in more numbers, of which NaN is passed over. Written out, since a compiler may make stores under a mask of
-    /// it, which take a hundred cycles on some processors.
-    fn larger_f32(self, most: Self::Most, x: [f32; 16]) -> Self::Most;
+    /// The same number in all of them.
+    fn splat_f32(self, x: f32) -> Self::Single;
+
+    /// Numbers out of registers: the first of `out`.
+    fn store_f32(self, x: Self::Single, out: &mut [f32]);
+
+    /// Sums.
+    fn add_f32(self, a: Self::Single, b: Self::Single) -> Self::Single;
+
+    /// Differences.
+    fn sub_f32(self, a: Self::Single, b: Self::Single) -> Self::Single;
+
+    /// a * b + c, rounded once.
+    fn mul_add_f32(self, a: Self::Single, b: Self::Single, c: Self::Single) -> Self::Single;
+
+    /// Magnitudes.
+    fn abs_f32(self, x: Self::Single) -> Self::Single;
+
+    /// The larger of each pair of numbers, or the first where the second is NaN. Written out for sets of instructions with
+    /// masks, since a compiler may make stores under a mask of it, which take a hundred cycles on some processors.
+    fn larger_f32(self, a: Self::Single, b: Self::Single) -> Self::Single;
 
     /// Whether any of them is above a number.
-    fn above(self, most: Self::Most, x: f32) -> bool;
+    fn above(self, x: Self::Single, least: f32) -> bool;
+
+    /// Of 32 f16 those of one unit in one half, as f32.
+    fn single_f16(self, bits: &[u16; 32], half: usize, unit: usize) -> Self::Single;
+
+    /// Of 32 bf16 those of one unit in one half, as f32: the even ones are the one half and the odd ones the other, since
+    /// of a word of two the one takes a shift, and the other stands where it has to but for what is below.
+    fn single_bf16(self, bits: &[u16; 32], half: usize, unit: usize) -> Self::Single;
 
     /// Four f64 in registers. Sums are of this type and not arrays, of which a compiler may keep halves apart, each in a
     /// register of its own.
@@ -273,38 +297,63 @@ macro_rules! wide {
     };
 }
 
-/// Maxima of f32 in a number of lanes.
-macro_rules! most {
-    ($lanes:literal) => {
-        type Most = [f32; $lanes];
-
-        #[inline(always)]
-        fn most(self, x: f32) -> Self::Most {
-            [x; $lanes]
-        }
-
-        #[inline(always)]
-        fn above(self, most: Self::Most, x: f32) -> bool {
-            any_above(&most, x)
-        }
-    };
+/// Sixteen f32 as an array.
+macro_rules! single {
     () => {
-        most!(16);
+        type Single = [f32; 16];
+        const UNITS: usize = 1;
 
         #[inline(always)]
-        fn larger_f32(self, most: Self::Most, x: [f32; 16]) -> Self::Most {
-            larger(most, x)
+        fn splat_f32(self, x: f32) -> [f32; 16] {
+            [x; 16]
+        }
+
+        #[inline(always)]
+        fn store_f32(self, x: [f32; 16], out: &mut [f32]) {
+            out[..16].copy_from_slice(&x);
+        }
+
+        #[inline(always)]
+        fn add_f32(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+            std::array::from_fn(|l| a[l] + b[l])
+        }
+
+        #[inline(always)]
+        fn sub_f32(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+            std::array::from_fn(|l| a[l] - b[l])
+        }
+
+        #[inline(always)]
+        fn mul_add_f32(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+            std::array::from_fn(|l| a[l].mul_add(b[l], c[l]))
+        }
+
+        #[inline(always)]
+        fn abs_f32(self, x: [f32; 16]) -> [f32; 16] {
+            x.map(f32::abs)
+        }
+
+        #[inline(always)]
+        fn larger_f32(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+            larger(a, b)
+        }
+
+        #[inline(always)]
+        fn above(self, x: [f32; 16], least: f32) -> bool {
+            x.into_iter().fold(false, |any, x| any | (x > least))
+        }
+
+        #[inline(always)]
+        fn single_f16(self, bits: &[u16; 32], half: usize, _: usize) -> [f32; 16] {
+            self.widen_f16(&bits.as_chunks().0[half])
+        }
+
+        #[inline(always)]
+        fn single_bf16(self, bits: &[u16; 32], half: usize, _: usize) -> [f32; 16] {
+            let words: [u32; 16] = bytemuck::cast(*bits);
+            words.map(|word| f32::from_bits(if half == 0 { word << 16 } else { word & 0xffff_0000 }))
         }
     };
-}
-
-#[inline(always)]
-fn any_above<const L: usize>(most: &[f32; L], x: f32) -> bool {
-    let mut above = false;
-    for &most in most {
-        above |= most > x;
-    }
-    above
 }
 
 #[inline(always)]
@@ -352,7 +401,7 @@ pub(crate) struct Portable;
 impl Isa for Portable {
     const COUNTS_ZEROS: bool = false;
 
-    most!();
+    single!();
     wide!();
 }
 
@@ -366,7 +415,7 @@ use x86::Ymm;
 impl Isa for pulp::aarch64::Neon {
     const COUNTS_ZEROS: bool = true;
 
-    most!();
+    single!();
     wide!();
 }
 

@@ -1,6 +1,6 @@
 //! Vector instructions of x86.
 
-use super::{Isa, any_above};
+use super::Isa;
 
 /// The processor sees that memory is read in order, but does not run far ahead of what it has been asked for, and a
 /// tile is computed on for longer than the next takes to arrive. An address that does not exist is passed over.
@@ -195,31 +195,91 @@ pulp::simd_type!({
     }
 });
 
-impl Isa for Ymm {
-    const COUNTS_ZEROS: bool = false;
-
+impl Ymm {
+    /// Eight f16 as f32.
     #[expect(
         unsafe_code,
         reason = "`pulp` has no call for this instruction; `f16c` is the proof that it exists"
     )]
+    #[expect(clippy::unused_self, reason = "that proof")]
+    #[inline(always)]
+    fn eight_f16(self, bits: std::arch::x86_64::__m128i) -> std::arch::x86_64::__m256 {
+        // SAFETY: a value of this type exists only where the processor was found to have F16C.
+        unsafe { std::arch::x86_64::_mm256_cvtph_ps(bits) }
+    }
+}
+
+impl Isa for Ymm {
+    const COUNTS_ZEROS: bool = false;
+
     #[inline(always)]
     fn widen_f16(self, bits: &[u16; 16]) -> [f32; 16] {
         let halves: [std::arch::x86_64::__m128i; 2] = pulp::cast(*bits);
-        // SAFETY: a value of this type exists only where the processor was found to have F16C.
-        pulp::cast(unsafe {
-            [std::arch::x86_64::_mm256_cvtph_ps(halves[0]), std::arch::x86_64::_mm256_cvtph_ps(halves[1])]
-        })
+        pulp::cast([self.eight_f16(halves[0]), self.eight_f16(halves[1])])
     }
 
-    // One vector of 32 bytes: more would have to leave the registers.
-    most!(8);
+    type Single = std::arch::x86_64::__m256;
+    const UNITS: usize = 2;
 
     #[inline(always)]
-    fn larger_f32(self, most: [f32; 8], x: [f32; 16]) -> [f32; 8] {
-        let x: [std::arch::x86_64::__m256; 2] = pulp::cast(x);
+    fn splat_f32(self, x: f32) -> Self::Single {
+        self.avx._mm256_set1_ps(x)
+    }
+
+    #[inline(always)]
+    fn store_f32(self, x: Self::Single, out: &mut [f32]) {
+        let x: [f32; 8] = pulp::cast(x);
+        out[..8].copy_from_slice(&x);
+    }
+
+    #[inline(always)]
+    fn add_f32(self, a: Self::Single, b: Self::Single) -> Self::Single {
+        self.avx._mm256_add_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn sub_f32(self, a: Self::Single, b: Self::Single) -> Self::Single {
+        self.avx._mm256_sub_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn mul_add_f32(self, a: Self::Single, b: Self::Single, c: Self::Single) -> Self::Single {
+        self.fma._mm256_fmadd_ps(a, b, c)
+    }
+
+    #[inline(always)]
+    fn abs_f32(self, x: Self::Single) -> Self::Single {
+        self.avx._mm256_andnot_ps(self.avx._mm256_set1_ps(-0.0), x)
+    }
+
+    #[inline(always)]
+    fn larger_f32(self, a: Self::Single, b: Self::Single) -> Self::Single {
         // Of two of which one is NaN, the second is kept, as of two that are equal.
-        let most = self.avx._mm256_max_ps(x[0], pulp::cast(most));
-        pulp::cast(self.avx._mm256_max_ps(x[1], most))
+        self.avx._mm256_max_ps(b, a)
+    }
+
+    #[inline(always)]
+    fn above(self, x: Self::Single, least: f32) -> bool {
+        const GREATER: i32 = 0x1e;
+        let above = self.avx._mm256_cmp_ps::<GREATER>(x, self.avx._mm256_set1_ps(least));
+        self.avx._mm256_movemask_ps(above) != 0
+    }
+
+    #[inline(always)]
+    fn single_f16(self, bits: &[u16; 32], half: usize, unit: usize) -> Self::Single {
+        let bits: [u16; 8] = bits.as_chunks().0[2 * half + unit];
+        self.eight_f16(pulp::cast(bits))
+    }
+
+    #[inline(always)]
+    fn single_bf16(self, bits: &[u16; 32], half: usize, unit: usize) -> Self::Single {
+        let bits: [u16; 16] = bits.as_chunks().0[unit];
+        let words = pulp::cast(bits);
+        pulp::cast(if half == 0 {
+            self.avx2._mm256_slli_epi32::<16>(words)
+        } else {
+            self.avx2._mm256_and_si256(words, self.avx._mm256_set1_epi32(-0x1_0000))
+        })
     }
 
     lanes_avx2!();
@@ -306,21 +366,65 @@ impl Isa for pulp::x86::V4 {
         pulp::cast(self.avx512f._mm512_cvtph_ps(pulp::cast(*bits)))
     }
 
-    type Most = [f32; 16];
+    type Single = std::arch::x86_64::__m512;
+    const UNITS: usize = 1;
 
     #[inline(always)]
-    fn most(self, x: f32) -> [f32; 16] {
-        [x; 16]
+    fn splat_f32(self, x: f32) -> Self::Single {
+        self.avx512f._mm512_set1_ps(x)
     }
 
     #[inline(always)]
-    fn larger_f32(self, most: [f32; 16], x: [f32; 16]) -> [f32; 16] {
-        pulp::cast(self.avx512f._mm512_max_ps(pulp::cast(x), pulp::cast(most)))
+    fn store_f32(self, x: Self::Single, out: &mut [f32]) {
+        let x: [f32; 16] = pulp::cast(x);
+        out[..16].copy_from_slice(&x);
     }
 
     #[inline(always)]
-    fn above(self, most: [f32; 16], x: f32) -> bool {
-        any_above(&most, x)
+    fn add_f32(self, a: Self::Single, b: Self::Single) -> Self::Single {
+        self.avx512f._mm512_add_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn sub_f32(self, a: Self::Single, b: Self::Single) -> Self::Single {
+        self.avx512f._mm512_sub_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn mul_add_f32(self, a: Self::Single, b: Self::Single, c: Self::Single) -> Self::Single {
+        self.avx512f._mm512_fmadd_ps(a, b, c)
+    }
+
+    #[inline(always)]
+    fn abs_f32(self, x: Self::Single) -> Self::Single {
+        self.avx512f._mm512_abs_ps(x)
+    }
+
+    #[inline(always)]
+    fn larger_f32(self, a: Self::Single, b: Self::Single) -> Self::Single {
+        self.avx512f._mm512_max_ps(b, a)
+    }
+
+    #[inline(always)]
+    fn above(self, x: Self::Single, least: f32) -> bool {
+        const GREATER: i32 = 0x1e;
+        self.avx512f._mm512_cmp_ps_mask::<GREATER>(x, self.avx512f._mm512_set1_ps(least)) != 0
+    }
+
+    #[inline(always)]
+    fn single_f16(self, bits: &[u16; 32], half: usize, _: usize) -> Self::Single {
+        let bits: [u16; 16] = bits.as_chunks().0[half];
+        self.avx512f._mm512_cvtph_ps(pulp::cast(bits))
+    }
+
+    #[inline(always)]
+    fn single_bf16(self, bits: &[u16; 32], half: usize, _: usize) -> Self::Single {
+        let words = pulp::cast(*bits);
+        pulp::cast(if half == 0 {
+            self.avx512f._mm512_slli_epi32::<16>(words)
+        } else {
+            self.avx512f._mm512_and_si512(words, self.avx512f._mm512_set1_epi32(-0x1_0000))
+        })
     }
 
     lanes_avx2!();

@@ -7,7 +7,7 @@
 
 use crate::isa::Isa;
 
-use super::moments::{Close, LANES, Running, below, narrow_below};
+use super::moments::{Close, LANES, RunningWide, below, narrow_below};
 use super::word::Word;
 use super::{Ahead, Scan};
 
@@ -24,7 +24,7 @@ pub(crate) fn look_f32<I: Isa>(
     mut ahead: impl Ahead,
 ) -> Scan<u32> {
     let slope = -narrow_below(rel);
-    let mut sums = Running::new(isa);
+    let mut sums = RunningWide::new(isa);
     let (mut largest, mut farthest) = ([0i32; SINGLE], [0u32; SINGLE]);
     let (mut apart, mut over) = ([0i32; SINGLE], [0i32; SINGLE]);
     let blocks = x.as_chunks::<SINGLE>().0.iter().zip(y.as_chunks::<SINGLE>().0);
@@ -72,7 +72,7 @@ pub(crate) fn look_f64<I: Isa>(
     mut ahead: impl Ahead,
 ) -> Scan<u64> {
     let slope = isa.splat(-below(rel));
-    let mut sums = Running::new(isa);
+    let mut sums = RunningWide::new(isa);
     let zero = isa.splat(0.0);
     let (mut largest, mut apart, mut over) = (zero, zero, zero);
     let (mut farthest, mut bits) = ([0i64; LANES], [0u64; LANES]);

@@ -25,6 +25,7 @@
 //! - Bits that agree throughout a tile: then there is only one norm to sum.
 
 mod allowed;
+mod beyond;
 mod look;
 mod moments;
 mod real;

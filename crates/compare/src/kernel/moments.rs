@@ -1,7 +1,7 @@
 //! Sums of one tile: of differences, of squares, of products.
 
 use crate::isa::Isa;
-use crate::native::{Around, Limits, Rounding};
+use crate::native::Limits;
 
 use super::LINES;
 
@@ -141,35 +141,45 @@ kinds! {
     "Pairs are close, and their maxima are known." Known: true, true, false, Close;
 }
 
-/// The same sums while they are made.
-#[derive(Clone, Copy)]
-pub(crate) struct Running<I: Isa> {
-    abs: I::Wide,
-    squares: I::Wide,
-    a: I::Wide,
-    b: I::Wide,
-    product: I::Wide,
+/// Sums while they are made, in registers.
+macro_rules! running {
+    ($name:ident, $numbers:ident, $splat:ident, $add:ident, $mul_add:ident) => {
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name<I: Isa> {
+            abs: I::$numbers,
+            squares: I::$numbers,
+            a: I::$numbers,
+            b: I::$numbers,
+            product: I::$numbers,
+        }
+
+        impl<I: Isa> $name<I> {
+            #[inline(always)]
+            pub fn new(isa: I) -> Self {
+                let zero = isa.$splat(0.0);
+                Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
+            }
+
+            /// Pairs, `d` apart.
+            #[inline(always)]
+            pub fn add<K: Kind>(&mut self, isa: I, x: I::$numbers, y: I::$numbers, d: I::$numbers) {
+                self.abs = isa.$add(self.abs, d);
+                self.squares = isa.$mul_add(d, d, self.squares);
+                self.a = isa.$mul_add(x, x, self.a);
+                self.b = isa.$mul_add(y, y, self.b);
+                if !K::CLOSE {
+                    self.product = isa.$mul_add(x, y, self.product);
+                }
+            }
+        }
+    };
 }
 
-impl<I: Isa> Running<I> {
-    #[inline(always)]
-    pub fn new(isa: I) -> Self {
-        let zero = isa.splat(0.0);
-        Self { abs: zero, squares: zero, a: zero, b: zero, product: zero }
-    }
+running!(RunningWide, Wide, splat, add_f64, mul_add_f64);
+running!(RunningSingle, Single, splat_f32, add_f32, mul_add_f32);
 
-    /// Pairs, `d` apart.
-    #[inline(always)]
-    pub fn add<K: Kind>(&mut self, isa: I, x: I::Wide, y: I::Wide, d: I::Wide) {
-        self.abs = isa.add_f64(self.abs, d);
-        self.squares = isa.mul_add_f64(d, d, self.squares);
-        self.a = isa.mul_add_f64(x, x, self.a);
-        self.b = isa.mul_add_f64(y, y, self.b);
-        if !K::CLOSE {
-            self.product = isa.mul_add_f64(x, y, self.product);
-        }
-    }
-
+impl<I: Isa> RunningWide<I> {
+    /// The sums of the lanes.
     #[inline(always)]
     pub fn moments(self, isa: I) -> Moments {
         Moments {
@@ -180,6 +190,18 @@ impl<I: Isa> Running<I> {
             product: isa.lanes_f64(self.product),
         }
     }
+}
+
+/// Of 16 sums four, in f64.
+#[inline(always)]
+fn fold<I: Isa>(isa: I, units: [I::Single; 2]) -> [f64; LANES] {
+    let mut sums = [0f32; NARROW];
+    for (out, unit) in sums.chunks_exact_mut(NARROW / I::UNITS).zip(units) {
+        isa.store_f32(unit, out);
+    }
+    let pairs: [f64; 2 * LANES] =
+        std::array::from_fn(|l| f64::from(sums[l]) + f64::from(sums[l + 2 * LANES]));
+    std::array::from_fn(|l| pairs[l] + pairs[l + LANES])
 }
 
 impl Moments {
@@ -205,7 +227,7 @@ impl Moments {
         mut ahead: impl FnMut(usize),
     ) -> Found {
         // Two, so that additions wait half as long for each other.
-        let mut tiles = [Running::new(isa); 2];
+        let mut tiles = [RunningWide::new(isa); 2];
         let max = seen.abs;
         let (mut larger, mut over) = (isa.splat(max), isa.splat(0.0));
         let slope = isa.splat(-below(seen.rel));
@@ -251,14 +273,14 @@ impl Moments {
         }
     }
 
-    /// A tile of half-precision numbers, as `load` gives them in f32, two vectors at a time: products are exact there,
+    /// A tile of half-precision numbers, of which `load` gives one unit of one half in f32: products are exact there,
     /// and sums of a few of them lose no more than 2^-19 of their value before they go on in f64. `exact` says that
-    /// differences are exact in f32, `R` rounds to the type.
+    /// differences are exact in f32.
     #[inline(always)]
-    pub fn of_narrow<I: Isa, W, K: Kind, R: Rounding<f32> + Around, const JUDGED: bool>(
+    pub fn of_narrow<I: Isa, K: Kind>(
         isa: I,
-        [x, y]: [&[W]; 2],
-        load: impl Fn(&[W; 2 * NARROW]) -> [[f32; NARROW]; 2],
+        [x, y]: [&[u16]; 2],
+        load: impl Fn(&[u16; 2 * NARROW], usize, usize) -> I::Single,
         seen: Seen,
         exact: bool,
         mut ahead: impl FnMut(usize),
@@ -268,83 +290,34 @@ impl Moments {
         // apart, 2^-22 or more, where differences are numbers of the type as well, as of close pairs (Sterbenz). So the next
         // f32 above the largest of those lies below every larger one, and one that is the same, as among numbers of few
         // bits many are, is not looked at again.
-        let slope =
-            if K::CLOSE { -(seen.rel as f32).next_up().min(f32::MAX) } else { -narrow_below(seen.rel) };
-        let (mut larger, mut over) = (isa.most(max), isa.most(0.0));
-        let zero = [0f32; NARROW];
-        let exact = seen.limits.single();
-        let [low, high] = R::around(exact, K::CLOSE);
-        // Counted in floats, which are added under a mask where integers are not.
-        let mut beyond = zero;
-        let (mut abs, mut squares, mut a, mut b, mut product) = (zero, zero, zero, zero, zero);
+        let slope = if K::CLOSE { (seen.rel as f32).next_up().min(f32::MAX) } else { narrow_below(seen.rel) };
+        let slope = isa.splat_f32(-slope);
+        let (mut larger, mut over) = (isa.splat_f32(max), isa.splat_f32(0.0));
+        let mut sums = [RunningSingle::new(isa); 2];
         for (line, (x, y)) in x.as_chunks().0.iter().zip(y.as_chunks().0).enumerate() {
             ahead(2 * line);
-            let (x, y) = (load(x), load(y));
-            let mut apart = [zero; 2];
-            for (half, (x, y)) in x.iter().zip(&y).enumerate() {
-                let mut above = zero;
-                for l in 0..NARROW {
-                    let (x, y) = (x[l], y[l]);
-                    let d = (x - y).abs();
-                    apart[half][l] = d;
-                    abs[l] += d;
-                    squares[l] = d.mul_add(d, squares[l]);
-                    a[l] = x.mul_add(x, a[l]);
-                    b[l] = y.mul_add(y, b[l]);
-                    if !K::CLOSE {
-                        product[l] = x.mul_add(y, product[l]);
+            for (unit, sums) in sums.iter_mut().take(I::UNITS).enumerate() {
+                for half in 0..2 {
+                    let (x, y) = (load(x, half, unit), load(y, half, unit));
+                    let d = isa.abs_f32(isa.sub_f32(x, y));
+                    sums.add::<K>(isa, x, y, d);
+                    if K::LARGER {
+                        larger = isa.larger_f32(larger, d);
                     }
                     if !K::FLAT {
-                        above[l] = slope.mul_add(x.abs(), d);
+                        over = isa.larger_f32(over, isa.mul_add_f32(slope, isa.abs_f32(x), d));
                     }
-                }
-                if K::LARGER {
-                    larger = isa.larger_f32(larger, apart[half]);
-                }
-                if !K::FLAT {
-                    over = isa.larger_f32(over, above);
-                }
-            }
-            if !JUDGED {
-                continue;
-            }
-            if R::BAND {
-                let (mut likely, mut surely) = (zero, zero);
-                for (d, y) in apart.iter().zip(&y) {
-                    for l in 0..NARROW {
-                        likely[l] = if low.below(d[l], y[l]) { likely[l] + 1.0 } else { likely[l] };
-                        surely[l] = if high.below(d[l], y[l]) { surely[l] + 1.0 } else { surely[l] };
-                    }
-                }
-                let mut doubt = 0;
-                for l in 0..NARROW {
-                    doubt |= likely[l].to_bits() ^ surely[l].to_bits();
-                }
-                if doubt == 0 {
-                    for l in 0..NARROW {
-                        beyond[l] += surely[l];
-                    }
-                    continue;
-                }
-            }
-            for (d, y) in apart.iter().zip(&y) {
-                for l in 0..NARROW {
-                    // Differences of close pairs are numbers of the type as they are (Sterbenz).
-                    let d = if K::CLOSE { d[l] } else { R::round(d[l]) };
-                    let limit = R::round(exact.atol + R::round(exact.rtol * y[l].abs()));
-                    beyond[l] = if d > limit { beyond[l] + 1.0 } else { beyond[l] };
                 }
             }
         }
-        let fold = |sums: [f32; NARROW]| {
-            let pairs: [f64; 2 * LANES] =
-                std::array::from_fn(|l| f64::from(sums[l]) + f64::from(sums[l + 2 * LANES]));
-            std::array::from_fn(|l| pairs[l] + pairs[l + LANES])
+        let sums = Self {
+            abs: fold(isa, sums.map(|sums| sums.abs)),
+            squares: fold(isa, sums.map(|sums| sums.squares)),
+            a: fold(isa, sums.map(|sums| sums.a)),
+            b: fold(isa, sums.map(|sums| sums.b)),
+            product: if K::CLOSE { [0.0; LANES] } else { fold(isa, sums.map(|sums| sums.product)) },
         };
-        let product = if K::CLOSE { [0.0; LANES] } else { fold(product) };
-        let sums = Self { abs: fold(abs), squares: fold(squares), a: fold(a), b: fold(b), product };
-        let beyond = JUDGED.then(|| beyond.into_iter().sum::<f32>() as u32);
-        (sums, Found { larger: isa.above(larger, max), steeper: isa.above(over, 0.0), beyond })
+        (sums, Found { larger: isa.above(larger, max), steeper: isa.above(over, 0.0), beyond: None })
     }
 
     /// Whether the squares were neither too large for f32 nor so small that bits of them were lost.

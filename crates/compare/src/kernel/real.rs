@@ -7,6 +7,7 @@ use crate::isa::Isa;
 use crate::judge::FirstLook;
 use crate::native::{Formula, Limits, ModerateBf16, ModerateF16, Rounding, Same, ToBf16, ToF16, by_rule};
 
+use super::beyond::halves_beyond;
 use super::look::{look_f32, look_f64};
 use super::moments::{Close, Found, Kind, Known, Moments, NARROW, Number, Seen, narrow_below};
 use super::word::Word;
@@ -257,18 +258,11 @@ trait Half: Pod {
     const RANGE: bool;
     /// As f32, exactly.
     fn single(self) -> f32;
-    /// Some, in whatever order takes the fewest instructions, the same for every set of them.
-    fn pair<I: Isa>(isa: I, bits: &[u16; 2 * NARROW]) -> [[f32; NARROW]; 2];
+    /// One unit of one half of some, as f32.
+    fn unit<I: Isa>(isa: I, bits: &[u16; 2 * NARROW], half: usize, unit: usize) -> I::Single;
 
-    /// As f32, in whatever order is quick, the same for every set of instructions. As many as `out` holds, a multiple
-    /// of what [`Half::pair`] takes.
-    #[inline(always)]
-    fn widen<I: Isa>(isa: I, half: &[Self], out: &mut [f32]) {
-        let bits: &[u16] = bytemuck::cast_slice(half);
-        for (out, bits) in out.as_chunks_mut::<NARROW>().0.chunks_exact_mut(2).zip(bits.as_chunks().0) {
-            out.copy_from_slice(&Self::pair(isa, bits));
-        }
-    }
+    /// As many as `out` holds as f32, a multiple of [`NARROW`].
+    fn widen<I: Isa>(isa: I, half: &[Self], out: &mut [f32]);
 
     /// A tile.
     #[inline(always)]
@@ -285,7 +279,7 @@ const JUDGED: usize = 256;
 /// How many pairs are beyond a tolerance, by a rule that rounds its results by `R`, and by `Q` where `y` is smaller than
 /// `moderate`, as it nearly always is: that takes a third of the time.
 #[inline(always)]
-fn halves_beyond<F: Formula<f32>, R: Rounding<f32>, Q: Rounding<f32>, H: Half, I: Isa>(
+fn beyond_by_rule<F: Formula<f32>, R: Rounding<f32>, Q: Rounding<f32>, H: Half, I: Isa>(
     isa: I,
     (limits, moderate): (Limits<f32>, f32),
     x: &[H],
@@ -327,9 +321,16 @@ impl Half for f16 {
     }
 
     #[inline(always)]
-    fn pair<I: Isa>(isa: I, bits: &[u16; 2 * NARROW]) -> [[f32; NARROW]; 2] {
-        let halves = bits.as_chunks::<NARROW>().0;
-        [isa.widen_f16(&halves[0]), isa.widen_f16(&halves[1])]
+    fn unit<I: Isa>(isa: I, bits: &[u16; 2 * NARROW], half: usize, unit: usize) -> I::Single {
+        isa.single_f16(bits, half, unit)
+    }
+
+    #[inline(always)]
+    fn widen<I: Isa>(isa: I, half: &[Self], out: &mut [f32]) {
+        let bits: &[u16] = bytemuck::cast_slice(half);
+        for (out, bits) in out.as_chunks_mut().0.iter_mut().zip(bits.as_chunks().0) {
+            *out = isa.widen_f16(bits);
+        }
     }
 }
 
@@ -349,16 +350,9 @@ impl Half for bf16 {
         }
     }
 
-    /// A word of two: the one is its upper half as it stands, the other takes a shift.
     #[inline(always)]
-    fn pair<I: Isa>(_: I, bits: &[u16; 2 * NARROW]) -> [[f32; NARROW]; 2] {
-        let words: [u32; NARROW] = bytemuck::cast(*bits);
-        let mut out = [[0.0; NARROW]; 2];
-        for l in 0..NARROW {
-            out[0][l] = f32::from_bits(words[l] << 16);
-            out[1][l] = f32::from_bits(words[l] & 0xffff_0000);
-        }
-        out
+    fn unit<I: Isa>(isa: I, bits: &[u16; 2 * NARROW], half: usize, unit: usize) -> I::Single {
+        isa.single_bf16(bits, half, unit)
     }
 }
 
@@ -434,11 +428,11 @@ macro_rules! half {
                 mut ahead: impl FnMut(usize),
             ) -> Found {
                 if narrow != Narrow::No {
-                    let (tile, found) = Moments::of_narrow::<I, u16, K, $quick, JUDGED>(
+                    let (tile, mut found) = Moments::of_narrow::<I, K>(
                         isa,
                         [Self::words(x), Self::words(y)],
                         #[inline(always)]
-                        |bits| <$t as Half>::pair(isa, bits),
+                        |bits, half, unit| <$t as Half>::unit(isa, bits, half, unit),
                         seen,
                         narrow == Narrow::Exact,
                         #[inline(always)]
@@ -446,6 +440,11 @@ macro_rules! half {
                     );
                     if !<$t as Half>::RANGE || tile.within_f32() {
                         to.join::<K>(&tile);
+                        if JUDGED {
+                            let (x, y) = (Half::tile(isa, x), Half::tile(isa, y));
+                            let limits = seen.limits.single();
+                            found.beyond = Some(halves_beyond::<$quick>(limits, K::CLOSE, &x.0, &y.0));
+                        }
                         return found;
                     }
                 }
@@ -462,9 +461,9 @@ macro_rules! half {
             fn beyond<I: Isa>(isa: I, look: &FirstLook, x: &[Self], y: &[Self]) -> u64 {
                 let limits = (look.limits_f32(), look.moderate());
                 if look.rounds() {
-                    by_rule!(look.rule(), halves_beyond::<_, $rounding, $quick, $t, I>(isa, limits, x, y))
+                    by_rule!(look.rule(), beyond_by_rule::<_, $rounding, $quick, $t, I>(isa, limits, x, y))
                 } else {
-                    by_rule!(look.rule(), halves_beyond::<_, Same, Same, $t, I>(isa, limits, x, y))
+                    by_rule!(look.rule(), beyond_by_rule::<_, Same, Same, $t, I>(isa, limits, x, y))
                 }
             }
         }
