@@ -17,8 +17,8 @@ pub use statistic::{enters_statistic, is_statistic, normalises};
 
 use mask::{by_distance, is_by_distance, is_identity, leaves_itself_out, leaves_out};
 use statistic::{
-    adds_to_statistic, centres, counts_summands, gains_follow, is_divided_out, is_gain, is_of_statistic,
-    is_share_of_group, is_shift, makes_another_mean,
+    adds_to_statistic, centres, counts_summands, gains_follow, is_divided_out, is_gain, is_mean_of_input,
+    is_of_statistic, is_share_of_group, is_shift, makes_another_mean,
 };
 
 /// Functions of one number that networks use as non-linearities.

@@ -10,9 +10,10 @@ use super::{
     adds_to_statistic, becomes_float, becomes_whole, bends, borders, by_distance, centres, counts_summands,
     crops, cuts_gates, drops, enters_statistic, feeds_mask, gains_follow, gates_itself, is_activation,
     is_attention, is_by_distance, is_choice, is_divided_out, is_drawn, is_gain, is_identity, is_layout,
-    is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary, is_rotated,
-    is_rounding, is_score, is_share_of_group, is_shift, is_statistic, is_truth, is_turned, leaves_itself_out,
-    leaves_out, makes_another_mean, masks, negates_for_rotation, normalises, readers, squares, was_turned,
+    is_mean_of_input, is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary,
+    is_rotated, is_rounding, is_score, is_share_of_group, is_shift, is_statistic, is_truth, is_turned,
+    leaves_itself_out, leaves_out, makes_another_mean, masks, negates_for_rotation, normalises, readers,
+    squares, was_turned,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -325,6 +326,8 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
             } else if !scalar && tensor.rank() >= 2 && is_score(side, n) || is_by_distance(tensor) {
                 // What is added to scores and hides nothing says how far apart two positions are.
                 "rope"
+            } else if is_vector(tensor) && !scalar && is_mean_of_input(side, n) {
+                "normalisation"
             } else {
                 "bias"
             }

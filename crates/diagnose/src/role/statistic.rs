@@ -242,6 +242,29 @@ pub(super) fn is_gain(side: &Side<'_>, n: NodeId) -> bool {
     is_normed(side, x) || product(x) && shifted() || before().unwrap_or(side.producer(x).is_none())
 }
 
+/// Whether a node takes from an input of the network a mean for each channel: what is taken off it before any weight meets
+/// it; a sum only where a deviation stands beside it, since what is added to an input may as well say where it stands.
+pub(super) fn is_mean_of_input(side: &Side<'_>, n: NodeId) -> bool {
+    let spread = |m: NodeId| {
+        let node = side.graph().node(m);
+        let wide = |v: &ValueId| side.is_constant(*v) && side.declared.get(*v).is_some_and(|t| t.len() > 1);
+        matches!(node.op.as_str(), "Mul" | "Div") && node.inputs.iter().flatten().any(wide)
+    };
+    let mut brought = side.graph().node(n).op == "Sub" || readers(side, n).any(spread);
+    let mut at = n;
+    for _ in 0..STEPS {
+        let [x] = side.dynamic_inputs(at)[..] else { return false };
+        let Some(before) = side.producer(x) else { return brought };
+        let op = side.graph().node(before).op.as_str();
+        if !is_layout(op) && !matches!(op, "Cast" | "Mul" | "Div" | "Add" | "Sub") {
+            return false;
+        }
+        brought |= spread(before);
+        at = before;
+    }
+    false
+}
+
 /// Whether all that is made of what a node writes multiplies what a norm writes: `1 + w` is its gain.
 pub(super) fn gains_follow(side: &Side<'_>, n: NodeId) -> bool {
     let mut at: Vec<ValueId> = side.graph().node(n).writes().collect();
