@@ -179,12 +179,13 @@ fn name(
         return (general, format!("{what}{x}, where A's {theirs:?} is {y}"));
     }
     if let Some((x, y)) = single(own).zip(single(right)) {
-        // A number that is right where it is 0 is an epsilon only if it is as small, or stands where one does.
-        let shift = general == "epsilon" && x.abs() > role::EPSILON && !role::guards(site.judge.b, n);
         return (
-            if shift { "bias" } else { of_factor(site, n, general, x / y) },
+            numbers::of_number(site, (n, slot), general, (x, y), own),
             format!("{}, where A's {theirs:?} is {}{}", pool::shown(x), pool::shown(y), ratio(x, y)),
         );
+    }
+    if numbers::is_guarded(site, (n, slot), own, right) {
+        return ("epsilon", format!("which has another small number added to it than A's {theirs:?}"));
     }
     if general != "mask"
         && let Some(how) = numbers::curve(own, right)
@@ -317,13 +318,6 @@ fn name(
     (class, format!("which differs from A's {theirs:?} {}", numbers::where_differs(own, right)))
 }
 
-/// A factor of which both sides have one, before or after a non-linearity, is part of it; unless it is nearly right.
-fn of_factor(site: &Site<'_, '_, '_>, n: NodeId, general: &'static str, ratio: f64) -> &'static str {
-    let b = site.judge.b;
-    let part = general == "scale" && (role::is_beside_activation(b, n) || role::is_in_curve(b, n));
-    if part && !role::is_nearly_right(ratio) { "activation" } else { general }
-}
-
 /// A few whole numbers as a list; the largest of all is how exporters write "to the end".
 fn whole_numbers(t: &Tensor) -> Option<String> {
     if !t.dtype().is_int() || t.len() > 8 {
@@ -412,7 +406,7 @@ fn propose_number(
         } else {
             role::of_constant(site.judge.b, n, slot, &shadow)
         };
-        let class = of_factor(site, n, general, x / y);
+        let class = numbers::of_number(site, (n, slot), general, (x, y), own);
         sources[slot] = Source::Tensor { declared: low, shadow };
         let Some(patch) = Patch::new(node, sources) else { continue };
         out.push(Proposal {

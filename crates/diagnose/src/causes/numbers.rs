@@ -3,10 +3,11 @@
 //! `own` is what B holds, `right` what A holds at this place, of one length unless a function says otherwise.
 
 use isotrace_align::Region;
-use isotrace_graph::ValueId;
+use isotrace_graph::{NodeId, ValueId};
 use isotrace_tensor::{DType, Tensor};
 
 use crate::pool;
+use crate::role;
 use crate::site::Site;
 
 /// A function of one number.
@@ -21,6 +22,39 @@ const CURVES: [(&str, Curve); 6] = [
     ("tanh(x)", f64::tanh),
     ("log(1 + exp(x))", |x| x.exp().ln_1p()),
 ];
+
+/// What it is called that a node reads x where y is right. Where nothing is right, a number is an epsilon only if it is as
+/// small as one, or stands where one does; else it is what is added by such a number.
+pub(super) fn of_number(
+    site: &Site<'_, '_, '_>,
+    (n, slot): (NodeId, usize),
+    general: &'static str,
+    (x, y): (f64, f64),
+    own: &Tensor,
+) -> &'static str {
+    if general == "epsilon" && x.abs() > role::EPSILON && !role::guards(site.judge.b, n) {
+        return role::of_constant(site.judge.b, n, slot, own);
+    }
+    of_factor(site, n, general, x / y)
+}
+
+/// A factor of which both sides have one, before or after a non-linearity, is part of it; unless it is nearly right.
+fn of_factor(site: &Site<'_, '_, '_>, n: NodeId, general: &'static str, ratio: f64) -> &'static str {
+    let b = site.judge.b;
+    let part = general == "scale" && (role::is_beside_activation(b, n) || role::is_in_curve(b, n));
+    if part && !role::is_nearly_right(ratio) { "activation" } else { general }
+}
+
+/// Whether what is divided by is A's with another small number added to all of it: an epsilon that is folded in.
+pub(super) fn is_guarded(
+    site: &Site<'_, '_, '_>,
+    (n, slot): (NodeId, usize),
+    own: &Tensor,
+    right: &Tensor,
+) -> bool {
+    let by = || shifted(own, right).filter(|by| *by != 0.0 && by.abs() <= role::EPSILON);
+    site.node_b(n).op == "Div" && slot == 1 && own.len() > 1 && by().is_some()
+}
 
 /// Where one of two constants is a curve of the other, element by element: which. Numbers that hardly vary are near too
 /// many curves.
