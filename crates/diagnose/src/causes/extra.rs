@@ -7,7 +7,7 @@
 
 use isotrace_align::patch::{Patch, Source};
 use isotrace_align::{Region, Side};
-use isotrace_graph::{Node, NodeId};
+use isotrace_graph::{Node, NodeId, ValueId};
 
 use super::function::{expanded, reshaped};
 use super::{Cause, Proposal, label};
@@ -54,7 +54,7 @@ impl Cause for Extra {
                     summary: format!("B computes {}, which A does not have", label(site.judge.b, n)),
                     change: format!("without {}", label(site.judge.b, n)),
                     // It is all that the two have not in common: what else holds is another way to say it.
-                    cost: if is_all(site, n) { 15 } else { 20 },
+                    cost: if is_all(site, n) || is_right_before(site, n, v) { 15 } else { 20 },
                 });
             }
         }
@@ -74,6 +74,16 @@ fn is_all(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
     };
     let (a, b) = (site.judge.a, site.judge.b);
     of(a, &site.open_a, None) == of(b, &site.open_b, Some(n))
+}
+
+/// Whether a node puts A's value, which it reads, into another order: what made that is right, though another order of its
+/// parts would undo the node as well.
+fn is_right_before(site: &Site<'_, '_, '_>, n: NodeId, read: ValueId) -> bool {
+    let class = |v: ValueId| site.judge.index.class(v);
+    let matched = site.state.matched[read.index()].as_ref().filter(|m| !m.relation.is_permuted());
+    site.judge.b.moves(n)
+        && site.node_b(n).writes().any(|v| v == site.point)
+        && matched.is_some_and(|m| class(m.a) == class(site.candidate))
 }
 
 /// Whether a smaller shape is repeated to fill a larger one.
