@@ -10,7 +10,7 @@ use isotrace_align::relation::candidates;
 use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{Attribute, Node, NodeId, ValueId};
 use isotrace_ops::{Flow, Precision};
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
 use super::{Cause, Proposal, WHOLE, difference, folded, label, telling};
@@ -103,6 +103,19 @@ fn article(class: &str) -> &'static str {
     }
 }
 
+/// Whether a region makes whole numbers of whole numbers, none of them a byte: what is rounded on the way is brought to no
+/// grid, as in a remainder that is spelled by its quotient.
+fn counts(side: &Side<'_>, region: &Region, written: ValueId) -> bool {
+    let whole = |v: ValueId| {
+        let Some(t) = side.declared.get(v) else { return false };
+        !matches!(t.dtype(), DType::I8 | DType::U8)
+            && t.to_f64().is_ok_and(|x| x.iter().all(|x| x.fract() == 0.0))
+    };
+    let inside = |v: ValueId| side.producer(v).is_some_and(|n| region.nodes.contains(&n));
+    let mut read = region.dynamic_nodes(side).flat_map(|n| side.dynamic_inputs(n)).filter(|&v| !inside(v));
+    whole(written) && read.all(whole)
+}
+
 /// What the two regions have in common.
 fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     let (a, b) = (site.judge.a, site.judge.b);
@@ -125,7 +138,12 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
         let mut nodes = region.dynamic_nodes(side).map(op).filter(|op| !role::is_layout(op)).peekable();
         nodes.peek().is_some() && nodes.all(|op| role::is_rounding(op))
     };
-    if grid(&ops_a) != grid(&ops_b) || on_grid(a, &site.open_a) && on_grid(b, &site.open_b) {
+    if grid(&ops_a) != grid(&ops_b)
+        && counts(a, &site.open_a, site.candidate)
+        && counts(b, &site.open_b, site.point)
+    {
+        purpose.or(Some("index"))
+    } else if grid(&ops_a) != grid(&ops_b) || on_grid(a, &site.open_a) && on_grid(b, &site.open_b) {
         Some("quantisation")
     } else if purpose.is_some() {
         purpose
