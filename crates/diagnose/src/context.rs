@@ -26,7 +26,7 @@ enum End {
 }
 
 /// `mask` where a value says which entries are hidden, `rope` where it says how positions enter, `padding` where it
-/// says how wide a border is, and `None` where it is data or serves several purposes.
+/// says how wide a border is, `activation` where it says which piece of a function holds, and `None` where it is data or serves several purposes.
 pub fn purpose(side: &Side<'_>, v: ValueId) -> Option<&'static str> {
     let mut seen = vec![v];
     let mut next = 0;
@@ -85,6 +85,9 @@ fn end(side: &Side<'_>, v: ValueId, n: NodeId) -> End {
             if own.dtype().is_float() && result.is_some_and(|r| reaches(side, r, &["Cos", "Sin"], NEAR)) =>
         {
             End::Prepared
+        }
+        "Where" if slot == 0 && side.producer(v).is_some_and(|p| role::chooses_piece(side, p)) => {
+            End::Is("activation")
         }
         "Where" if slot == 0 => {
             let chosen = result.and_then(value);

@@ -2,6 +2,7 @@
 
 mod mask;
 mod name;
+mod piece;
 pub mod quantised;
 mod rotary;
 mod statistic;
@@ -12,6 +13,7 @@ use isotrace_tensor::{DType, Tensor};
 
 pub use mask::{feeds_mask, is_choice, is_score, masks};
 pub use name::{EPSILON, most_telling, of_attribute, of_constant, of_operator, of_presence, says_where};
+pub use piece::chooses_piece;
 pub use rotary::{is_of_angles, is_rotary, is_rotated, is_turned, negates_for_rotation, turns, was_turned};
 pub use statistic::{enters_statistic, is_statistic, normalises};
 

@@ -7,13 +7,13 @@ use isotrace_tensor::{DType, Tensor};
 
 use super::quantised::{self, Quantised};
 use super::{
-    adds_to_statistic, becomes_float, becomes_whole, bends, borders, by_distance, centres, counts_summands,
-    crops, cuts_gates, drops, enters_statistic, feeds_mask, gains_follow, gates_itself, is_activation,
-    is_attention, is_by_distance, is_choice, is_divided_out, is_drawn, is_gain, is_identity, is_layout,
-    is_mean_of_input, is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction, is_rotary,
-    is_rotated, is_rounding, is_score, is_share_of_group, is_shift, is_statistic, is_truth, is_turned,
-    leaves_itself_out, leaves_out, makes_another_mean, masks, negates_for_rotation, normalises, readers,
-    squares, was_turned,
+    adds_to_statistic, becomes_float, becomes_whole, bends, borders, by_distance, centres, chooses_piece,
+    counts_summands, crops, cuts_gates, drops, enters_statistic, feeds_mask, gains_follow, gates_itself,
+    is_activation, is_attention, is_by_distance, is_choice, is_divided_out, is_drawn, is_gain, is_identity,
+    is_layout, is_mean_of_input, is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction,
+    is_rotary, is_rotated, is_rounding, is_score, is_share_of_group, is_shift, is_statistic, is_truth,
+    is_turned, leaves_itself_out, leaves_out, makes_another_mean, masks, negates_for_rotation, normalises,
+    readers, squares, was_turned,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -353,6 +353,7 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
             }
         }
         "Gather" if slot == 1 && whole && by_distance(tensor) => "rope",
+        _ if chooses_piece(side, n) => "activation",
         _ if whole && node.writes().any(|v| is_truth(side, v) || feeds_mask(side, v)) => "mask",
         // What is chosen among is data, unless it hides.
         "Where" if chosen && (is_score(side, n) || is_by_distance(tensor)) => "rope",
@@ -389,6 +390,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         || node.writes().any(|v| is_rotated(side, v)) && !prepares;
     match node.op.as_str() {
         _ if rotary => "rope",
+        _ if chooses_piece(side, n) => "activation",
         _ if truth => "mask",
         _ if whole && node.writes().any(|v| feeds_mask(side, v)) => "mask",
         "Cast" if whole && becomes_float(side, n) => "quantisation",
