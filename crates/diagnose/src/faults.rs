@@ -169,9 +169,16 @@ fn before_settled(judge: &Judge<'_, '_>, hypothesis: &Hypothesis) -> Option<Valu
     }
     let len = a.declared.count(hypothesis.candidate)?;
     let float = |v: &ValueId| a.declared.is_float(*v) && a.declared.count(*v) == Some(len);
-    let mut data = last.inputs.iter().flatten().copied().filter(|v| !a.is_constant(*v) && float(v));
-    let first = data.next()?;
-    data.next().is_none().then_some(first)
+    let fits = |v: &ValueId| !a.is_constant(*v) && float(v);
+    let data: Vec<ValueId> = last.inputs.iter().flatten().copied().filter(fits).collect();
+    if let [one] = data[..] {
+        return Some(one);
+    }
+    // Of several, the one that is read as B's readers read the point.
+    let slot = |&n: &NodeId| b.graph().node(n).inputs.iter().position(|i| *i == Some(hypothesis.point));
+    let first = slot(&readers[0])?;
+    let same = readers.iter().all(|n| slot(n) == Some(first));
+    last.inputs.get(first).copied().flatten().filter(|v| same && fits(v))
 }
 
 /// The fault inside of the nodes of a site, where they can be written out, and whether it is the only one in there.
