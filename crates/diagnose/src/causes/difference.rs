@@ -5,6 +5,7 @@ use isotrace_align::{Region, Side};
 use isotrace_graph::{Attribute, NodeId, ValueId};
 use isotrace_tensor::{DType, Tensor};
 
+use super::layout::{lays_out_a_mask, lays_out_statistics};
 use super::numbers::by_channel;
 use super::stored::is_rest;
 use crate::role;
@@ -253,14 +254,6 @@ fn layouts(side: &Side<'_>, region: &Region) -> Vec<(String, String)> {
     out
 }
 
-/// Whether an operator of a region moves the elements of what hides scores, and none moves other elements.
-fn lays_out_a_mask(side: &Side<'_>, region: &Region) -> bool {
-    let moves = |n: &NodeId| side.graph().node(*n).op == "Transpose";
-    let mut written =
-        region.dynamic_nodes(side).filter(moves).flat_map(|n| side.graph().node(n).writes()).peekable();
-    written.peek().is_some() && written.all(|v| side.shadow.get(v).is_some_and(role::masks))
-}
-
 /// Where both regions hold the same operators, settings and numbers: elements are laid out otherwise on the way, what goes
 /// along an axis goes along another of the same elements, or values go to one another's places. Sigmoids and tangents of several values are the gates of a cell.
 pub fn wired(site: &Site<'_, '_, '_>) -> Option<&'static str> {
@@ -276,7 +269,15 @@ pub fn wired(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     if layouts(a, &site.wide_a) != layouts(b, &site.wide_b) {
         // What hides keys the one way hides queries the other.
         let hides = lays_out_a_mask(a, &site.wide_a) || lays_out_a_mask(b, &site.wide_b);
-        return Some(if hides { "mask" } else { "layout" });
+        // Statistics that are repeated otherwise are about other elements.
+        let shares = lays_out_statistics(a, &site.wide_a) || lays_out_statistics(b, &site.wide_b);
+        return Some(if hides {
+            "mask"
+        } else if shares {
+            "normalisation"
+        } else {
+            "layout"
+        });
     }
     let along = |p: &Part| role::is_reduction(&p.0) || p.0.ends_with("Softmax");
     if same

@@ -5,7 +5,7 @@
 //! **Proof.** The node reads A's value in A's layout. The layout operator before it is named.
 
 use isotrace_align::patch::{Patch, Source};
-use isotrace_align::{Relation, Side};
+use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{NodeId, ValueId};
 
 use super::order::exchanged_behind;
@@ -154,4 +154,22 @@ fn layout_node(site: &Site<'_, '_, '_>, mut v: ValueId) -> Option<NodeId> {
         v = site.node_b(n).inputs.first().copied().flatten()?;
     }
     found
+}
+
+/// Whether an operator of a region moves the elements of what hides scores, and none moves other elements.
+pub(super) fn lays_out_a_mask(side: &Side<'_>, region: &Region) -> bool {
+    let moves = |n: &NodeId| side.graph().node(*n).op == "Transpose";
+    let mut written =
+        region.dynamic_nodes(side).filter(moves).flat_map(|n| side.graph().node(n).writes()).peekable();
+    written.peek().is_some() && written.all(|v| side.shadow.get(v).is_some_and(role::masks))
+}
+
+/// Whether a region repeats or moves statistics to which values are brought, and nothing else.
+pub(super) fn lays_out_statistics(side: &Side<'_>, region: &Region) -> bool {
+    let moves = |n: &NodeId| matches!(side.graph().node(*n).op.as_str(), "Transpose" | "Expand" | "Tile");
+    let mut moving = region.dynamic_nodes(side).filter(moves).peekable();
+    let brings = |n: NodeId| {
+        side.graph().node(n).writes().all(|v| role::is_statistic(side, v)) && role::normalises(side, n)
+    };
+    moving.peek().is_some() && moving.all(brings)
 }
