@@ -83,8 +83,9 @@ impl Cause for Operator {
                     );
                 }
             }
-            for op in family(&node.op).unwrap_or(&[]).iter().filter(|o| **o != node.op && !tried.contains(*o))
-            {
+            // Where A computes nothing, sums and products that come to what it reads are accidents.
+            let others = family(&node.op).filter(|f| *f != ARITHMETIC || computes(site));
+            for op in others.unwrap_or(&[]).iter().filter(|o| **o != node.op && !tried.contains(*o)) {
                 push(site, n, op, "", kept(node, op), None, 24, out);
             }
             if is_unary_activation(node) {
@@ -131,6 +132,12 @@ fn is_unary_activation(node: &Node) -> bool {
 /// Whether one operator takes back what the other does.
 fn undoes(x: &str, y: &str) -> bool {
     matches!((x, y), ("Add", "Sub") | ("Sub", "Add") | ("Mul", "Div") | ("Div", "Mul"))
+}
+
+/// Whether anything in A's region makes other numbers of what it reads.
+fn computes(site: &Site<'_, '_, '_>) -> bool {
+    let moves = |op: &str| role::is_layout(op) || matches!(op, "Cast" | "Identity");
+    site.nodes_a().iter().any(|&n| !moves(&site.node_a(n).op))
 }
 
 fn arity(node: &Node) -> usize {
@@ -216,6 +223,8 @@ fn push(
             }
             // What chooses a branch or ends a loop hides nothing.
             "mask" if role::steers(site.judge.b, n) => "operand_order",
+            // What decides which piece of a function holds hides nothing either.
+            "mask" if role::chooses_piece(site.judge.b, n) => "activation",
             class => class,
         },
         summary: format!("{} is {} where A computes {op}", site.judge.b.graph().label(n), node.op),
