@@ -117,11 +117,9 @@ impl Found {
     }
 }
 
-/// Pairs below this many bytes a side are shared out among threads whole; larger ones one after the other, each among
-/// all threads, so that no more than one large pair is in memory.
-const SMALL: usize = 1 << 20;
-/// Small pairs handed out at a time.
-const BATCH: usize = 512;
+/// Bytes of both sides that are in memory at once, unless a single pair has more. Several pairs at once are quicker than
+/// each among all threads: to open a tensor and to let its pages go is the work of one.
+const AT_ONCE: usize = 128 << 20;
 
 /// All pairs, in their order.
 pub fn all(
@@ -137,22 +135,21 @@ pub fn all(
         show(done.fetch_add(1, Ordering::Relaxed) + 1);
         anyhow::Ok(found)
     };
-    let small = |pair: &Pair| {
-        let bytes = |info: isotrace_trace::Info| info.dtype.size() * info.shape.iter().product::<usize>();
-        sides[0].info(&pair.x).is_ok_and(|info| bytes(info) <= SMALL)
-            && sides[1].info(&pair.y).is_ok_and(|info| bytes(info) <= SMALL)
+    let bytes = |side: &Source, name: &str| match side.info(name) {
+        Ok(info) => info.shape.iter().fold(info.dtype.size(), |bytes, &n| bytes.saturating_mul(n)),
+        Err(_) => AT_ONCE,
     };
     let mut found = Vec::with_capacity(pairs.len());
-    for run in pairs.chunk_by(|a, b| small(a) == small(b)) {
-        if small(&run[0]) {
-            for batch in run.chunks(BATCH) {
-                found.extend(batch.par_iter().map(one).collect::<anyhow::Result<Vec<_>>>()?);
-            }
-        } else {
-            for pair in run {
-                found.push(one(pair)?);
-            }
-        }
+    let mut rest = pairs;
+    while !rest.is_empty() {
+        let mut sum = 0usize;
+        let fits = |pair: &&Pair| {
+            sum = sum.saturating_add(bytes(sides[0], &pair.x)).saturating_add(bytes(sides[1], &pair.y));
+            sum <= AT_ONCE
+        };
+        let (batch, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        found.extend(batch.par_iter().map(one).collect::<anyhow::Result<Vec<_>>>()?);
+        rest = later;
     }
     Ok(found)
 }
