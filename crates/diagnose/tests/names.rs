@@ -562,7 +562,7 @@ const CASES: &[Case] = &[
     },
     Case {
         what: "an input with another mean alone",
-        cause: "bias",
+        cause: "normalisation",
         a: |n| brought_to(n, 21, 22),
         b: |n| brought_to(n, 23, 22),
     },

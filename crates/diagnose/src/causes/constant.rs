@@ -180,7 +180,7 @@ fn name(
     }
     if let Some((x, y)) = single(own).zip(single(right)) {
         return (
-            numbers::of_number(site, (n, slot), general, (x, y), own),
+            numbers::of_number(site, n, general, (x, y)),
             format!("{}, where A's {theirs:?} is {}{}", pool::shown(x), pool::shown(y), ratio(x, y)),
         );
     }
@@ -406,7 +406,7 @@ fn propose_number(
         } else {
             role::of_constant(site.judge.b, n, slot, &shadow)
         };
-        let class = numbers::of_number(site, (n, slot), general, (x, y), own);
+        let class = numbers::of_number(site, n, general, (x, y));
         sources[slot] = Source::Tensor { declared: low, shadow };
         let Some(patch) = Patch::new(node, sources) else { continue };
         out.push(Proposal {

@@ -24,16 +24,15 @@ const CURVES: [(&str, Curve); 6] = [
 ];
 
 /// What it is called that a node reads x where y is right. Where nothing is right, a number is an epsilon only if it is as
-/// small as one, or stands where one does; else it is what is added by such a number.
+/// small as one, or stands where one does; else it is a sum that A does not have.
 pub(super) fn of_number(
     site: &Site<'_, '_, '_>,
-    (n, slot): (NodeId, usize),
+    n: NodeId,
     general: &'static str,
     (x, y): (f64, f64),
-    own: &Tensor,
 ) -> &'static str {
     if general == "epsilon" && x.abs() > role::EPSILON && !role::guards(site.judge.b, n) {
-        return role::of_constant(site.judge.b, n, slot, own);
+        return "bias";
     }
     of_factor(site, n, general, x / y)
 }
