@@ -9,47 +9,54 @@ use crate::site::Site;
 
 /// What NaN or an infinity is born from says more than what undoes it.
 pub fn not_finite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
-    let finite = |t: Option<&Tensor>| t.and_then(|t| t.to_f64().ok().map(|v| v.iter().all(|x| !x.is_nan())));
-    if finite(site.judge.a.shadow.get(site.candidate)) != Some(true) {
+    if nans(site.judge.a.shadow.get(site.candidate)) != Some(0) {
         return;
     }
-    let after = &site.judge.b.consumers[site.point.index()];
-    for &n in site.open_b.nodes.iter().chain(after) {
-        for v in site.node_b(n).writes() {
-            let Some(own) = &site.state.own_shadow[v.index()] else { continue };
-            // What undoing another fault brings about is none of B's.
-            // Of no elements there is no mean: NaN is not born of numbers then.
-            let of_nothing =
-                site.judge.b.dynamic_inputs(n).iter().any(|&r| site.judge.b.declared.count(r) == Some(0));
-            if finite(Some(own)) == Some(false)
-                && finite(site.judge.b.shadow.get(v)) != Some(true)
-                && !of_nothing
-            {
-                let count = own.to_f64().map_or(0, |x| x.iter().filter(|x| x.is_nan()).count());
-                let read: Vec<String> =
-                    site.judge.b.dynamic_inputs(n).iter().filter_map(|&r| range(site, r)).collect();
-                "nan".clone_into(&mut fault.class);
-                fault.evidence.insert(0, fault.summary.clone());
-                fault.summary = format!(
-                    "{} of {} elements of {} become NaN; it reads {}",
-                    count,
-                    own.len(),
-                    crate::causes::label(site.judge.b, n),
-                    read.join(", ")
-                );
-                if !fault.nodes_b.contains(&n) {
-                    fault.nodes_b.push(n);
-                }
-                for out in site.node_b(n).writes() {
-                    if !fault.outputs_b.contains(&out) {
-                        fault.outputs_b.push(out);
-                    }
-                }
-                return;
-            }
-        }
+    let Some((n, v, count, all)) = born(site) else {
+        return infinite(site, fault);
+    };
+    let read: Vec<String> = site.judge.b.dynamic_inputs(n).iter().filter_map(|&r| range(site, r)).collect();
+    let told = format!(
+        "{count} of {all} elements of {} become NaN; it reads {}",
+        crate::causes::label(site.judge.b, n),
+        read.join(", ")
+    );
+    tell(fault, "nan", told, n, v);
+}
+
+/// How many elements are NaN.
+fn nans(t: Option<&Tensor>) -> Option<usize> {
+    Some(t?.to_f64().ok()?.iter().filter(|x| x.is_nan()).count())
+}
+
+/// The first node of a site, or behind it, of whose finite numbers NaN are born, what it writes, how many they are and of
+/// how many. What undoing another fault brings about is none of B's, and a mean of no elements is not born of numbers.
+fn born(site: &Site<'_, '_, '_>) -> Option<(NodeId, ValueId, usize, usize)> {
+    let b = site.judge.b;
+    let own = |v: ValueId| site.state.own_shadow[v.index()].as_ref();
+    let numbers = |n: NodeId| {
+        b.dynamic_inputs(n).iter().all(|&r| b.declared.count(r) != Some(0) && nans(own(r)).unwrap_or(0) == 0)
+    };
+    let nodes = site.open_b.nodes.iter().chain(&b.consumers[site.point.index()]);
+    nodes.copied().filter(|&n| numbers(n)).find_map(|n| {
+        let of_b = |&v: &ValueId| nans(b.shadow.get(v)) != Some(0);
+        let mut written = site.node_b(n).writes().filter(of_b);
+        written
+            .find_map(|v| nans(own(v)).filter(|&c| c > 0).map(|c| (n, v, c, own(v).map_or(0, Tensor::len))))
+    })
+}
+
+/// Names a fault by the node in which something is born, and puts what was said of it behind as evidence.
+fn tell(fault: &mut Fault, class: &'static str, told: String, n: NodeId, v: ValueId) {
+    class.clone_into(&mut fault.class);
+    let undone = std::mem::replace(&mut fault.summary, told);
+    fault.evidence.insert(0, undone);
+    if !fault.nodes_b.contains(&n) {
+        fault.nodes_b.push(n);
     }
-    infinite(site, fault);
+    if !fault.outputs_b.contains(&v) {
+        fault.outputs_b.push(v);
+    }
 }
 
 fn range(site: &Site<'_, '_, '_>, v: ValueId) -> Option<String> {
@@ -109,16 +116,11 @@ fn infinite(site: &Site<'_, '_, '_>, fault: &mut Fault) {
     };
     let held = b.shadow.get(v).and_then(|t| t.to_f64().ok()).is_some_and(|x| x.iter().all(|x| x.is_finite()));
     let class = if held { "overflow" } else { "nan" };
-    class.clone_into(&mut fault.class);
-    fault.evidence.insert(0, fault.summary.clone());
-    fault.summary = format!(
+    let told = format!(
         "{} is the first to write an infinity, of what comes of this place",
         crate::causes::label(b, n)
     );
-    if !fault.nodes_b.contains(&n) {
-        fault.nodes_b.push(n);
-        fault.outputs_b.push(v);
-    }
+    tell(fault, class, told, n, v);
 }
 
 /// Where NaN is born comes before what only reads it.

@@ -252,12 +252,11 @@ fn push(
 fn but_for_a_number(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
     let side = site.judge.a;
     let class = |v: ValueId| site.judge.index.class(v);
-    let settings = |node: &isotrace_graph::Node| format!("{:?}", node.attributes);
     let (mut own, mut theirs) = (site.partner(read)?, a);
     for _ in 0..MOST_MISSING {
         let (n, m) = (side.producer(own)?, side.producer(theirs)?);
         let (x, y) = (site.node_a(n), site.node_a(m));
-        if n == m || x.op != y.op || settings(x) != settings(y) || x.inputs.len() != y.inputs.len() {
+        if n == m || !isotrace_align::same_call(x, y) {
             return None;
         }
         let stored = |v: ValueId| side.shadow.get(v).filter(|_| side.is_constant(v));
