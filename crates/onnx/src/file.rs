@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use crate::OnnxError;
+use crate::{OnnxError, WholePages};
 
 /// Files up to this size are read; mapping them would cost more than it saves.
 const READ_UP_TO: u64 = 1 << 16;
@@ -132,21 +132,31 @@ fn map(file: &File) -> io::Result<Bytes> {
     // changes the file meanwhile cannot be enforced by any program that maps weights; our own writers replace
     // files by renaming, which leaves the mapped file as it was.
     let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(file)? };
-    Ok(Bytes::from_owner(map))
+    Ok(in_large_pages(map))
 }
 
 #[expect(unsafe_code, reason = "mapping a file has no safe form")]
 fn map_stretch(file: &File, start: u64, length: usize) -> io::Result<Bytes> {
     // SAFETY: as in `map`.
     let map = unsafe { memmap2::MmapOptions::new().offset(start).len(length).map_copy_read_only(file)? };
-    Ok(Bytes::from_owner(map))
+    Ok(in_large_pages(map))
+}
+
+/// Of a file that is not in memory yet, large pages are read.
+fn in_large_pages(map: memmap2::Mmap) -> Bytes {
+    #[cfg(target_os = "linux")]
+    {
+        // Where the system has none, small ones do.
+        let _ = map.advise(memmap2::Advice::HugePage);
+    }
+    Bytes::from_owner(map)
 }
 
 /// Writes a file through `fill` into a temporary file beside it, then renames: readers see the old file or the
 /// new one, never half of one.
 pub fn replace_file(
     path: &Path,
-    fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>,
+    fill: impl FnOnce(&mut io::BufWriter<WholePages>) -> io::Result<()>,
 ) -> Result<(), OnnxError> {
     let io = |cause| OnnxError::Io { action: "write", path: path.to_path_buf(), cause };
     let folder = match path.parent() {
@@ -162,7 +172,7 @@ pub fn replace_file(
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     let (file, temporary) = builder.tempfile_in(folder).map_err(io)?.into_parts();
-    let mut writer = io::BufWriter::with_capacity(1 << 16, file);
+    let mut writer = io::BufWriter::with_capacity(1 << 16, WholePages::new(file));
     fill(&mut writer).map_err(io)?;
     writer.flush().map_err(io)?;
     drop(writer);

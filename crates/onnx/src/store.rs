@@ -1,6 +1,5 @@
 //! Writing models, with external data where they are needed.
 
-use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -11,7 +10,7 @@ use crate::external::Location;
 use crate::file::replace_file;
 use crate::generated::onnx::tensor_proto::DataLocation;
 use crate::generated::onnx::{ModelProto, StringStringEntryProto, TensorProto};
-use crate::{Model, OnnxError, visit};
+use crate::{Model, OnnxError, WholePages, visit};
 
 /// Tensors below this many bytes stay in the model file: shapes and axes are read there by every tool.
 const SMALL: usize = 1024;
@@ -105,7 +104,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn write(&self, file: &mut BufWriter<File>) -> std::io::Result<()> {
+    fn write(&self, file: &mut BufWriter<WholePages>) -> std::io::Result<()> {
         let zeros = vec![0u8; HOLE];
         let mut here = 0;
         for (start, data) in &self.pieces {
@@ -122,6 +121,6 @@ impl<'a> Plan<'a> {
             }
         }
         file.flush()?;
-        file.get_ref().set_len(self.end)
+        file.get_ref().file().set_len(self.end)
     }
 }

@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use isotrace_onnx::write_tensor_pb;
+use isotrace_onnx::{WholePages, write_tensor_pb};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashSet;
 
@@ -230,7 +230,7 @@ fn around(path: &Path) -> &Path {
 /// Fills a file beside the target, which goes away if that fails; then it takes the target's place.
 pub fn whole_file(
     path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), TraceError>,
+    fill: impl FnOnce(&mut BufWriter<WholePages>) -> Result<(), TraceError>,
 ) -> Result<(), TraceError> {
     let io = |cause| write_error("write", path, cause);
     let mut builder = tempfile::Builder::new();
@@ -242,7 +242,7 @@ pub fn whole_file(
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let (file, temporary) = builder.tempfile_in(around(path)).map_err(io)?.into_parts();
-    let mut writer = BufWriter::with_capacity(1 << 16, file);
+    let mut writer = BufWriter::with_capacity(1 << 16, WholePages::new(file));
     fill(&mut writer)?;
     writer.flush().map_err(io)?;
     drop(writer);

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use isotrace_onnx::MappedFile;
+use isotrace_onnx::{MappedFile, WholePages};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 use safetensors::Dtype;
@@ -58,7 +58,7 @@ pub fn write(folder: &Path, index: u32, waiting: &[Waiting]) -> Result<u64, (Pat
 }
 
 fn fill(path: &Path, waiting: &[Waiting]) -> io::Result<u64> {
-    let mut file = File::create(path)?;
+    let mut file = WholePages::new(File::create(path)?);
     let contents: Vec<Cow<'_, [u8]>> = waiting.iter().map(|w| content(&w.tensor)).collect();
     let pieces: Vec<Piece> = waiting
         .iter()
@@ -78,7 +78,7 @@ fn fill(path: &Path, waiting: &[Waiting]) -> io::Result<u64> {
     for at in order {
         file.write_all(&contents[at])?;
     }
-    file.sync_all()?;
+    file.file().sync_all()?;
     Ok(header.len() as u64 + pieces.iter().map(|p| p.bytes).sum::<u64>())
 }
 
