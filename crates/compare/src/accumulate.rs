@@ -8,7 +8,7 @@ use crate::isa::{Isa, Job, Level};
 use crate::judge::FirstLook;
 use crate::kernel::{Order, Pass, Real, ahead};
 use crate::staged::{Stage, Staging, Turned};
-use crate::strided::{Coming, Panel, Plan, panel_of};
+use crate::strided::{Panel, Plan, panel_of};
 use crate::sums::Sums;
 
 /// Tiles a chunk: a MiB a side, some 100 microseconds.
@@ -60,7 +60,6 @@ macro_rules! chunk {
                 // Either a panel is copied when its turn has come, while lines of the next one are asked for,
                 let room = if squares { 0 } else { panel_of::<$t>() };
                 let (mut x, mut y) = (vec![<$t>::default(); room], vec![<$t>::default(); room]);
-                let mut lines = Vec::new();
                 // or it is while the one before is compared.
                 let (mut now, mut next) = <(Stage<$t, $lanes>, Stage<$t, $lanes>)>::default();
                 let mut turned = Turned::new();
@@ -73,21 +72,16 @@ macro_rules! chunk {
                 }
                 while let Some(panel) = panels.next() {
                     let mut staging = None;
-                    lines.clear();
-                    if let Some(coming) = panels.peek() {
-                        if let Some(layout) = plan.layout::<$lanes>(coming, &mut other) {
-                            staging = Some(Staging::new(isa, layout, from(coming), &mut next));
-                        } else {
-                            plan.lines(0, sides[0], coming, &mut lines);
-                            plan.lines(1, sides[1], coming, &mut lines);
-                        }
+                    if let Some(coming) = panels.peek()
+                        && let Some(layout) = plan.layout::<$lanes>(coming, &mut other)
+                    {
+                        staging = Some(Staging::new(isa, layout, from(coming), &mut next));
                     }
                     for part in 0..if squares { now.parts() } else { 1 } {
                         if let Some(staging) = &staging {
                             staging.begin();
                         }
-                        // Half of what is asked for is while this panel is gathered, a line for two.
-                        let mut coming = Coming { isa, lines: &lines };
+                        let mut coming = plan.coming(isa, sides, panels.peek());
                         let [x, y] = if squares {
                             now.part(isa, part, &mut turned)
                         } else {
@@ -96,7 +90,6 @@ macro_rules! chunk {
                                 plan.gather::<I, $t, $lanes>(1, sides[1], &panel, &mut y, &mut coming),
                             ]
                         };
-                        let coming = coming.lines;
                         let columns = panel.size[1];
                         pass.feed::<I, false>(
                             isa,
@@ -112,8 +105,8 @@ macro_rules! chunk {
                                 // Line by line, since half lines are looked at in order alone.
                                 if let Some(staging) = &staging {
                                     staging.ask(k / 2);
-                                } else if let Some(&line) = coming.get(k / 2) {
-                                    isa.prefetch_far(line);
+                                } else {
+                                    coming.ask(k / 2);
                                 }
                             },
                         );

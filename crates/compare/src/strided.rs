@@ -44,9 +44,9 @@ pub(crate) const fn panel_of<T>() -> usize {
 /// Elements a piece has at least, if there are as many.
 const PIECE: usize = 1 << 18;
 
-/// Elements along either side's closest axes that a box takes: pages of so many rows on both sides are what a processor
-/// remembers.
-const NEAR: usize = 1024;
+/// Bytes along either side's closest axes that a box takes: whole pages, so that none is met in two boxes, of as few rows
+/// on both sides as a processor remembers.
+const NEAR: usize = 4096;
 
 /// An axis that has been put together from axes of the views: of each the size and the stride in C order, last first.
 type Parts = Vec<(usize, usize)>;
@@ -73,27 +73,52 @@ pub(crate) struct Plan {
     across: [Vec<usize>; 2],
     /// How the first panel is copied, where panels are copied square by square (`staged`).
     layout: Option<Layout>,
+    /// The cache lines of the first panel, where panels are not; others have theirs in the same places, nearly.
+    lines: Vec<Line>,
+    /// On how many sides panels are gathered, one at least.
+    gathered: usize,
     boxes: usize,
     /// Boxes a piece.
     group: usize,
 }
 
-/// Cache lines that will be gathered soon.
+/// A cache line of a panel: of which side, and how many bytes from the panel's first element.
+type Line = (usize, usize);
+
+/// Cache lines that will be read soon, with the panel after this one.
 pub(crate) struct Coming<'l, I> {
-    pub isa: I,
+    isa: I,
+    /// Where that panel begins on each side.
+    starts: [*const i8; 2],
     /// Those not asked for yet.
-    pub lines: &'l [*const i8],
+    lines: &'l [Line],
+    /// How many lines are gathered while one is asked for: half of all are while a panel is gathered, on one side or
+    /// on both, and half while it is compared.
+    every: usize,
 }
 
 impl<I: Isa> Coming<'_, I> {
-    /// Asks for one line for every two that have been gathered.
+    /// Asks for as many lines as are to be while so many are gathered.
     #[inline(always)]
-    pub fn gathered(&mut self, lines: usize) {
-        let (now, later) = self.lines.split_at(self.lines.len().min(lines / 2));
+    fn gathered(&mut self, lines: usize) {
+        let (now, later) = self.lines.split_at(self.lines.len().min(lines / self.every));
         for &line in now {
-            self.isa.prefetch_far(line);
+            self.ask_for(line);
         }
         self.lines = later;
+    }
+
+    /// Asks for line `k` of those that are left.
+    #[inline(always)]
+    pub fn ask(&self, k: usize) {
+        if let Some(&line) = self.lines.get(k) {
+            self.ask_for(line);
+        }
+    }
+
+    #[inline(always)]
+    fn ask_for(&self, (side, offset): Line) {
+        self.isa.prefetch_far(self.starts[side].wrapping_add(offset));
     }
 }
 
@@ -213,7 +238,7 @@ impl Plan {
             axis.panels = axis.size.div_ceil(axis.extent);
         }
         for order in &by_side {
-            let mut room = NEAR;
+            let mut room = NEAR / size_of::<T>();
             for &k in order {
                 let axis = &mut axes[k];
                 axis.near = axis.near.max((room / axis.extent).clamp(1, axis.panels));
@@ -222,10 +247,17 @@ impl Plan {
         }
         let boxes = axes.iter().map(|axis| axis.panels.div_ceil(axis.near)).product();
         let elements: usize = axes.iter().map(|axis| axis.near * axis.extent).product();
-        let mut plan = Self { axes, across, layout: None, boxes, group: (PIECE / elements).max(1) };
+        let (layout, lines, group) = (None, Vec::new(), (PIECE / elements).max(1));
+        let mut plan = Self { axes, across, layout, lines, gathered: 1, boxes, group };
+        let first = plan.boxed(0).next();
         if squares {
-            let first = plan.boxed(0).next();
             plan.layout = first.map(|panel| plan.lay_out(&panel, LINE / size_of::<T>()));
+        } else if let Some(panel) = first {
+            plan.lines = [(0, a.data()), (1, b.data())]
+                .into_iter()
+                .flat_map(|(side, data)| plan.lines(side, data, &panel).map(move |offset| (side, offset)))
+                .collect();
+            plan.gathered = (0..2).filter(|&side| !plan.lies(side, &panel)).count().max(1);
         }
         plan
     }
@@ -309,6 +341,21 @@ impl Plan {
         self.across.each_ref().map(|axes| axes.first().map_or(0, |&k| self.axes[k].strides[side]))
     }
 
+    /// What of a panel after this one is to be asked for.
+    #[inline(always)]
+    pub fn coming<I: Isa, T>(&self, isa: I, data: [&[T]; 2], panel: Option<&Panel>) -> Coming<'_, I> {
+        let start = |side: usize, panel: &Panel| data[side].as_ptr().wrapping_add(panel.start[side]).cast();
+        let starts = panel.map_or([std::ptr::null(); 2], |panel| [0, 1].map(|side| start(side, panel)));
+        Coming { isa, starts, lines: panel.map_or(&[], |_| &self.lines), every: self.gathered }
+    }
+
+    /// Whether a panel's elements lie row by row on one side.
+    fn lies(&self, side: usize, panel: &Panel) -> bool {
+        let [rows, columns] = panel.size;
+        let [row, column] = self.strides(side);
+        (columns == 1 || column == 1) && (rows == 1 || row == columns)
+    }
+
     /// A panel's elements on one side, row by row: as they lie, or copied into `out`, while `coming` is asked for.
     #[inline(always)]
     pub fn gather<'o, I: Isa, T: Pod, const L: usize>(
@@ -322,17 +369,15 @@ impl Plan {
         let [rows, columns] = panel.size;
         let [row, column] = self.strides(side);
         let data = &data[panel.start[side]..];
-        if columns == 1 || column == 1 {
-            if rows == 1 || row == columns {
-                return &data[..rows * columns];
+        if self.lies(side, panel) {
+            return &data[..rows * columns];
+        }
+        if column == 1 {
+            for (r, out) in out.chunks_exact_mut(columns).take(rows).enumerate() {
+                copy::<T, L>(&data[r * row..][..columns], out);
+                coming.gathered(columns * size_of::<T>() / LINE);
             }
-            if column == 1 {
-                for (r, out) in out.chunks_exact_mut(columns).take(rows).enumerate() {
-                    copy::<T, L>(&data[r * row..][..columns], out);
-                    coming.gathered(columns * size_of::<T>() / LINE);
-                }
-                return &out[..rows * columns];
-            }
+            return &out[..rows * columns];
         }
         if row == 1 && column >= rows {
             for c in 0..columns {
@@ -351,22 +396,19 @@ impl Plan {
         &out[..rows * columns]
     }
 
-    /// The cache lines of a panel on one side, as far as its elements lie in runs.
-    #[inline(always)]
-    pub fn lines<T>(&self, side: usize, data: &[T], panel: &Panel, out: &mut Vec<*const i8>) {
+    /// The cache lines of a panel on one side, as far as its elements lie in runs: each in bytes from its first element.
+    fn lines<T>(&self, side: usize, data: &[T], panel: &Panel) -> impl Iterator<Item = usize> + use<T> {
         let [rows, columns] = panel.size;
         let [row, column] = self.strides(side);
         let (runs, step, len) = if column == 1 { (rows, row, columns) } else { (columns, column, rows) };
-        if len * size_of::<T>() < LINE || column != 1 && row != 1 {
-            return;
-        }
-        let start = data.as_ptr().wrapping_add(panel.start[side]);
-        for run in 0..runs {
-            let first = start.wrapping_add(run * step).cast::<i8>();
-            let within = first.addr() % LINE;
-            let (first, count) = (first.wrapping_sub(within), (within + len * size_of::<T>()).div_ceil(LINE));
-            out.extend((0..count).map(|k| first.wrapping_add(LINE * k)));
-        }
+        let in_runs = len * size_of::<T>() >= LINE && (column == 1 || row == 1);
+        let start = data.as_ptr().wrapping_add(panel.start[side]).addr();
+        (0..if in_runs { runs } else { 0 }).flat_map(move |run| {
+            let first = start + run * step * size_of::<T>();
+            let within = first % LINE;
+            let count = (within + len * size_of::<T>()).div_ceil(LINE);
+            (0..count).map(move |k| (first - within + LINE * k).wrapping_sub(start))
+        })
     }
 
     /// Which element in C order the one in a row and a column of a panel is.
