@@ -53,7 +53,10 @@ def batch_norm_affine(g, rng):
     """A batch norm as one product and one sum with folded constants."""
     changed = False
     for n in g.of("BatchNormalization"):
-        gain, shift, mean, var = (g.constant(i).astype(np.float64) for i in n.input[1:5])
+        stored = [g.constant(i) for i in n.input[1:5]]
+        if any(s is None for s in stored):
+            continue
+        gain, shift, mean, var = (s.astype(np.float64) for s in stored)
         a = gain / np.sqrt(var + attribute(n, "epsilon", 1e-5))
         shape = (-1, *[1] * (len(g.shape(n.input[0])) - 2))
         c, d = (g.add_constant(v.astype(np.float32).reshape(shape), n.output[0] + "__affine") for v in (a, shift - mean * a))
