@@ -26,7 +26,8 @@ enum End {
 }
 
 /// `mask` where a value says which entries are hidden, `rope` where it says how positions enter, `padding` where it
-/// says how wide a border is, `activation` where it says which piece of a function holds, and `None` where it is data or serves several purposes.
+/// says how wide a border is, `activation` where it says which piece of a function holds, and `None` where it is data or
+/// serves several purposes.
 pub fn purpose(side: &Side<'_>, v: ValueId) -> Option<&'static str> {
     let mut seen = vec![v];
     let mut next = 0;
