@@ -14,12 +14,13 @@
 //! order the first is a reshape and a transposition, and [`mark_views`] says so to the two operators.
 //!
 //! The block size follows from shapes where a size is a multiple of 8 and not of 16, where 8 channels are filled up to
-//! 16, and where 8 are read that nobody brought into blocks. Otherwise the weights themselves tell: filters of a trained
-//! network differ in scale (batch norms are folded into them), and only the right block size puts each filter's weights together. The F statistic of one-way analysis of variance on squared weights,
-//! filter by filter, summed over a graph's convolutions as a log likelihood ratio, decides; on two `ResNet` files each
-//! of 12 layers alone pointed the right way (F of 2.5 to 75 against 1.6 to 36). Where filters do not differ in scale, as in
-//! networks that were never trained, nothing tells, and 16 is taken, until the model that the graph is held against is
-//! known ([`settle`]): its own weights are those of this graph under one block size and no other.
+//! 16, and where 8 are read that nobody brought into blocks. Otherwise the weights themselves tell: filters of a
+//! trained network differ in scale (batch norms are folded into them), and only the right block size puts each filter's
+//! weights together. The F statistic of one-way analysis of variance on squared weights, filter by filter, summed over
+//! a graph's convolutions as a log likelihood ratio, decides; on two `ResNet` files each of 12 layers alone pointed the
+//! right way (F of 2.5 to 75 against 1.6 to 36). Where filters do not differ in scale, as in networks that were never
+//! trained, nothing tells, and 16 is taken, until the model that the graph is held against is known ([`settle`]): its
+//! own weights are those of this graph under one block size and no other.
 
 use isotrace_graph::{Attribute, Graph, Node};
 use isotrace_tensor::{Element, Tensor};
