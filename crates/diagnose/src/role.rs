@@ -14,13 +14,15 @@ use isotrace_tensor::{DType, Tensor};
 pub use mask::{feeds_mask, is_choice, is_score, masks};
 pub use name::{EPSILON, most_telling, of_attribute, of_constant, of_operator, of_presence, says_where};
 pub use piece::chooses_piece;
-pub use rotary::{is_of_angles, is_rotary, is_rotated, is_turned, negates_for_rotation, turns, was_turned};
+pub use rotary::{
+    is_of_angles, is_rotary, is_rotated, is_turned, negates_for_rotation, transforms, turns, was_turned,
+};
 pub use statistic::{enters_statistic, is_statistic, normalises};
 
 use mask::{by_distance, is_by_distance, is_identity, leaves_itself_out, leaves_out};
 use statistic::{
-    adds_to_statistic, centres, counts_summands, gains_follow, is_divided_out, is_gain, is_mean_of_input,
-    is_of_statistic, is_share_of_group, is_shift, makes_another_mean,
+    Divisor, adds_to_statistic, averages, centres, counts_summands, gains_follow, is_divided_out, is_gain,
+    is_mean_of_input, is_of_statistic, is_share_of_group, is_shift, makes_another_mean,
 };
 
 /// Functions of one number that networks use as non-linearities.

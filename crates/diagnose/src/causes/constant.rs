@@ -168,7 +168,7 @@ fn name(
     right: &Tensor,
     a: ValueId,
 ) -> (&'static str, String) {
-    let general = if role::is_rotary(site.judge.a, a) {
+    let general = if role::is_rotary(site.judge.a, a) && !role::transforms(site.judge.b, n) {
         "rope"
     } else {
         role::of_constant(site.judge.b, n, slot, right)
@@ -235,6 +235,9 @@ fn name(
                 "which lies on a grid of a few levels for each block of {size} along axis {axis}, as A's {theirs:?} does not"
             ),
         );
+    }
+    if general == "scale" && numbers::same_multiset(own, right) {
+        return ("weight_layout", format!("which holds the numbers of A's {theirs:?} in another order"));
     }
     if general != "weight_value" && general != "bias" && general != "normalisation"
         || own.len() != right.len()
@@ -495,7 +498,7 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
     let mut sources = Patch::sources_of(node);
     let mut classes = Vec::new();
     let mut how = Vec::new();
-    let mut optional = false;
+    let (mut optional, mut reordered) = (false, true);
     // Of operators that read as many values as there are, none is left out.
     let variadic =
         matches!(node.op.as_str(), "Concat" | "Sum" | "Max" | "Min" | "Mean" | "Einsum" | "Loop" | "Scan");
@@ -543,6 +546,7 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
             continue;
         }
         let (class, text) = name(site, n, slot, &own, &right, a);
+        reordered &= numbers::same_multiset(&own, &right);
         classes.push(class);
         how.push(text);
         sources[slot] = Source::Tensor { declared: declared.clone(), shadow: shadow.clone() };
@@ -551,6 +555,10 @@ fn propose_all(site: &Site<'_, '_, '_>, n: NodeId, m: NodeId, out: &mut Vec<Prop
         return;
     }
     let Some(patch) = Patch::new(node, sources) else { return };
+    // Outputs in another order bring their biases along: the weight tells.
+    if reordered && classes.iter().any(|c| *c != "bias") {
+        classes.retain(|c| *c != "bias");
+    }
     let dropped = super::stored::drops(site, n, m);
     let swapped = how.iter().all(|t| t.starts_with("which is A's"));
     out.push(Proposal {

@@ -187,7 +187,8 @@ pub(super) fn factors_along(own: &Tensor, right: &Tensor) -> Option<usize> {
                 continue;
             }
             let factor = factors[channel(i)].get_or_insert(x / y);
-            if (x / y - *factor).abs() > 1e-4 * factor.abs() {
+            // What is all nought was made of nothing in particular.
+            if *x == 0.0 || (x / y - *factor).abs() > 1e-4 * factor.abs() {
                 return false;
             }
         }

@@ -1,11 +1,11 @@
 //! How a stored weight differs from A's, where that says more than that it does: by one factor, by a norm multiplied in
 //! twice, as what is left of a share, as another weight once a norm is folded into one of the two.
 
-use isotrace_align::Side;
+use isotrace_align::{Region, Side};
 use isotrace_graph::{Attribute, NodeId, ValueId};
 use isotrace_tensor::Tensor;
 
-use super::numbers::{by_channel, factors_along};
+use super::numbers::{by_channel, factors_along, same_multiset};
 use super::order::bias_after;
 use crate::pool;
 use crate::role;
@@ -28,7 +28,8 @@ pub fn told(
     }
     let largest = y.iter().fold(0f64, |m, v| m.max(v.abs()));
     let near = |x: f64, y: f64| (x - y).abs() <= 1e-6 * y.abs().max(1e-3 * largest);
-    if is_rest(&x, &y) {
+    // A grid of places from nought to one is its own rest, the other way round.
+    if is_rest(&x, &y) && !same_multiset(own, right) {
         return Some(("gate_order", format!("which is 1 less A's {name:?}: the share of the other part")));
     }
     if !matches!(general, "weight_value" | "bias") {
@@ -110,6 +111,9 @@ pub fn is_rest(x: &[f64], y: &[f64]) -> bool {
 
 /// Elements below which numbers are alike by chance.
 const FEW: usize = 8;
+
+/// Nodes by which a weight is taken off its grid, joined or turned.
+const NEAR: usize = 20;
 
 /// Whether the parts of a table along its first axis are the same ones at other places.
 fn rows_moved(x: &[f64], y: &[f64], rows: usize) -> bool {
@@ -196,7 +200,10 @@ fn norm_is_there(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
 /// Another weight of A of which `own` is what folding a norm leaves.
 fn of_another(site: &Site<'_, '_, '_>, own: &Tensor, theirs: ValueId) -> Option<ValueId> {
     let a = site.judge.a;
-    a.graph().value_ids().filter(|&v| v != theirs && a.is_constant(v)).find(|&v| {
+    // What a weight is unpacked from is no other weight.
+    let made_of = Region::behind(a, &[theirs], |_| false, NEAR);
+    let other = |v: &ValueId| *v != theirs && a.is_constant(*v) && !made_of.constants.contains(v);
+    a.graph().value_ids().filter(other).find(|&v| {
         let shape = a.declared.get(v).is_some_and(|t| t.rank() >= 2 && t.shape() == own.shape());
         shape && a.shadow.get(v).is_some_and(|t| by_channel(own, t) || pool::same_numbers(own, t))
     })

@@ -7,13 +7,13 @@ use isotrace_tensor::{DType, Tensor};
 
 use super::quantised::{self, Quantised};
 use super::{
-    adds_to_statistic, becomes_float, becomes_whole, bends, borders, by_distance, centres, chooses_piece,
-    counts_summands, crops, cuts_gates, drops, enters_statistic, feeds_mask, gains_follow, gates_itself,
-    is_activation, is_attention, is_by_distance, is_choice, is_divided_out, is_drawn, is_gain, is_identity,
-    is_layout, is_mean_of_input, is_normalisation, is_of_statistic, is_product, is_recurrent, is_reduction,
-    is_rotary, is_rotated, is_rounding, is_score, is_share_of_group, is_shift, is_statistic, is_truth,
-    is_turned, leaves_itself_out, leaves_out, makes_another_mean, masks, negates_for_rotation, normalises,
-    readers, squares, was_turned,
+    Divisor, adds_to_statistic, averages, becomes_float, becomes_whole, bends, borders, by_distance, centres,
+    chooses_piece, counts_summands, crops, cuts_gates, drops, enters_statistic, feeds_mask, gains_follow,
+    gates_itself, is_activation, is_attention, is_by_distance, is_choice, is_divided_out, is_drawn, is_gain,
+    is_identity, is_layout, is_mean_of_input, is_normalisation, is_of_statistic, is_product, is_recurrent,
+    is_reduction, is_rotary, is_rotated, is_rounding, is_score, is_share_of_group, is_shift, is_statistic,
+    is_truth, is_turned, leaves_itself_out, leaves_out, makes_another_mean, masks, negates_for_rotation,
+    normalises, readers, squares, transforms, was_turned,
 };
 
 /// An additive number up to this keeps a division or a root away from zero.
@@ -252,7 +252,7 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     let number = tensor.to_f64().ok().and_then(|v| v.first().copied()).unwrap_or(0.0);
     let whole = tensor.dtype().is_int();
     let chosen = slot > 0 && tensor.dtype().is_float() && !scalar && !masks(tensor);
-    if node.inputs.get(slot).copied().flatten().is_some_and(|v| is_rotary(side, v)) {
+    if !transforms(side, n) && node.inputs.get(slot).copied().flatten().is_some_and(|v| is_rotary(side, v)) {
         return "rope";
     }
     // Every other element for the one half or the other is another rotation; a border one further on is a slip.
@@ -386,7 +386,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
     };
     // A gain, a shift or a product on the way to a rotation is none itself.
     let prepares = is_product(&node.op) || constant.is_some() && is_arithmetic(&node.op);
-    let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v))
+    let rotary = node.inputs.iter().flatten().any(|&v| is_rotary(side, v)) && !transforms(side, n)
         || node.writes().any(|v| is_rotated(side, v)) && !prepares;
     match node.op.as_str() {
         _ if rotary => "rope",
@@ -394,6 +394,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         _ if truth => "mask",
         _ if whole && node.writes().any(|v| feeds_mask(side, v)) => "mask",
         "Cast" if whole && becomes_float(side, n) => "quantisation",
+        op if op.ends_with("QuantizeLinear") => "quantisation",
         _ if whole => "index",
         "Mul" if constant.as_ref().is_some_and(|(_, t)| drops(t)) => "mode",
         "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",
@@ -420,6 +421,8 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
             None if node.op == "Sub" => "normalisation",
             None if node.op == "Mul" && gates_itself(side, n) => "activation",
             None if node.op == "Mul" && is_divided_out(side, n) => "normalisation",
+            None if node.op == "Div" && matches!(averages(side, n), Some(Divisor::Count)) => "reduction",
+            None if node.op == "Div" && averages(side, n).is_some() => "normalisation",
             None if node.op == "Div" && (centres(side, n) || is_share_of_group(side, n)) => "normalisation",
             None if node.op == "Div" && gates_itself(side, n) => "activation",
             // A square that no mean is taken of.

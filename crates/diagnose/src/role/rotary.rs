@@ -92,6 +92,12 @@ pub fn is_of_angles(side: &Side<'_>, n: NodeId) -> bool {
     true
 }
 
+/// Whether a node is a product with what is computed: waves that it reads are a transform, by which a row is multiplied
+/// and summed up, and no places.
+pub fn transforms(side: &Side<'_>, n: NodeId) -> bool {
+    is_product(&side.graph().node(n).op) && !side.dynamic_inputs(n).is_empty()
+}
+
 /// Whether a node multiplies by the cosines or sines of positions.
 pub fn turns(side: &Side<'_>, n: NodeId) -> bool {
     let node = side.graph().node(n);

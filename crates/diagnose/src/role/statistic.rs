@@ -194,6 +194,45 @@ pub(super) fn is_share_of_group(side: &Side<'_>, n: NodeId) -> bool {
     false
 }
 
+/// What sums are divided by.
+pub(super) enum Divisor {
+    /// How many there were: a mean of what is there.
+    Count,
+    /// The sum of the weights that they were summed with.
+    Weights,
+}
+
+/// What a node divides sums by, where it makes means of them. Sums over groups, and of what a mask leaves, have as many
+/// summands as the data say.
+pub(super) fn averages(side: &Side<'_>, n: NodeId) -> Option<Divisor> {
+    let [Some(x), Some(by)] = side.graph().node(n).inputs[..] else { return None };
+    let (summed, counted) = (summands(side, x)?, summands(side, by)?);
+    let truths = side.declared.get(counted).and_then(|t| t.to_f64().ok());
+    if truths.is_some_and(|t| t.iter().all(|x| *x == 0.0 || *x == 1.0)) {
+        return Some(Divisor::Count);
+    }
+    let product = side.producer(summed).map(|p| side.graph().node(p)).filter(|p| p.op == "Mul")?;
+    product.reads().any(|v| v == counted).then_some(Divisor::Weights)
+}
+
+/// What a value is the sums of, over an axis or over groups; small numbers that are added and bounds aside.
+fn summands(side: &Side<'_>, v: ValueId) -> Option<ValueId> {
+    let mut at = v;
+    for _ in 0..STEPS {
+        let node = side.graph().node(side.producer(at)?);
+        let next = match node.op.as_str() {
+            "ReduceSum" => return node.inputs.first().copied().flatten(),
+            "ScatterElements" | "ScatterND" => return node.inputs.get(2).copied().flatten(),
+            op if is_layout(op) || matches!(op, "Add" | "Cast" | "Max" | "Clip" | "Identity") => {
+                node.inputs.first()
+            }
+            _ => return None,
+        };
+        at = next.copied().flatten()?;
+    }
+    None
+}
+
 /// Whether a product multiplies by the inverse of a statistic, which is how a division by it is written too.
 pub(super) fn is_divided_out(side: &Side<'_>, n: NodeId) -> bool {
     let [Some(x), Some(y)] = side.graph().node(n).inputs[..] else { return false };
