@@ -330,3 +330,13 @@ fn shown(setting: Option<&Setting>) -> String {
         Some(other) => format!("another {}", other.kind()),
     }
 }
+
+/// Names of the attributes in which two nodes differ.
+pub(super) fn settings_apart<'n>(x: &'n Node, y: &'n Node) -> Vec<&'n str> {
+    let only_y = y.attributes.keys().filter(|name| !x.attributes.contains_key(*name));
+    let apart = |name: &&String| match (x.attributes.get(*name), y.attributes.get(*name)) {
+        (Some(x), Some(y)) => !x.same(y),
+        _ => true,
+    };
+    x.attributes.keys().chain(only_y).filter(apart).map(String::as_str).collect()
+}

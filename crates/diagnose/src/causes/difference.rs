@@ -2,9 +2,10 @@
 //! their absence or presence is.
 
 use isotrace_align::{Region, Side};
-use isotrace_graph::{Attribute, NodeId, ValueId};
+use isotrace_graph::{Attribute, Node, NodeId, ValueId};
 use isotrace_tensor::{DType, Tensor};
 
+use super::attribute::settings_apart;
 use super::layout::{lays_out_a_mask, lays_out_statistics};
 use super::numbers::by_channel;
 use super::stored::is_rest;
@@ -56,6 +57,11 @@ pub fn kind(site: &Site<'_, '_, '_>, in_a: &Region, in_b: &Region) -> Option<&'s
         return Some("normalisation");
     }
     let mut classes: Vec<&'static str> = only_a.iter().chain(&only_b).map(|p| p.1).collect();
+    // A sum that only one side has is told before the grids that it was brought to.
+    let fused = |parts: &[Part]| parts.iter().any(|p| p.0.starts_with("QLinear"));
+    if classes.contains(&"residual") && !fused(&of_a) && !fused(&of_b) {
+        classes.retain(|c| *c != "quantisation");
+    }
     // A factor that one side has too much is the gain of the norm that has another there.
     classes.extend(set_otherwise(site, in_a, in_b).into_iter().filter(|c| *c == "normalisation"));
     role::most_telling(&classes)
@@ -107,24 +113,6 @@ fn takes(side: &Side<'_>, op: &str, n: NodeId) -> Option<&'static str> {
         "Max" if several => Some("maximum"),
         "Min" if several => Some("minimum"),
         _ => None,
-    }
-}
-
-/// Where neither region does more than shift and stretch one value: `bias` where they shift otherwise, `scale` where
-/// they stretch otherwise, `normalisation` where both, as an input brought to other means and deviations is.
-pub fn affine(site: &Site<'_, '_, '_>) -> Option<&'static str> {
-    let (theirs, own) = (shifts(site.judge.a, &site.open_a)?, shifts(site.judge.b, &site.open_b)?);
-    let same = |x: &[Vec<f64>], y: &[Vec<f64>]| {
-        x.len() == y.len()
-            && x.iter().zip(y).all(|(x, y)| {
-                x.len() == y.len() && x.iter().zip(y).all(|(x, y)| (x - y).abs() <= 1e-6 * y.abs())
-            })
-    };
-    match (same(&theirs.0, &own.0), same(&theirs.1, &own.1)) {
-        (false, false) => Some("normalisation"),
-        (false, true) => Some("bias"),
-        (true, false) => Some("scale"),
-        (true, true) => None,
     }
 }
 
@@ -216,43 +204,22 @@ pub fn of_statistics(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     Some(if small(a, &site.open_a) || small(b, &site.open_b) { "epsilon" } else { "normalisation" })
 }
 
-/// The elements of several constants.
-type Numbers = Vec<Vec<f64>>;
-
-/// What a region adds to the one value it reads, and by what it multiplies; `None` where it does anything else.
-fn shifts(side: &Side<'_>, region: &Region) -> Option<(Numbers, Numbers)> {
-    let (mut added, mut factors) = (Vec::new(), Vec::new());
-    for n in region.dynamic_nodes(side) {
-        let node = side.graph().node(n);
-        if role::is_layout(&node.op) || node.op == "Identity" {
-            continue;
-        }
-        let constant = node.inputs.iter().position(|v| v.is_some_and(|v| side.is_constant(v)))?;
-        let x = side.shadow.get(node.inputs[constant]?)?.to_f64().ok()?.into_owned();
-        match (node.op.as_str(), constant) {
-            ("Add", _) => added.push(x),
-            ("Sub", 1) => added.push(x.iter().map(|v| -v).collect()),
-            ("Mul", _) => factors.push(x),
-            ("Div", 1) => factors.push(x.iter().map(|v| 1.0 / v).collect()),
-            _ => return None,
-        }
+/// Whether two regions move elements in the same ways, regrouping aside.
+fn laid_out_alike(a: (&Side<'_>, &Region), b: (&Side<'_>, &Region)) -> bool {
+    fn moves<'s>((side, region): (&'s Side<'_>, &Region)) -> Vec<&'s Node> {
+        let nodes = region.dynamic_nodes(side).map(|n| side.graph().node(n));
+        nodes.filter(|node| MOVES.contains(&node.op.as_str())).collect()
     }
-    Some((added, factors))
+    let (of_a, mut of_b) = (moves(a), moves(b));
+    let mut taken = |x: &Node| {
+        let same = |y: &&Node| x.op == y.op && settings_apart(x, y).is_empty();
+        of_b.iter().position(same).map(|i| of_b.swap_remove(i)).is_some()
+    };
+    of_a.into_iter().all(&mut taken) && of_b.is_empty()
 }
 
-/// The operators of a region that move elements, but for those that only regroup them.
-fn layouts(side: &Side<'_>, region: &Region) -> Vec<(String, String)> {
-    let mut out: Vec<(String, String)> = region
-        .dynamic_nodes(side)
-        .map(|n| side.graph().node(n))
-        .filter(|node| {
-            matches!(node.op.as_str(), "Transpose" | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth")
-        })
-        .map(|node| (node.op.clone(), format!("{:?}", node.attributes)))
-        .collect();
-    out.sort();
-    out
-}
+/// Operators that move elements and do not only regroup them.
+const MOVES: &[&str] = &["Transpose", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"];
 
 /// Where both regions hold the same operators, settings and numbers: elements are laid out otherwise on the way, what goes
 /// along an axis goes along another of the same elements, or values go to one another's places. Sigmoids and tangents of several values are the gates of a cell.
@@ -266,7 +233,7 @@ pub fn wired(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     if !same && !fused {
         return None;
     }
-    if layouts(a, &site.wide_a) != layouts(b, &site.wide_b) {
+    if !laid_out_alike((a, &site.wide_a), (b, &site.wide_b)) {
         // What hides keys the one way hides queries the other.
         let hides = lays_out_a_mask(a, &site.wide_a) || lays_out_a_mask(b, &site.wide_b);
         // Statistics that are repeated otherwise are about other elements.

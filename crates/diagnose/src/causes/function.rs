@@ -13,7 +13,7 @@ use isotrace_ops::{Flow, Precision};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
-use super::{Cause, Proposal, WHOLE, difference, folded, label, telling};
+use super::{Cause, Proposal, WHOLE, affine, difference, folded, label, telling};
 use crate::context;
 use crate::role;
 use crate::site::Site;
@@ -154,7 +154,7 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     } else if any(&|op| matches!(op, "LSTM" | "GRU" | "RNN")) {
         Some("gate_order")
     } else if pointwise(site, &site.open_a, &site.open_b) || pointwise(site, &site.wide_a, &site.wide_b) {
-        difference::affine(site)
+        affine::kind(site)
             .or_else(|| difference::of_statistics(site))
             .or_else(|| difference::moved(site))
             .or(Some("activation"))

@@ -10,6 +10,7 @@ use isotrace_align::{Region, Relation, Side};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_tensor::DType;
 
+use super::chain::but_for_one_thing;
 use super::extra::identity;
 use super::layout::other_way;
 use super::order::{exchanged_behind, rows_exchanged_behind};
@@ -21,7 +22,7 @@ use crate::site::Site;
 pub struct Missing;
 
 /// Nodes of A that may be missing at one place; more only where they are a branch of which B has both ends.
-const MOST_MISSING: usize = 9;
+pub(super) const MOST_MISSING: usize = 9;
 /// Nodes of a branch that are looked at.
 const LONGEST_BRANCH: usize = 400;
 
@@ -207,6 +208,9 @@ fn push(
         // Of operators that B has as well, in another order, none is missing.
         [_, _, ..] if difference::same_parts(site) => return,
         [.., last] => {
+            // Steps onto a grid and off it are not what is missing, where there is anything else.
+            let rounds = |m: &&NodeId| role::is_rounding(&site.node_a(**m).op);
+            let last = named.iter().rev().find(|m| !rounds(m)).unwrap_or(last);
             let classes: Vec<&str> = named.iter().map(|&m| role::of_presence(site.judge.a, m)).collect();
             let whole = role::of_presence(site.judge.a, *last);
             // A branch that is added as a whole keeps the name of the sum, whatever it is made of.
@@ -215,7 +219,7 @@ fn push(
             let divided = ["normalisation"].into_iter().filter(|_| matches!(whole, "scale" | "reduction"));
             let telling =
                 ["mask", "rope", "activation"].into_iter().chain(divided).find(|c| classes.contains(c));
-            let class = if let Some(class) = but_for_a_number(site, read, a) {
+            let class = if let Some(class) = but_for_one_thing(site, read, a) {
                 class
             } else if branch && (whole == "residual" || joined(site, &named, read)) {
                 "residual"
@@ -245,40 +249,6 @@ fn push(
         change: format!("read A's {theirs:?} in place of {own:?}"),
         cost: cost + 2 * missing.len().min(MOST_MISSING + 1) as u32,
     });
-}
-
-/// Where what B reads is in A made as the other is, of the same values by the same operators, but for one constant: what
-/// that constant is.
-fn but_for_a_number(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
-    let side = site.judge.a;
-    let class = |v: ValueId| site.judge.index.class(v);
-    let (mut own, mut theirs) = (site.partner(read)?, a);
-    for _ in 0..MOST_MISSING {
-        let (n, m) = (side.producer(own)?, side.producer(theirs)?);
-        let (x, y) = (site.node_a(n), site.node_a(m));
-        if n == m || !isotrace_align::same_call(x, y) {
-            return None;
-        }
-        let stored = |v: ValueId| side.shadow.get(v).filter(|_| side.is_constant(v));
-        let apart = |slot: &usize| match (x.inputs[*slot], y.inputs[*slot]) {
-            (Some(v), Some(w)) if v == w => false,
-            (Some(v), Some(w)) => match (stored(v), stored(w)) {
-                (Some(s), Some(t)) => !s.bit_eq(t),
-                _ => class(v) != class(w),
-            },
-            (v, w) => v != w,
-        };
-        let slots: Vec<usize> = (0..x.inputs.len()).filter(apart).collect();
-        let &[slot] = &slots[..] else { return None };
-        (own, theirs) = (x.inputs[slot]?, y.inputs[slot]?);
-        if let (Some(_), Some(right)) = (stored(own), stored(theirs)) {
-            return Some(match role::of_constant(side, m, slot, right) {
-                "weight_value" => "weight_swap",
-                class => class,
-            });
-        }
-    }
-    None
 }
 
 /// The products of B and A behind two values of the same numbers in two orders, where their operands are exchanged.
@@ -314,7 +284,7 @@ fn entered(side: &Side<'_>, mut v: ValueId) -> Option<ValueId> {
 }
 
 /// What a value was before it was laid out.
-fn before_layout(side: &Side<'_>, mut v: ValueId) -> ValueId {
+pub(super) fn before_layout(side: &Side<'_>, mut v: ValueId) -> ValueId {
     while let Some(n) = side.producer(v).filter(|&n| role::is_layout(&side.graph().node(n).op)) {
         let Some(&read) = side.dynamic_inputs(n).first() else { break };
         v = read;
@@ -351,7 +321,7 @@ fn from_another_input(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> boo
 }
 
 /// The cause when a node reads another value than in A, with nothing missing between the two.
-fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -> &'static str {
+pub(super) fn of_edge(site: &Site<'_, '_, '_>, reader: NodeId, read: ValueId, a: ValueId) -> &'static str {
     let producer = site.judge.a.producer(a).map(|n| site.node_a(n));
     let own = site.judge.b.producer(read).map(|n| site.node_b(n));
     let class = |v: ValueId| site.judge.index.class(v);

@@ -4,8 +4,10 @@
 //! believed only if B, so changed, computes what A computes on the same inputs: its counterfactual is its proof.
 //! Where several hold, the one of least cost wins.
 
+mod affine;
 mod attention;
 mod attribute;
+mod chain;
 mod constant;
 mod difference;
 mod extra;
