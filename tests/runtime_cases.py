@@ -1,4 +1,4 @@
-"""Writes cases for com.microsoft's operators: a model of one node, inputs, and what ONNX Runtime makes of them.
+"""Writes cases for com.microsoft's operators and for lists: a small model, inputs, and what ONNX Runtime makes of them.
 
 usage: runtime_cases.py FOLDER
 
@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import list_cases
 import numpy as np
 import onnx
 import onnxruntime
@@ -42,13 +43,17 @@ class Cases:
         names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
         made = [f"y{i}" if w else "" for i, w in enumerate(wanted)]
         node = helper.make_node(op, names, made, domain=DOMAIN, **attributes)
-        value = lambda n, x: helper.make_tensor_value_info(n, TYPES[x.dtype.type], x.shape)
         given = [(n, x) for n, x in zip(names, inputs) if x is not None]
         graph = helper.make_graph(
-            [node], name, [value(n, x) for n, x in given], [onnx.ValueInfoProto(name=n) for n in made if n]
+            [node], name, [value_info(n, x) for n, x in given], [onnx.ValueInfoProto(name=n) for n in made if n]
         )
         opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        self.model(name, model, given, exact)
+
+    def model(self, name, model, given, exact=False):
+        """Whatever a model of several nodes makes of named arrays."""
+        graph = model.graph
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
@@ -59,9 +64,7 @@ class Cases:
             print(f"left out: {name}: {str(error).splitlines()[0][:160]}", file=sys.stderr)
             return
         for info, result in zip(graph.output, results):
-            info.CopyFrom(value(info.name, result))
-        del model.graph.output[:]
-        model.graph.output.extend(graph.output)
+            info.CopyFrom(value_info(info.name, result))
         place = self.folder / name / "test_data_set_0"
         place.mkdir(parents=True)
         onnx.save(model, place.parent / "model.onnx")
@@ -69,6 +72,10 @@ class Cases:
         for kind, tensors in [("input", [x for _, x in given]), ("output", results)]:
             for k, x in enumerate(tensors):
                 (place / f"{kind}_{k}.pb").write_bytes(numpy_helper.from_array(x).SerializeToString())
+
+
+def value_info(name, x):
+    return helper.make_tensor_value_info(name, TYPES[x.dtype.type], x.shape)
 
 
 def attention(c):
@@ -230,5 +237,5 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     shutil.rmtree(sys.argv[1], ignore_errors=True)
     cases = Cases(sys.argv[1])
-    for group in [attention, multi_head, group_query, embedding, few_bits, small, *quantised_cases.GROUPS]:
+    for group in [attention, multi_head, group_query, embedding, few_bits, small, *quantised_cases.GROUPS, *list_cases.GROUPS]:
         group(cases)

@@ -1,17 +1,18 @@
-//! Sequences that are known before anything is computed, as the tensors they hold.
+//! Sequences as the tensors they hold.
 //!
-//! Exporters write a list of tensors as a sequence where the list's length is no attribute of an operator: a split
-//! into parts of one size, a list that a loop unrolled. Where each element is asked for by a constant place, the
-//! sequence is only a manner of speaking: `SequenceAt` of a split is a slice, `ConcatFromSequence` of a list a concat.
-//! A graph in which one sequence is not known so is left as it is, and its operators are named as unsupported when it
+//! Exporters write a list of tensors as a sequence where the list's length is no attribute of an operator: a split into
+//! parts of one size, a list that a loop unrolled, a list to which a loop appends. Mostly the sequence is only a manner of
+//! speaking: `SequenceAt` of a split is a slice, `ConcatFromSequence` of a list a concat, and what a loop appends once a
+//! turn is one of its scan outputs, a tensor with one row for each turn. Bodies see the sequences around them.
+//! A graph in which one sequence is not of these is left as it is, and its operators are named as unsupported when it
 //! is run.
 
 use isotrace_graph::{Attribute, Attributes, Graph, Node, Value, ValueId};
 use isotrace_tensor::Tensor;
 use rustc_hash::FxHashMap;
 
-/// The operator set whose forms of Slice, Split, Gather, Unsqueeze and Concat are written.
-const WRITTEN: i64 = 13;
+/// The operator set whose forms are written: the first in which a Reshape takes a zero at its word.
+const WRITTEN: i64 = 14;
 
 /// Elements that all lists of a graph may hold together: each insertion is a list of its own, and a file may have a
 /// million of them.
@@ -39,26 +40,22 @@ enum Each {
 
 /// Replaces sequences by what they hold, in a graph in execution order and in its bodies.
 pub fn resolve(graph: &mut Graph) {
-    for node in &mut graph.nodes {
-        for attribute in node.attributes.values_mut() {
-            match attribute {
-                Attribute::Graph(body) => resolve(body),
-                Attribute::Graphs(bodies) => bodies.iter_mut().for_each(resolve),
-                _ => {}
-            }
+    if speaks(graph) {
+        let mut work = Work { graph: graph.clone(), ..Work::default() };
+        if work.rewrite().is_some() {
+            *graph = work.graph;
         }
-    }
-    let speaks = |n: &Node| n.domain.is_empty() && n.op.contains("Sequence") && n.op != "ReverseSequence";
-    if !graph.nodes.iter().any(speaks) {
-        return;
-    }
-    let (sequences, constants) = (FxHashMap::default(), FxHashMap::default());
-    let mut work = Work { graph: graph.clone(), sequences, constants, held: 0 };
-    if work.rewrite().is_some() {
-        *graph = work.graph;
     }
 }
 
+/// Whether a graph or a body in it works on sequences.
+fn speaks(graph: &Graph) -> bool {
+    let of_sequences =
+        |n: &Node| n.domain.is_empty() && n.op.contains("Sequence") && n.op != "ReverseSequence";
+    graph.nodes.iter().any(|n| of_sequences(n) || n.bodies().any(speaks))
+}
+
+#[derive(Default)]
 struct Work {
     graph: Graph,
     sequences: FxHashMap<ValueId, Sequence>,
@@ -70,7 +67,11 @@ struct Work {
 
 impl Work {
     fn rewrite(&mut self) -> Option<()> {
-        for node in std::mem::take(&mut self.graph.nodes) {
+        for mut node in std::mem::take(&mut self.graph.nodes) {
+            if node.domain.is_empty() && node.op == "Loop" {
+                self.appended(&mut node)?;
+            }
+            self.bodies(&mut node)?;
             if node.domain.is_empty() && self.sequence(&node)? {
                 continue;
             }
@@ -125,6 +126,10 @@ impl Work {
                     Some(split) => {
                         let sizes = self.constant(split)?;
                         match (sizes.rank(), sizes.to_i64().ok()?.first()) {
+                            // PyTorch writes `unbind` so, and ONNX Runtime reads it so; by the letter the axis would stay.
+                            (0, Some(1)) if whole("keepdims", 1) == 0 => {
+                                Sequence::Parts { of: tensor, axis, each: Each::Element }
+                            }
                             (0, Some(&size)) => Sequence::Parts { of: tensor, axis, each: Each::Run(size) },
                             (1, Some(_)) => Sequence::List(self.split(node, tensor, axis, &sizes)?),
                             _ => return None,
@@ -133,7 +138,16 @@ impl Work {
                 }
             }
             "SequenceLength" => {
-                let Sequence::List(list) = of(self)? else { return None };
+                let list = match of(self)? {
+                    Sequence::List(list) => list,
+                    Sequence::Parts { of, axis, each: Each::Element | Each::Run(1) } => {
+                        let shape = self.emit(node, "Shape", vec![of], Vec::new());
+                        let axis = self.number_at(node, axis);
+                        self.put(node, "Gather", vec![shape, axis], Vec::new());
+                        return Some(true);
+                    }
+                    Sequence::Parts { .. } => return None,
+                };
                 let length = Tensor::scalar(list.len() as i64);
                 self.constants.extend(node.writes().next().map(|v| (v, length.clone())));
                 self.put(node, "Constant", Vec::new(), vec![("value", Attribute::Tensor(length))]);
@@ -170,17 +184,20 @@ impl Work {
                 self.put(node, "Identity", vec![*list.get(at)?], Vec::new());
             }
             Sequence::Parts { of, axis, each: Each::Element } => {
-                self.number(place)?;
                 self.put(node, "Gather", vec![*of, place], vec![("axis", Attribute::Int(*axis))]);
             }
+            Sequence::Parts { of, axis, each: Each::Run(1) } => {
+                let one = self.integers(node, &[1]);
+                let places = self.emit(node, "Reshape", vec![place, one], Vec::new());
+                self.put(node, "Gather", vec![*of, places], vec![("axis", Attribute::Int(*axis))]);
+            }
             Sequence::Parts { of, axis, each: Each::Run(size) } => {
-                // From the end on a part begins where its size is all that is left only if sizes are 1.
+                // From the end on no part begins where its size says.
                 let at = self.number(place)?;
-                if at < 0 && *size != 1 {
+                if at < 0 {
                     return None;
                 }
                 let (start, end) = (at.checked_mul(*size)?, (at + 1).checked_mul(*size)?);
-                let end = if at == -1 { i64::MAX } else { end };
                 let bounds = [start, end, *axis].map(|i| self.integers(node, &[i]));
                 self.put(node, "Slice", [&[*of][..], &bounds].concat(), Vec::new());
             }
@@ -205,9 +222,132 @@ impl Work {
             Sequence::Parts { of, axis: cut, each: Each::Element } if cut == axis && new => {
                 self.put(node, "Identity", vec![of], Vec::new());
             }
+            Sequence::Parts { of, axis: 0, each: Each::Element } => self.merged(node, of, axis, new),
             Sequence::Parts { .. } => return None,
         }
         Some(())
+    }
+
+    /// The rows of a tensor side by side along one of their axes, or along a new one. How many axes they have is not known
+    /// here, so those in front of it are taken together, and those behind: `[T, F, B]` becomes `[F, T, B]`.
+    fn merged(&mut self, node: &Node, of: ValueId, axis: i64, new: bool) {
+        let shape = self.emit(node, "Shape", vec![of], Vec::new());
+        let part = |work: &mut Self, from: i64, to: i64| {
+            let bounds = [from, to, 0].map(|i| work.integers(node, &[i]));
+            work.emit(node, "Slice", [&[shape][..], &bounds].concat(), Vec::new())
+        };
+        // The axis counted among those of the whole; of a new one, the first axis behind it, of which there may be none.
+        let at = match axis {
+            0.. => axis + 1,
+            -1 if new => i64::MAX,
+            _ if new => axis + 1,
+            _ => axis,
+        };
+        let (turns, front, back) = (part(self, 0, 1), part(self, 1, at), part(self, at, i64::MAX));
+        let kept = || vec![("keepdims", Attribute::Int(1))];
+        let [f, b] = [front, back].map(|part| self.emit(node, "ReduceProd", vec![part], kept()));
+        let along = || vec![("axis", Attribute::Int(0))];
+        let exact = || vec![("allowzero", Attribute::Int(1))];
+        let grouped = self.emit(node, "Concat", vec![turns, f, b], along());
+        let rows = self.emit(node, "Reshape", vec![of, grouped], exact());
+        let turned = self.emit(node, "Transpose", vec![rows], vec![("perm", Attribute::Ints(vec![1, 0, 2]))]);
+        let last = if new {
+            vec![front, turns, back]
+        } else {
+            let end = if at == -1 { i64::MAX } else { at + 1 };
+            let (along, behind) = (part(self, at, end), part(self, end, i64::MAX));
+            vec![front, self.emit(node, "Mul", vec![turns, along], Vec::new()), behind]
+        };
+        let shape = self.emit(node, "Concat", last, along());
+        self.put(node, "Reshape", vec![turned, shape], exact());
+    }
+
+    /// Lists that are empty before a loop and to which each turn appends one tensor, as scan outputs.
+    fn appended(&mut self, node: &mut Node) -> Option<()> {
+        // In front of what is carried stand the number of turns and the condition.
+        for slot in (2..node.inputs.len()).rev() {
+            let Some(list) = node.inputs[slot].and_then(|v| self.sequences.get(&v)) else { continue };
+            if !matches!(list, Sequence::List(list) if list.is_empty()) {
+                return None;
+            }
+            let Some(Attribute::Graph(body)) = node.attributes.get_mut("body") else { return None };
+            let (before, after) = (*body.inputs.get(slot)?, *body.outputs.get(slot - 1)?);
+            let appends = |n: &Node| {
+                let last = n.inputs.len() < 3 || n.inputs[2].is_none();
+                n.domain.is_empty() && n.op == "SequenceInsert" && last && n.writes().eq([after])
+            };
+            let at = body.nodes.iter().position(appends)?;
+            let reads = |v: ValueId| {
+                let read = body.nodes.iter().flat_map(Node::reads).chain(body.outputs.iter().copied());
+                read.filter(|r| *r == v).count()
+            };
+            let &[Some(first), Some(tensor), ..] = &body.nodes[at].inputs[..] else { return None };
+            let others = body.outputs.len() - 2;
+            if first != before || reads(before) != 1 || reads(after) != 1 || node.outputs.len() > others + 1 {
+                return None;
+            }
+            let writer = &mut body.nodes[at];
+            (writer.op, writer.version, writer.inputs) = ("Identity".to_owned(), WRITTEN, vec![Some(tensor)]);
+            body.inputs.remove(slot);
+            body.outputs.remove(slot - 1);
+            body.outputs.push(after);
+            node.inputs.remove(slot);
+            let list = (slot - 2 < node.outputs.len()).then(|| node.outputs.remove(slot - 2)).flatten();
+            let rows = self.fresh(node);
+            node.outputs.resize(others, None);
+            node.outputs.push(Some(rows));
+            if let Some(list) = list {
+                self.sequences.insert(list, Sequence::Parts { of: rows, axis: 0, each: Each::Element });
+            }
+        }
+        Some(())
+    }
+
+    /// Replaces the sequences in a node's bodies, which may be some of those here.
+    fn bodies(&mut self, node: &mut Node) -> Option<()> {
+        for attribute in node.attributes.values_mut() {
+            let bodies = match attribute {
+                Attribute::Graph(body) => std::slice::from_mut(&mut **body),
+                Attribute::Graphs(bodies) => &mut bodies[..],
+                _ => continue,
+            };
+            for body in bodies {
+                let (sequences, constants) = self.lent(body);
+                if !sequences.is_empty() || speaks(body) {
+                    let mut inner =
+                        Self { graph: std::mem::take(body), sequences, constants, held: self.held };
+                    inner.rewrite()?;
+                    (*body, self.held) = (inner.graph, inner.held);
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// What a body captures of sequences and constants, as its own. It captures what a sequence holds in its place.
+    fn lent(&self, body: &mut Graph) -> (FxHashMap<ValueId, Sequence>, FxHashMap<ValueId, Tensor>) {
+        let (mut sequences, mut constants) = (FxHashMap::default(), FxHashMap::default());
+        for (outer, inner) in std::mem::take(&mut body.captures) {
+            let Some(sequence) = self.sequences.get(&outer) else {
+                constants.extend(self.constant(outer).map(|tensor| (inner, tensor)));
+                body.captures.push((outer, inner));
+                continue;
+            };
+            let mut bring = |v: ValueId| {
+                let copy = Value { constant: None, ..self.graph.value(v).clone() };
+                let id = body.add_value(copy);
+                body.captures.push((v, id));
+                id
+            };
+            let sequence = match sequence {
+                Sequence::List(list) => Sequence::List(list.iter().copied().map(&mut bring).collect()),
+                Sequence::Parts { of, axis, each } => {
+                    Sequence::Parts { of: bring(*of), axis: *axis, each: *each }
+                }
+            };
+            sequences.insert(inner, sequence);
+        }
+        (sequences, constants)
     }
 
     /// A tensor's parts of known sizes.
@@ -250,6 +390,12 @@ impl Work {
     fn integers(&mut self, node: &Node, numbers: &[i64]) -> ValueId {
         let v = self.fresh(node);
         self.graph.values[v.index()].constant = Some(Tensor::vector(numbers.to_vec()));
+        v
+    }
+
+    fn number_at(&mut self, node: &Node, number: i64) -> ValueId {
+        let v = self.fresh(node);
+        self.graph.values[v.index()].constant = Some(Tensor::scalar(number));
         v
     }
 
