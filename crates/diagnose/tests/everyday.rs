@@ -5,7 +5,7 @@ mod net;
 mod table;
 
 use isotrace_graph::Attribute;
-use isotrace_tensor::Tensor;
+use isotrace_tensor::{DType, Tensor};
 use net::{Net, numbers};
 use table::{Case, all_named};
 
@@ -141,6 +141,53 @@ fn brought_to(n: &mut Net, brought: bool) {
     n.node("MatMul", &["entering", "mixed"], "z", &[]);
 }
 
+/// Shares of what a mask leaves, which is spelled in two ways; or of twice as much, the mask taken twice too.
+fn shares(n: &mut Net, twice: bool) {
+    n.constant("yes", Tensor::vector(vec![1i64]).cast(DType::Bool).unwrap());
+    for (name, number) in [("nought", 0f32), ("least", f32::MIN), ("two", 2.0)] {
+        n.constant(name, Tensor::scalar(number));
+    }
+    if twice {
+        n.node("LessOrEqual", &["g", "nought"], "hidden", &[]);
+        n.node("Where", &["hidden", "least", "nought"], "mask", &[]);
+    } else {
+        n.node("Greater", &["g", "nought"], "shown", &[]);
+        n.node("And", &["yes", "shown"], "left", &[]);
+        n.node("Where", &["left", "nought", "least"], "mask", &[]);
+    }
+    n.node("Add", &["h", "mask"], "scores", &[]);
+    if twice {
+        n.node("Mul", &["scores", "two"], "warm", &[]);
+    }
+    n.node("Softmax", &[if twice { "warm" } else { "scores" }], "z", &[("axis", Attribute::Int(-1))]);
+}
+
+/// Waves by place, which are added; from another place on.
+fn placed(n: &mut Net, from: usize) {
+    let wave = |i: usize| {
+        ((i / 8 + from) as f32 / 10f32.powf((i % 4) as f32 / 2.0) + (i % 8 / 4) as f32 * 1.5707963).sin()
+    };
+    n.constant("waves", Tensor::from_vec(&[6, 8], (0..48).map(wave).collect()).unwrap());
+    n.node("Add", &["h", "waves"], "z", &[]);
+}
+
+/// On a grid of steps, bounded or folded once it is past the ends.
+fn levels(n: &mut Net, folded: bool) {
+    for (name, number) in [("step", 0.02f32), ("low", -20.0), ("high", 20.0), ("width", 40.0)] {
+        n.constant(name, Tensor::scalar(number));
+    }
+    n.node("Div", &["h", "step"], "steps", &[]);
+    n.node("Round", &["steps"], "level", &[]);
+    if folded {
+        n.node("Sub", &["level", "low"], "from", &[]);
+        n.node("Mod", &["from", "width"], "within", &[("fmod", Attribute::Int(1))]);
+        n.node("Add", &["within", "low"], "bounded", &[]);
+    } else {
+        n.node("Clip", &["level", "low", "high"], "bounded", &[]);
+    }
+    n.node("Mul", &["bounded", "step"], "z", &[]);
+}
+
 static CASES: &[Case] = &[
     Case { what: "two sums that became one", cause: "axis", a: |n| places(n, false), b: |n| places(n, true) },
     Case {
@@ -186,6 +233,19 @@ static CASES: &[Case] = &[
         cause: "residual",
         a: |n| added_on_grids(n, true),
         b: |n| added_on_grids(n, false),
+    },
+    Case {
+        what: "scores by two, mask and all",
+        cause: "scale",
+        a: |n| shares(n, false),
+        b: |n| shares(n, true),
+    },
+    Case { what: "places from the second on", cause: "index", a: |n| placed(n, 0), b: |n| placed(n, 1) },
+    Case {
+        what: "levels that wrap around",
+        cause: "quantisation",
+        a: |n| levels(n, false),
+        b: |n| levels(n, true),
     },
 ];
 

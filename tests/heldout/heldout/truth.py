@@ -56,7 +56,8 @@ class Known:
     def __init__(self, *runs):
         self.by_size = {}
         for values in runs:
-            for v in values.values():
+            # A list of tensors is none.
+            for v in (v for v in values.values() if not isinstance(v, list)):
                 self.by_size.setdefault(v.size, []).append(v)
 
     def has(self, v):

@@ -239,6 +239,13 @@ fn name(
     if general == "scale" && numbers::same_multiset(own, right) {
         return ("weight_layout", format!("which holds the numbers of A's {theirs:?} in another order"));
     }
+    // Angles one place further on are another rotation; rows that are added are the wrong ones.
+    if general == "rope"
+        && site.node_b(n).op == "Add"
+        && let Some(by) = numbers::moved_rows(own, right)
+    {
+        return ("index", format!("whose rows are those of A's {theirs:?}, {by} further on"));
+    }
     if general != "weight_value" && general != "bias" && general != "normalisation"
         || own.len() != right.len()
     {
@@ -415,7 +422,8 @@ fn propose_number(
         out.push(Proposal {
             patches: vec![(n, patch)],
             nodes_b: vec![n],
-            nodes_a: from.into_iter().collect(),
+            // The number one, wherever A has it, is no node that stands for one of B's.
+            nodes_a: from.into_iter().filter(|_| !whole).collect(),
             edge: None,
             class,
             summary: format!(

@@ -135,8 +135,9 @@ fn family(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     let purpose = context::purpose(b, site.point).or_else(|| context::purpose(a, site.candidate));
     let on_grid = |side: &Side<'_>, region: &Region| {
         let op = |n: NodeId| side.graph().node(n).op.as_str();
-        let mut nodes = region.dynamic_nodes(side).map(op).filter(|op| !role::is_layout(op)).peekable();
-        nodes.peek().is_some() && nodes.all(|op| role::is_rounding(op))
+        let mut nodes = region.dynamic_nodes(side).filter(|&n| !role::is_layout(op(n))).peekable();
+        nodes.peek().is_some()
+            && nodes.all(|n| role::is_rounding(op(n)) || role::quantised::works_on_levels(side, n))
     };
     if grid(&ops_a) != grid(&ops_b)
         && counts(a, &site.open_a, site.candidate)

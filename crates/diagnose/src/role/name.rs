@@ -270,7 +270,9 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     if matches!(op, "Split" | "Slice" | "Gather") && cuts_gates(side, n) {
         return "gate_order";
     }
-    if is_arithmetic(op) && (quantised::unpacks(side, n) || quantised::steps(side, n)) {
+    if is_arithmetic(op) && (quantised::unpacks(side, n) || quantised::steps(side, n))
+        || !is_layout(op) && quantised::works_on_levels(side, n)
+    {
         return "quantisation";
     }
     // A weight that is only put in another layout is named by who reads it then.
@@ -395,6 +397,7 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         _ if whole && node.writes().any(|v| feeds_mask(side, v)) => "mask",
         "Cast" if whole && becomes_float(side, n) => "quantisation",
         op if op.ends_with("QuantizeLinear") => "quantisation",
+        op if !is_layout(op) && quantised::works_on_levels(side, n) => "quantisation",
         _ if whole => "index",
         "Mul" if constant.as_ref().is_some_and(|(_, t)| drops(t)) => "mode",
         "Add" | "Sub" | "Mul" | "Where" if reads_mask => "mask",

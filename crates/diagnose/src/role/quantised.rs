@@ -124,6 +124,26 @@ pub fn steps(side: &Side<'_>, n: NodeId) -> bool {
     false
 }
 
+/// Whether a node works on numbers that were rounded and not yet taken off their grid: it bounds, shifts or folds levels.
+pub fn works_on_levels(side: &Side<'_>, n: NodeId) -> bool {
+    let keeps_levels = |op: &str| {
+        is_layout(op) || matches!(op, "Clip" | "Max" | "Min" | "Mod" | "Add" | "Sub" | "Cast" | "Identity")
+    };
+    let mut at = n;
+    for _ in 0..MOST_STEPS {
+        if !keeps_levels(&side.graph().node(at).op) {
+            return false;
+        }
+        let [v] = side.dynamic_inputs(at)[..] else { return false };
+        let Some(before) = side.producer(v) else { return false };
+        if side.graph().node(before).op == "Round" {
+            return true;
+        }
+        at = before;
+    }
+    false
+}
+
 /// Nodes between a cast and the product with a step, at most.
 const MOST_STEPS: usize = 5;
 
