@@ -165,7 +165,9 @@ fn shares(n: &mut Net, twice: bool) {
 /// Waves by place, which are added; from another place on.
 fn placed(n: &mut Net, from: usize) {
     let wave = |i: usize| {
-        ((i / 8 + from) as f32 / 10f32.powf((i % 4) as f32 / 2.0) + (i % 8 / 4) as f32 * 1.5707963).sin()
+        ((i / 8 + from) as f32 / 10f32.powf((i % 4) as f32 / 2.0)
+            + (i % 8 / 4) as f32 * std::f32::consts::FRAC_PI_2)
+            .sin()
     };
     n.constant("waves", Tensor::from_vec(&[6, 8], (0..48).map(wave).collect()).unwrap());
     n.node("Add", &["h", "waves"], "z", &[]);
