@@ -263,7 +263,8 @@ fn is_normed(side: &Side<'_>, v: ValueId) -> bool {
 }
 
 /// Whether a product with a number for each channel is the gain of a norm: it follows one, is followed by a shift where a
-/// norm has become numbers, or brings an input to its range.
+/// norm has become numbers, or brings an input to its range. An input that something else reads as it comes is brought to
+/// none: a state decays, and is asked before.
 pub(super) fn is_gain(side: &Side<'_>, n: NodeId) -> bool {
     let [x] = side.dynamic_inputs(n)[..] else { return true };
     let shifts = |m: NodeId| {
@@ -278,7 +279,8 @@ pub(super) fn is_gain(side: &Side<'_>, n: NodeId) -> bool {
         let m = side.producer(x).filter(|&m| shifts(m))?;
         Some(!side.dynamic_inputs(m).into_iter().any(product))
     };
-    is_normed(side, x) || product(x) && shifted() || before().unwrap_or(side.producer(x).is_none())
+    let input = || side.producer(x).is_none() && side.consumers[x.index()].iter().all(|&m| m == n);
+    is_normed(side, x) || product(x) && shifted() || before().unwrap_or_else(input)
 }
 
 /// Whether a node takes from an input of the network a mean for each channel: what is taken off it before any weight meets
