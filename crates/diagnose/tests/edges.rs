@@ -6,7 +6,7 @@ mod table;
 
 use isotrace_graph::Attribute;
 use isotrace_tensor::Tensor;
-use net::{Net, compare};
+use net::{Net, compare, numbers};
 use table::{Case, all_named, around};
 
 /// Two values, each divided by the root of its mean of squares, or both by that of the first.
@@ -100,6 +100,50 @@ fn scored(n: &mut Net, fused: Option<f32>) {
     n.node("MatMul", &["shares", "g"], "z", &[]);
 }
 
+/// A norm by squares, the squares those of what it brings or of what that was before a branch was added.
+fn of_squares(n: &mut Net, before: bool) {
+    n.constant("end", Tensor::vector(vec![-1i64]));
+    n.constant("epsilon", Tensor::scalar(1e-6f32));
+    n.node("Tanh", &["g"], "branch", &[]);
+    n.node("Add", &["h", "branch"], "sum", &[]);
+    let read = if before { "h" } else { "sum" };
+    n.node("Mul", &[read, read], "squares", &[]);
+    n.node("ReduceMean", &["squares", "end"], "mean", &[("keepdims", Attribute::Int(1))]);
+    n.node("Add", &["mean", "epsilon"], "safe", &[]);
+    n.node("Sqrt", &["safe"], "root", &[]);
+    n.node("Div", &["sum", "root"], "z", &[]);
+}
+
+/// Two readers of a norm, the second of the rows one place further on; where they are not moved, both share one.
+fn of_next(n: &mut Net, moved: bool) {
+    n.constant("end", Tensor::vector(vec![-1i64]));
+    n.constant("next", Tensor::vector(vec![1i64, 2, 3, 4, 5, 0]));
+    n.constant("gain", numbers(&[8], 51));
+    let normed = |n: &mut Net, x: &str| {
+        let named = |part: &str| format!("{part} {x}");
+        n.node("Mul", &[x, x], &named("squares"), &[]);
+        n.node("ReduceMean", &[&named("squares"), "end"], &named("mean"), &[("keepdims", Attribute::Int(1))]);
+        n.node("Sqrt", &[&named("mean")], &named("root"), &[]);
+        n.node("Div", &[x, &named("root")], &named("normed"), &[]);
+    };
+    normed(n, "h");
+    if moved {
+        n.node("Gather", &["h", "next"], "rows", &[("axis", Attribute::Int(1))]);
+        normed(n, "rows");
+    }
+    n.node("Mul", &[if moved { "normed rows" } else { "normed h" }, "gain"], "brought", &[]);
+    n.node("MatMul", &["normed h", "w"], "first", &[]);
+    n.node("Add", &["first", "brought"], "z", &[]);
+}
+
+/// A state that decays, and is asked before; each row by its number.
+fn decayed(n: &mut Net, power: i32) {
+    let by: Vec<f32> = (0..6).map(|i| (0.9 - 0.1 * i as f32).powi(power)).collect();
+    n.constant("decay", Tensor::from_vec(&[6, 1], by).unwrap());
+    n.node("Mul", &["x", "decay"], "kept", &[]);
+    n.node("Add", &["kept", "h"], "z", &[]);
+}
+
 #[test]
 fn a_factor_is_named_by_the_number_and_not_by_the_table_beside_it() {
     let report = compare(around(|n| scored(n, None)), around(|n| scored(n, Some(0.353_515_63))));
@@ -125,5 +169,18 @@ fn what_reads_another_value_is_named_where_it_reads_it() {
             a: |n| shared(n, [12, 8]),
             b: |n| shared(n, [2, 48]),
         },
+        Case {
+            what: "squares of what a branch is added to",
+            cause: "residual",
+            a: |n| of_squares(n, false),
+            b: |n| of_squares(n, true),
+        },
+        Case {
+            what: "rows not moved before a norm that two read",
+            cause: "index",
+            a: |n| of_next(n, true),
+            b: |n| of_next(n, false),
+        },
+        Case { what: "a state's decay", cause: "scale", a: |n| decayed(n, 4), b: |n| decayed(n, 1) },
     ]);
 }

@@ -1,16 +1,21 @@
 //! Two values of A made in the same way but for one thing: what is left of a fault that made two branches alike, once an
 //! optimiser has merged them into one.
 
-use isotrace_graph::{Node, ValueId};
+use isotrace_graph::{Node, NodeId, ValueId};
 
 use super::attribute::settings_apart;
-use super::missing::{MOST_MISSING, before_layout, of_edge};
+use super::missing::{LONGEST_BRANCH, MOST_MISSING, before_layout, of_edge};
 use crate::role;
 use crate::site::Site;
 
-/// Where A computes what B reads and what B should read by the same operators but for one constant, one setting or one
-/// value that is read: what that is called.
+/// Where A computes what B reads and what B should read by the same operators but for one thing on the way: what that is
+/// called.
 pub(super) fn but_for_one_thing(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
+    along_one_chain(site, read, a).or_else(|| in_front_of_both(site, read, a))
+}
+
+/// One constant, one setting or one value that is read, where each operator has one input of its own.
+fn along_one_chain(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
     let side = site.judge.a;
     let (mut own, mut theirs) = (before_layout(side, site.partner(read)?), before_layout(side, a));
     // What reads the one where the other is meant, once the chains are followed to where they part.
@@ -69,4 +74,47 @@ fn edge_in_a(site: &Site<'_, '_, '_>, op: &str, own: ValueId, theirs: ValueId) -
         let reader = b.consumers[v.index()].iter().copied().find(|&n| site.node_b(n).op == op)?;
         Some(of_edge(site, reader, v, theirs))
     })
+}
+
+/// One value to which something was done first, whichever ways lead from it to the two. A norm that two readers share
+/// where nothing is done to what one of them reads is not missing.
+fn in_front_of_both(site: &Site<'_, '_, '_>, read: ValueId, a: ValueId) -> Option<&'static str> {
+    let side = site.judge.a;
+    let class = |v: ValueId| site.judge.index.class(v);
+    let mut pairs = vec![(site.partner(read)?, a)];
+    let (mut next, mut leaf) = (0, None);
+    while next < pairs.len() {
+        let (own, theirs) = pairs[next];
+        next += 1;
+        if next > LONGEST_BRANCH {
+            return None;
+        }
+        let calls = side.producer(own).zip(side.producer(theirs));
+        let alike = |&(n, m): &(NodeId, NodeId)| isotrace_align::same_call(site.node_a(n), site.node_a(m));
+        let Some((n, m)) = calls.filter(alike) else {
+            // Two values that differ are two faults, or none of this kind.
+            if next == 1 || leaf.is_some() {
+                return None;
+            }
+            leaf = Some((own, theirs));
+            continue;
+        };
+        for (v, w) in site.node_a(n).inputs.iter().zip(&site.node_a(m).inputs) {
+            let (Some(v), Some(w)) = (*v, *w) else { continue };
+            if v != w && class(v) != class(w) && !pairs.contains(&(v, w)) {
+                if side.is_constant(v) || side.is_constant(w) {
+                    return None;
+                }
+                pairs.push((v, w));
+            }
+        }
+    }
+    let (own, theirs) = leaf?;
+    let last = side.producer(theirs)?;
+    let is_own = |v: &ValueId| class(*v) == class(own);
+    let made_of_it = side
+        .dynamic_inputs(last)
+        .iter()
+        .any(|v| is_own(v) || side.producer(*v).is_some_and(|n| side.dynamic_inputs(n).iter().any(is_own)));
+    made_of_it.then(|| role::of_presence(side, last)).filter(|class| *class != "unknown")
 }

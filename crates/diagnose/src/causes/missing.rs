@@ -24,7 +24,7 @@ pub struct Missing;
 /// Nodes of A that may be missing at one place; more only where they are a branch of which B has both ends.
 pub(super) const MOST_MISSING: usize = 9;
 /// Nodes of a branch that are looked at.
-const LONGEST_BRANCH: usize = 400;
+pub(super) const LONGEST_BRANCH: usize = 400;
 
 impl Cause for Missing {
     fn propose(&self, site: &Site<'_, '_, '_>, out: &mut Vec<Proposal>) {
@@ -67,10 +67,14 @@ impl Cause for Missing {
                 let mut all = Vec::new();
                 for &n in &readers {
                     let node = site.node_b(n);
+                    let slots: Vec<usize> =
+                        (0..node.inputs.len()).filter(|&i| node.inputs[i] == Some(v)).collect();
+                    // A square of another value reads that twice.
+                    let twice = (slots.len() > 1).then(|| slots.clone());
                     let mut each = Vec::new();
-                    for slot in (0..node.inputs.len()).filter(|&i| node.inputs[i] == Some(v)) {
+                    for read in twice.into_iter().chain(slots.into_iter().map(|slot| vec![slot])) {
                         let mut sources = Patch::sources_of(node);
-                        sources[slot] = source.clone();
+                        read.iter().for_each(|&slot| sources[slot] = source.clone());
                         each.extend(Patch::new(node, sources).map(|patch| (n, patch)));
                     }
                     for patch in &each {
