@@ -30,7 +30,7 @@ use crate::{Relation, Side};
 
 /// Nodes in a region that is examined for its rounding.
 const MOST_NODES: usize = 96;
-/// Nodes in a region whose differing constants may explain a difference.
+/// Nodes that compute floats in a region whose differing constants may explain a difference.
 const MOST_FOLDED: usize = 16;
 /// The same where constants are stored in half precision: bounds of such uncertainty grow vacuous sooner.
 const MOST_FOLDED_HALF: usize = 6;
@@ -161,9 +161,14 @@ impl Agreement<'_, '_, '_> {
         let behind_a = Region::behind(a, &[self.a], stops, MOST_NODES);
         let behind_b = Region::behind(b, &[self.b], |x| self.state.is_matched(x), MOST_NODES);
         let nodes = behind_a.dynamic_nodes(a).count().max(behind_b.dynamic_nodes(b).count());
-        // A rewrite that folds constants touches a few nodes.
+        // A rewrite that folds constants touches a few nodes; what moves elements or prepares a mask adds nothing to what
+        // their rounding does.
         let most = if self.elements.narrow.is_some() { MOST_FOLDED_HALF } else { MOST_FOLDED };
-        let folded = if nodes > most { None } else { Folded::between(self.judge, (&behind_a, &behind_b)) };
+        let folded = if computing(a, &behind_a).max(computing(b, &behind_b)) > most {
+            None
+        } else {
+            Folded::between(self.judge, (&behind_a, &behind_b))
+        };
         if *look == Look::Far
             && let Some(folded) = folded.as_ref().filter(|f| f.constants)
             && self.elements.within(&self.constants(folded, false)?)
@@ -284,6 +289,13 @@ impl Agreement<'_, '_, '_> {
         });
         Some(interval)
     }
+}
+
+/// Nodes of a region that make floats of its inputs, other than by moving them.
+fn computing(side: &Side<'_>, region: &Region) -> usize {
+    let makes =
+        |n: &NodeId| !side.moves(*n) && side.graph().node(*n).writes().any(|v| side.declared.is_float(v));
+    region.dynamic_nodes(side).filter(makes).count()
 }
 
 /// Two regions, A's first, that do not hold the same constants.
