@@ -23,6 +23,10 @@ fn start() -> Net {
 /// Two heads of four; the scores of a query to keys after it are hidden; capped at 3. Scaled by parts, as an exporter
 /// does that takes the root of the scale to queries and keys.
 fn written_out() -> Net {
+    written(true)
+}
+
+fn written(capped: bool) -> Net {
     let mut n = start();
     n.constant("apart", Tensor::vector(vec![2i64, 6, 2, 4]));
     n.constant("joined", Tensor::vector(vec![2i64, 6, 8]));
@@ -41,10 +45,12 @@ fn written_out() -> Net {
     }
     n.node("Transpose", &["k_scaled"], "kt", &[("perm", Attribute::Ints(vec![0, 1, 3, 2]))]);
     n.node("MatMul", &["q_scaled", "kt"], "scores", &[]);
-    n.node("Div", &["scores", "cap"], "share", &[]);
-    n.node("Tanh", &["share"], "bent", &[]);
-    n.node("Mul", &["bent", "cap"], "capped", &[]);
-    n.node("Add", &["capped", "mask"], "masked", &[]);
+    if capped {
+        n.node("Div", &["scores", "cap"], "share", &[]);
+        n.node("Tanh", &["share"], "bent", &[]);
+        n.node("Mul", &["bent", "cap"], "capped", &[]);
+    }
+    n.node("Add", &[if capped { "capped" } else { "scores" }, "mask"], "masked", &[]);
     n.node("Softmax", &["masked"], "p", &[("axis", Attribute::Int(-1))]);
     n.node("MatMul", &["p", "v_heads"], "sum", &[]);
     n.node("Transpose", &["sum"], "sum_apart", &heads);
@@ -113,4 +119,28 @@ fn faults_in_a_fused_attention_are_named_with_their_cause() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Projections and attention as one operator of ONNX Runtime's.
+fn packed(causal: i64) -> Net {
+    let mut n = start();
+    let weights = [1, 2, 3].map(|seed| numbers(&[8, 8], seed));
+    let columns = (0..8 * 24).map(|i| weights[i % 24 / 8].as_slice::<f32>().unwrap()[i / 24 * 8 + i % 8]);
+    n.constant("packed", Tensor::from_vec(&[8, 24], columns.collect()).unwrap());
+    n.constant("none", Tensor::vector(vec![0f32; 24]));
+    let settings = [("num_heads", Attribute::Int(2)), ("unidirectional", Attribute::Int(causal))];
+    n.node("Attention", &["x", "packed", "none"], "a", &settings);
+    let node = n.at("a");
+    (node.domain, node.version) = ("com.microsoft".into(), 1);
+    n.node("MatMul", &["a", "wo"], "y", &[]);
+    n
+}
+
+#[test]
+fn a_fusion_that_forgets_what_comes_later_is_told_by_its_mask() {
+    assert_eq!(compare(written(false), packed(1)).verdict, Verdict::Equivalent);
+    let report = compare(written(false), packed(0));
+    let cause = &report.culprits[0].cause;
+    assert_eq!(cause.class, "mask", "{cause:#?}");
+    assert_eq!(cause.counterfactual.as_ref().map(|c| c.change.as_str()), Some("unidirectional 1"));
 }

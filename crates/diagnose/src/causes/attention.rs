@@ -1,9 +1,11 @@
-//! Attention fused on one side and written out on the other: `scale`.
+//! Attention fused on one side and written out on the other: `scale`, `mask`.
 //!
 //! **What it finds.** A fused attention whose scores are scaled otherwise than those that the other side computes from
 //! the same queries and keys, step by step. No number of the one stands beside a number of the other: exporters split
-//! a scale into two roots, or leave it out where it is the default.
-//! **Proof.** B's scores times the one ratio that fits everywhere (B's `scale` times it, where B is fused).
+//! a scale into two roots, or leave it out where it is the default. A fusion that does not know what A's mask hides: the
+//! keys behind each query.
+//! **Proof.** B's scores times the one ratio that fits everywhere (B's `scale` times it, where B is fused); B's attention
+//! with its setting for causal masks the other way round.
 
 use isotrace_align::patch::{Patch, Source};
 use isotrace_align::{Region, Side};
@@ -26,6 +28,9 @@ impl Cause for Attention {
         let (a, b) = (site.judge.a, site.judge.b);
         let of_b = |v: ValueId| site.state.shadow[v.index()].clone();
         let of_a = |v: ValueId| a.shadow.get(v).cloned();
+        if scores(a, &site.open_a).is_some() {
+            out.extend(site.nodes_b().iter().filter_map(|&n| causal(site, n)));
+        }
         if let (Some(m), Some(s)) = (fused(a, &site.open_a), scores(b, &site.open_b)) {
             let Some(own) = site.state.own_shadow[s.index()].clone() else { return };
             let Some((theirs, scale)) = products(site.node_a(m), &of_a) else { return };
@@ -165,6 +170,34 @@ fn reset(site: &Site<'_, '_, '_>, n: NodeId, s: ValueId, (scale, ratio): (f64, f
         class: "scale",
         summary: summary(&label(site.judge.b, n), scale, &label(site.judge.a, twin), scale * ratio),
         change: format!("scale {:e}", scale * ratio),
+        cost: 12,
+    })
+}
+
+/// B's attention with the keys behind each query hidden, or shown, whichever it does not do.
+fn causal(site: &Site<'_, '_, '_>, n: NodeId) -> Option<Proposal> {
+    let node = site.node_b(n);
+    let name = match (node.domain.as_str(), node.op.as_str()) {
+        ("", "Attention") => "is_causal",
+        ("com.microsoft", "Attention" | "MultiHeadAttention") => "unidirectional",
+        _ => return None,
+    };
+    let hides = matches!(node.attributes.get(name), Some(Setting::Int(i)) if *i != 0);
+    let mut changed = node.clone();
+    changed.attributes.insert(name.into(), Setting::Int(i64::from(!hides)));
+    let patch = Patch::new(&changed, Patch::sources_of(node))?;
+    let (own, theirs) = if hides { ("hides", "shows") } else { ("shows", "hides") };
+    Some(Proposal {
+        patches: vec![(n, patch)],
+        nodes_b: vec![n],
+        nodes_a: Vec::new(),
+        edge: None,
+        class: "mask",
+        summary: format!(
+            "{} {own} the keys behind each query, which A, written out, {theirs}",
+            label(site.judge.b, n)
+        ),
+        change: format!("{name} {}", i64::from(!hides)),
         cost: 12,
     })
 }

@@ -74,7 +74,9 @@ impl Cause for Missing {
                     let mut each = Vec::new();
                     for read in twice.into_iter().chain(slots.into_iter().map(|slot| vec![slot])) {
                         let mut sources = Patch::sources_of(node);
-                        read.iter().for_each(|&slot| sources[slot] = source.clone());
+                        for slot in read {
+                            sources[slot] = source.clone();
+                        }
                         each.extend(Patch::new(node, sources).map(|patch| (n, patch)));
                     }
                     for patch in &each {
