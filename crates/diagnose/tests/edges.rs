@@ -25,7 +25,7 @@ fn both_brought(n: &mut Net, by_first: bool) {
         n.node("Sqrt", &[&safe], &root, &[]);
         n.node("Div", &[v, &root], &out, &[]);
     }
-    n.constant("weight", net::numbers(&[8, 8], 51));
+    n.constant("weight", numbers(&[8, 8], 51));
     n.node("MatMul", &["brought h", "weight"], "product", &[]);
     n.node("Add", &["product", "brought g"], "z", &[]);
 }
