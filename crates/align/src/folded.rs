@@ -10,6 +10,7 @@ use std::cell::OnceCell;
 
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::budget::Unit;
+use isotrace_ops::math::vectorise;
 use isotrace_ops::{Norms, parallel};
 use isotrace_tensor::{DType, Tensor};
 
@@ -154,35 +155,55 @@ fn within(own: &[f32], theirs: &[f32], norms: &Norms) -> Option<Comparison> {
     if own.len() != theirs.len() || own.len() != norms.runs() * len || own.is_empty() {
         return None;
     }
-    let mut shares: Vec<Option<f64>> = vec![None; norms.runs()];
+    let mut found: Vec<Option<Found>> = vec![None; norms.runs()];
     let together = parallel::GRAIN.div_ceil(len);
-    parallel::chunks(&mut shares, together, &|i, shares| {
-        for (k, share) in shares.iter_mut().enumerate() {
-            let run = i * together + k;
-            let part = run * len..(run + 1) * len;
-            *share = Sums::of(&own[part.clone()], &theirs[part], norms.run(run)).share(len);
-        }
+    parallel::chunks(&mut found, together, &|i, found| {
+        vectorise(
+            #[inline(always)]
+            || {
+                for (k, found) in found.iter_mut().enumerate() {
+                    let run = i * together + k;
+                    let part = run * len..(run + 1) * len;
+                    *found = Sums::of(&own[part.clone()], &theirs[part], norms.run(run)).found(len);
+                }
+            },
+        );
     });
-    let (mut most, mut share) = (0, 0.0);
-    for (run, found) in shares.into_iter().enumerate() {
+    let (mut most, mut share, mut difference) = (0, 0.0, 0.0);
+    for (run, found) in found.into_iter().enumerate() {
         let found = found?;
-        if found > share {
-            (most, share) = (run, found);
+        difference = found.difference.max(difference);
+        if found.share > share {
+            (most, share) = (run, found.share);
         }
     }
     let apart = |i: usize| (f64::from(theirs[i]) - f64::from(own[i])).abs();
-    let difference = parallel::pieces(own.len(), &|part| part.map(apart).fold(0.0, f64::max));
     let (norm, added, others) = norms.run(most);
     let pairs =
         others.iter().enumerate().map(|(k, other)| (apart(most * len + k), unit(norm, added, *other)));
     let largest = pairs.fold(Comparison::NONE, |all, (apart, unit)| all.with(apart, APART * unit));
-    Some(Comparison { difference: difference.into_iter().fold(0.0, f64::max), ..largest })
+    Some(Comparison { difference, ..largest })
+}
+
+/// How far a run is apart, where that is rounding.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    /// The largest share of what an element may be off by.
+    share: f64,
+    /// The largest difference.
+    difference: f64,
 }
 
 /// Half an ulp of a sum's size.
 #[inline(always)]
 fn unit(norm: f64, added: f64, other: f64) -> f64 {
     Unit::F32.u * (norm * other + added)
+}
+
+/// The larger of two numbers as one instruction; the second where either is NaN.
+#[inline(always)]
+fn larger(x: f64, y: f64) -> f64 {
+    if x > y { x } else { y }
 }
 
 /// What a run comes to, a lane for every eighth element.
@@ -196,9 +217,12 @@ struct Sums {
     /// Squares of the differences in half ulps of their sizes, and the largest.
     apart: [f64; LANES],
     most: [f64; LANES],
+    /// The largest difference.
+    difference: [f64; LANES],
 }
 
 impl Sums {
+    #[inline(always)]
     fn of(own: &[f32], theirs: &[f32], (norm, added, others): (f64, f64, &[f64])) -> Self {
         let mut sums = Self::default();
         let (own, own_rest) = own.as_chunks::<LANES>();
@@ -229,26 +253,30 @@ impl Sums {
             let y = f64::from(own[k]);
             let apart = f64::from(theirs[k]) - y;
             // What is not apart is so by no share, of nothing too.
-            let share = apart.abs() / unit(norm, added, others[k]).max(f64::MIN_POSITIVE);
+            let share = apart.abs() / larger(unit(norm, added, others[k]), f64::MIN_POSITIVE);
             let product = apart * y;
             self.along[k] += product;
             self.spread[k] += product * product;
             self.square[k] += y * y;
             self.apart[k] += share * share;
-            self.most[k] = self.most[k].max(share);
+            self.most[k] = larger(share, self.most[k]);
+            self.difference[k] = larger(apart.abs(), self.difference[k]);
         }
     }
 
-    /// The largest share of what an element may be off by; `None` where that is no rounding.
-    fn share(&self, len: usize) -> Option<f64> {
+    /// What it comes to; `None` where that is no rounding.
+    #[inline(always)]
+    fn found(&self, len: usize) -> Option<Found> {
         let sum = |lanes: &[f64; LANES]| lanes.iter().sum::<f64>();
+        let largest = |lanes: &[f64; LANES]| lanes.iter().copied().fold(0.0, larger);
         let (square, apart) = (sum(&self.square), sum(&self.apart));
-        let most = self.most.iter().copied().fold(0.0, f64::max) / APART;
+        let share = largest(&self.most) / APART;
         let scaled =
             sum(&self.along).abs() > SCALED * Unit::F32.u * square + CERTAIN * sum(&self.spread).sqrt();
         // NaN and infinities end up in the sums.
         let finite = square.is_finite() && apart.is_finite();
-        (finite && most <= 1.0 && !scaled && apart <= SPREAD * SPREAD * len as f64).then_some(most)
+        let rounding = finite && share <= 1.0 && !scaled && apart <= SPREAD * SPREAD * len as f64;
+        rounding.then(|| Found { share, difference: largest(&self.difference) })
     }
 }
 

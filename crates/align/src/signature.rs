@@ -1,5 +1,6 @@
 //! What of a value neither layout nor, hardly, rounding changes: for finding candidates without comparing all pairs.
 
+use isotrace_ops::math::vectorise;
 use isotrace_tensor::{DType, Tensor};
 use rayon::prelude::*;
 
@@ -95,18 +96,29 @@ impl Signature {
 /// elements are no numbers.
 pub fn square(tensor: &Tensor) -> f64 {
     fn of<T: Number>(values: &[T]) -> f64 {
-        let mut lanes = [0.0; LANES];
-        let mut add = |i: usize, x: f64| lanes[i] += if x.abs() < MODERATE { x * x } else { 0.0 };
-        let (whole, rest) = values.as_chunks::<LANES>();
-        for x in whole {
-            for (i, x) in x.iter().enumerate() {
-                add(i, x.number());
-            }
-        }
-        rest.iter().enumerate().for_each(|(i, x)| add(i, x.number()));
-        lanes.iter().sum()
+        vectorise(
+            #[inline(always)]
+            || {
+                let mut lanes = [0.0; LANES];
+                let (whole, rest) = values.as_chunks::<LANES>();
+                for x in whole {
+                    for (lane, x) in lanes.iter_mut().zip(x) {
+                        *lane += moderate_square(x.number());
+                    }
+                }
+                for (lane, x) in lanes.iter_mut().zip(rest) {
+                    *lane += moderate_square(x.number());
+                }
+                lanes.iter().sum()
+            },
+        )
     }
     over(tensor, &of, &of).map_or(0.0, |parts| parts.into_iter().sum())
+}
+
+#[inline(always)]
+fn moderate_square(x: f64) -> f64 {
+    if x.abs() < MODERATE { x * x } else { 0.0 }
 }
 
 /// Where the sums of squares lie of what may be close to a value that has this one.
@@ -120,6 +132,7 @@ trait Number: Copy + Sync {
 }
 
 impl Number for f64 {
+    #[inline(always)]
     fn number(self) -> f64 {
         self
     }
@@ -127,6 +140,7 @@ impl Number for f64 {
 
 /// f32 where a file has it, at any place.
 impl Number for [u8; 4] {
+    #[inline(always)]
     fn number(self) -> f64 {
         f32::from_le_bytes(self).into()
     }
@@ -171,15 +185,22 @@ impl Default for Lanes {
 
 impl Lanes {
     fn of<T: Number>(values: &[T]) -> Self {
-        let mut lanes = Self::default();
-        let (whole, rest) = values.as_chunks::<LANES>();
-        for x in whole {
-            for (i, x) in x.iter().enumerate() {
-                lanes.one(i, x.number());
-            }
-        }
-        rest.iter().enumerate().for_each(|(i, x)| lanes.one(i, x.number()));
-        lanes
+        vectorise(
+            #[inline(always)]
+            || {
+                let mut lanes = Self::default();
+                let (whole, rest) = values.as_chunks::<LANES>();
+                for x in whole {
+                    for (i, x) in x.iter().enumerate() {
+                        lanes.one(i, x.number());
+                    }
+                }
+                for (i, x) in rest.iter().enumerate() {
+                    lanes.one(i, x.number());
+                }
+                lanes
+            },
+        )
     }
 
     #[inline(always)]

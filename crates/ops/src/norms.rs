@@ -9,6 +9,7 @@ use isotrace_tensor::{DType, Tensor};
 use crate::OpError;
 use crate::activation::Activation;
 use crate::convolve::{Finish, Sizes, convolve};
+use crate::math::vectorise;
 use crate::parallel::{self, GRAIN};
 
 /// Bounds on the elements of an output, cut into runs of equal length in C order.
@@ -129,8 +130,10 @@ fn numbers(t: &Tensor) -> &[[u8; 4]] {
     t.raw_bytes().as_chunks::<4>().0
 }
 
+#[inline(always)]
 fn square(x: [u8; 4]) -> f64 {
-    f64::from(f32::from_le_bytes(x)).powi(2)
+    let x = f64::from(f32::from_le_bytes(x));
+    x * x
 }
 
 /// The sum of squares of each row of `k` elements.
@@ -139,16 +142,26 @@ fn squares_of_rows(t: &Tensor, k: usize) -> Vec<f64> {
     let mut out = vec![0.0; numbers.len().checked_div(k).unwrap_or(0)];
     let together = GRAIN.div_ceil(k.max(1));
     parallel::chunks(&mut out, together, &|i, sums| {
-        for (row, sum) in sums.iter_mut().enumerate() {
-            let row = &numbers[(i * together + row) * k..][..k];
-            // Lanes of their own: a single sum waits for each addition.
-            let (blocks, rest) = row.as_chunks::<8>();
-            let mut lanes = [0.0; 8];
-            for block in blocks {
-                lanes.iter_mut().zip(block).for_each(|(lane, x)| *lane += square(*x));
-            }
-            *sum = lanes.iter().sum::<f64>() + rest.iter().copied().map(square).sum::<f64>();
-        }
+        vectorise(
+            #[inline(always)]
+            || {
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    let row = &numbers[(i * together + row) * k..][..k];
+                    // Lanes of their own: a single sum waits for each addition.
+                    let (blocks, rest) = row.as_chunks::<8>();
+                    let mut lanes = [0.0; 8];
+                    for block in blocks {
+                        for (lane, x) in lanes.iter_mut().zip(block) {
+                            *lane += square(*x);
+                        }
+                    }
+                    *sum = lanes.iter().sum::<f64>();
+                    for x in rest {
+                        *sum += square(*x);
+                    }
+                }
+            },
+        );
     });
     out
 }

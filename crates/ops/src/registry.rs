@@ -1,4 +1,7 @@
+use std::sync::LazyLock;
+
 use isotrace_graph::Node;
+use rustc_hash::FxHashMap;
 
 use crate::{OpError, Operator, ops};
 
@@ -319,6 +322,10 @@ pub fn entries() -> &'static [Entry] {
     TABLE
 }
 
+/// The table by domain and operator.
+static BY_NAME: LazyLock<FxHashMap<(&str, &str), &Entry>> =
+    LazyLock::new(|| TABLE.iter().map(|e| ((e.domain, e.op), e)).collect());
+
 /// Builds the operator of a node, or says what it would take.
 pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
     if node.domain == ops::opaque::DOMAIN {
@@ -332,7 +339,7 @@ pub fn build(node: &Node) -> Result<Box<dyn Operator>, OpError> {
         version: node.version,
         remedy,
     };
-    let Some(entry) = TABLE.iter().find(|e| e.domain == domain && e.op == node.op) else {
+    let Some(entry) = BY_NAME.get(&(domain, node.op.as_str())) else {
         let elsewhere: Vec<&str> = TABLE.iter().filter(|e| e.op == node.op).map(|e| e.domain).collect();
         return Err(unsupported(match elsewhere.first() {
             Some(other) => format!("an operator of this name exists in domain {other:?}: is the node's domain right?"),
