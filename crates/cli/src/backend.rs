@@ -85,6 +85,20 @@ impl Loaded {
         }
     }
 
+    /// A model that is held against no other.
+    pub fn alone(mut self) -> anyhow::Result<Self> {
+        self.put_in_order()?;
+        Ok(self)
+    }
+
+    /// Blocked weights in plain order.
+    fn put_in_order(&mut self) -> anyhow::Result<()> {
+        if self.ran.is_none() {
+            isotrace_ops::nchwc::plain(&mut self.user)?;
+        }
+        Ok(())
+    }
+
     /// Settles what the files of two models leave open and only the two together tell: how wide blocks of channels
     /// are. Constants that both hold are kept once.
     pub fn settle(a: &mut Self, b: &mut Self) -> anyhow::Result<()> {
@@ -94,6 +108,8 @@ impl Loaded {
         };
         tell(a, b)?;
         tell(b, a)?;
+        a.put_in_order()?;
+        b.put_in_order()?;
         b.share_constants(a);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use isotrace_graph::{Graph, ValueId};
 use isotrace_onnx::Model;
-use isotrace_ops::nchwc::unblock;
+use isotrace_ops::nchwc::{self, Channels, unblock};
 use isotrace_tensor::Tensor;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -24,6 +24,7 @@ pub struct Prepared {
     model: Model,
     graph: Graph,
     blocked: Vec<bool>,
+    channels: Channels,
     emitted: Vec<String>,
 }
 
@@ -75,7 +76,10 @@ impl Prepared {
         }
         let emitted = model.proto().graph.as_ref().map(emit::inner_values).unwrap_or_default();
         let blocked = layout::blocked(&graph);
-        Ok(Self { runtime, path: path.to_path_buf(), renamed, level, folder, model, graph, blocked, emitted })
+        let channels = nchwc::plain(&mut graph)
+            .map_err(|cause| OrtError::Layout { name: path.display().to_string(), cause })?;
+        let path = path.to_path_buf();
+        Ok(Self { runtime, path, renamed, level, folder, model, graph, blocked, channels, emitted })
     }
 
     /// What really runs: the user's model as the optimiser rewrote it.
@@ -154,13 +158,19 @@ impl Prepared {
         Ok(Effect::Values(found.into_iter().map(|i| self.emitted[i].clone()).collect()))
     }
 
-    /// A value in plain order of channels.
+    /// A value in plain order of channels, without those that fill the last block up.
     fn plain(&self, v: ValueId, name: &str, tensor: Tensor) -> Result<Tensor, OrtError> {
-        match layout::block(&self.graph) {
-            Some(block) if layout::is_blocked(&self.blocked, v) && layout::fits(tensor.shape(), block) => {
-                unblock(&tensor, block).map_err(|cause| OrtError::Layout { name: name.to_owned(), cause })
+        let named = |cause| OrtError::Layout { name: name.to_owned(), cause };
+        let Some(block) = layout::block(&self.graph) else { return Ok(tensor) };
+        if !layout::is_blocked(&self.blocked, v) || !layout::fits(tensor.shape(), block) {
+            return Ok(tensor);
+        }
+        let plain = unblock(&tensor, block).map_err(named)?;
+        match self.channels.get(v.index()).copied().flatten() {
+            Some(channels) if channels < plain.shape()[1] => {
+                plain.slice(1, 0, channels).map_err(|cause| named(cause.into()))
             }
-            _ => Ok(tensor),
+            _ => Ok(plain),
         }
     }
 }

@@ -29,7 +29,7 @@ pub fn run(args: &args::Run, _console: Console) -> anyhow::Result<u8> {
     if backend == args::Runner::Onnxruntime && args.precision == args::Precision::F64 {
         bail!("--precision f64 is computed by the embedded backend alone; leave --backend onnxruntime out");
     }
-    let loaded = Loaded::new(&args.model, backend, optimisation)?;
+    let loaded = Loaded::new(&args.model, backend, optimisation)?.alone()?;
     loaded.runs()?;
     let graph = loaded.graph();
     let wanted = wanted(&loaded, &args.outputs)?;

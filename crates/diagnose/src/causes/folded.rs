@@ -126,13 +126,8 @@ fn filters(side: &Side<'_>, region: &Region) -> Option<Filters> {
         op if op.ends_with("Conv") => {}
         _ => return None,
     }
-    if node.domain == nchwc::DOMAIN {
-        let block = match node.attributes.get(nchwc::BLOCK) {
-            Some(Attribute::Int(b)) => usize::try_from(*b).ok()?,
-            _ => nchwc::block_of(&weight).ok()?,
-        };
-        let plain = nchwc::unblock_weights(&weight.to_f64().ok()?, weight.shape(), block).ok()?;
-        weight = Tensor::from_vec(weight.shape(), plain).ok()?;
+    if node.domain == nchwc::DOMAIN && !node.attributes.contains_key(nchwc::PLAIN) {
+        return None;
     }
     let norm = match norms[..] {
         [] => None,

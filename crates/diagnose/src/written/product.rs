@@ -3,64 +3,24 @@
 
 use isotrace_graph::{Attribute, ValueId};
 use isotrace_ops::nchwc;
-use isotrace_tensor::Tensor;
 
 use super::writer::Writer;
 
 /// Settings of a convolution that say what follows it, or how it lies in memory.
-const NOT_OF_CONV: [&str; 4] = ["activation", "activation_params", nchwc::BLOCK, "channels_last"];
+const NOT_OF_CONV: [&str; 5] =
+    ["activation", "activation_params", nchwc::BLOCK, nchwc::PLAIN, "channels_last"];
 
 /// A convolution, then what is added to it, then the activation.
 pub fn fused_conv(w: &mut Writer<'_>) -> Option<()> {
+    if w.node.domain == nchwc::DOMAIN && !w.node.attributes.contains_key(nchwc::PLAIN) {
+        return None;
+    }
     let mut reads = vec![w.read(0)?, w.read(1)?];
     reads.extend(w.read(2));
-    let y = convolution(w, &reads, None);
+    let y = convolution(w, &reads);
     let y = added(w, y);
     let (name, numbers) = activation(w);
     let y = activated(w, y, &name, &numbers)?;
-    w.hand_on(0, y);
-    Some(())
-}
-
-/// A convolution whose weights lie in blocks of channels, without the channels that fill the last block up.
-pub fn blocked_conv(w: &mut Writer<'_>) -> Option<()> {
-    let weights = w.tensor(w.read(1)?)?;
-    let &[filters, inputs, ..] = weights.shape() else { return None };
-    let block = match w.int(nchwc::BLOCK, 0) {
-        0 => nchwc::block_of(weights).ok()?,
-        block => usize::try_from(block).ok()?,
-    };
-    let numbers = weights.to_f64().ok()?;
-    let plain = nchwc::unblock_weights(&numbers, weights.shape(), block).ok()?;
-    let plain = Tensor::from_vec(weights.shape(), plain).ok()?;
-    let bias = w.read(2).and_then(|v| w.tensor(v));
-    let groups = w.int("group", 1);
-    let by_channel = inputs == 1 && usize::try_from(groups).ok() == Some(filters);
-    let (kept, kept_inputs) = match groups {
-        1 => (used(&plain, 0, bias)?, used(&plain, 1, None)?),
-        _ if by_channel => (used(&plain, 0, bias)?, 1),
-        _ => (filters, inputs),
-    };
-    let dtype = weights.dtype();
-    let cut = plain.slice(0, 0, kept).ok()?.slice(1, 0, kept_inputs).ok()?.cast(dtype).ok()?;
-    let read = if by_channel { kept } else { kept_inputs * usize::try_from(groups).ok()? };
-    let x = first_channels(w, w.read(0)?, *w.shape(0)?.get(1)?, read);
-    let weight = w.constant(cut);
-    let mut reads = vec![x, weight];
-    if let Some(bias) = bias {
-        reads.push(w.constant(bias.slice(0, 0, kept).ok()?));
-    }
-    let y = convolution(w, &reads, by_channel.then_some(kept));
-    let y = match w.read(3) {
-        Some(more) => {
-            let more = first_channels(w, more, filters, kept);
-            w.part("Add", &[y, more], &[], "sum")
-        }
-        None => y,
-    };
-    let (name, parameters) = activation(w);
-    let y = activated(w, y, &name, &parameters)?;
-    let y = filled_up(w, y, filters - kept, &name, &parameters)?;
     w.hand_on(0, y);
     Some(())
 }
@@ -72,7 +32,7 @@ pub fn reorder_input(w: &mut Writer<'_>) -> Option<()> {
     let filled = w.tensor(w.node.writes().next()?)?.shape().get(1).copied()?;
     let x = w.read(0)?;
     let x = if last { w.turned(x, &[0, 3, 1, 2]) } else { x };
-    let y = filled_up(w, x, filled.checked_sub(channels)?, "", &[])?;
+    let y = filled_up(w, x, filled.checked_sub(channels)?)?;
     w.hand_on(0, y);
     Some(())
 }
@@ -143,14 +103,10 @@ fn multiplied(w: &mut Writer<'_>, v: ValueId, name: &str, what: &str) -> Option<
     }
 }
 
-fn convolution(w: &mut Writer<'_>, reads: &[ValueId], groups: Option<usize>) -> ValueId {
+fn convolution(w: &mut Writer<'_>, reads: &[ValueId]) -> ValueId {
     let settings = w.node.attributes.iter().filter(|(name, _)| !NOT_OF_CONV.contains(&name.as_str()));
-    let settings: Vec<(&str, Attribute)> = settings
-        .map(|(name, setting)| match groups {
-            Some(groups) if name == "group" => (name.as_str(), Attribute::Int(groups as i64)),
-            _ => (name.as_str(), setting.clone()),
-        })
-        .collect();
+    let settings: Vec<(&str, Attribute)> =
+        settings.map(|(name, setting)| (name.as_str(), setting.clone())).collect();
     w.part("Conv", reads, &settings, "convolution")
 }
 
@@ -159,20 +115,6 @@ fn added(w: &mut Writer<'_>, y: ValueId) -> ValueId {
         Some(more) => w.part("Add", &[y, more], &[], "sum"),
         None => y,
     }
-}
-
-/// How many channels along an axis come before those that hold nothing but zeros, one at least.
-fn used(weights: &Tensor, axis: usize, bias: Option<&Tensor>) -> Option<usize> {
-    let shape = weights.shape();
-    let (outer, inner): (usize, usize) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
-    let numbers = weights.to_f64().ok()?;
-    let bias = bias.map(Tensor::to_f64).transpose().ok()?;
-    let full = |c: &usize| {
-        let mut all = (0..outer)
-            .flat_map(|o| &numbers[(o * shape[axis] + c) * inner..(o * shape[axis] + c + 1) * inner]);
-        all.any(|x| *x != 0.0) || bias.as_ref().is_some_and(|b| b.get(*c).is_some_and(|x| *x != 0.0))
-    };
-    Some((0..shape[axis]).rev().find(full).map_or(1, |c| c + 1))
 }
 
 /// The first channels of a value that has `all`.
@@ -184,18 +126,12 @@ fn first_channels(w: &mut Writer<'_>, v: ValueId, all: usize, kept: usize) -> Va
     w.part("Slice", &[v, from, to, axis], &[], "channels")
 }
 
-/// More channels behind those of a value, of what an activation makes of zero.
-fn filled_up(w: &mut Writer<'_>, v: ValueId, more: usize, name: &str, parameters: &[f64]) -> Option<ValueId> {
+/// More channels of zeros behind those of a value.
+fn filled_up(w: &mut Writer<'_>, v: ValueId, more: usize) -> Option<ValueId> {
     if more == 0 {
         return Some(v);
     }
-    let zero = match (name, parameters) {
-        ("Clip", [low, high, ..]) => 0f64.max(*low).min(*high),
-        ("HardSigmoid", [_, beta, ..]) => beta.clamp(0.0, 1.0),
-        ("Sigmoid" | "HardSigmoid", _) => 0.5,
-        _ => 0.0,
-    };
-    let (pads, value) = (w.ints(&[0, 0, 0, 0, 0, more as i64, 0, 0]), w.number(zero)?);
+    let (pads, value) = (w.ints(&[0, 0, 0, 0, 0, more as i64, 0, 0]), w.number(0.0)?);
     Some(w.part("Pad", &[v, pads, value], &[], "filling"))
 }
 

@@ -1,7 +1,8 @@
 //! com.microsoft.nchwc: Conv, `MaxPool`, `AveragePool`, `GlobalMaxPool`, `GlobalAveragePool`, `ReorderInput` and `ReorderOutput`.
 //!
-//! All tensors are held in plain (N, C, H, W) order, C padded with zero channels to a multiple of the block: see
-//! [`crate::nchwc`]. Pooling is then ONNX's own; only weights and the two reorderings differ.
+//! All tensors are held in plain (N, C, H, W) order: see [`crate::nchwc`]. Of a graph that was put in [plain
+//! order](crate::nchwc::plain()) convolutions and pools are those that everybody has. Elsewhere (inside of bodies, a node on
+//! its own) C is padded with zero channels to a multiple of the block, and weights are put in order as they come.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,8 +12,8 @@ use isotrace_tensor::Tensor;
 use super::conv::{Conv, parse_fused};
 use crate::budget::{self, Budget, Unit};
 use crate::moves::{Move, move_elements};
-use crate::nchwc::{BLOCK, block_of, unblock_weights};
-use crate::{Call, Flow, OpError, Operator, attributes, for_float};
+use crate::nchwc::{BLOCK, CHANNELS, PLAIN, block_of, unblock_weights, weights_in_order};
+use crate::{Call, Flow, OpError, Operator, attributes};
 
 #[derive(Debug)]
 struct Blocked {
@@ -33,6 +34,9 @@ fn block(node: &Node) -> Result<Option<usize>, OpError> {
 
 /// Parses a Conv: `FusedConv`'s attributes; inputs X, W (blocked), B, and a tensor to add before the activation.
 pub fn conv(node: &Node) -> Result<Box<dyn Operator>, OpError> {
+    if attributes::flag(node, PLAIN, false)? {
+        return Ok(Box::new(parse_fused(node)?));
+    }
     Ok(Box::new(Blocked { conv: parse_fused(node)?, block: block(node)?, last: Mutex::default() }))
 }
 
@@ -60,9 +64,7 @@ impl Blocked {
             return Ok(plain.clone());
         }
         let block = self.block.map_or_else(|| block_of(w), Ok)?;
-        let plain: Tensor = for_float!(w.dtype(), "W", T => {
-            Ok(Tensor::from_vec(w.shape(), unblock_weights(w.as_slice::<T>()?, w.shape(), block)?)?)
-        })?;
+        let plain = weights_in_order(w, block)?;
         *last = Some((w.clone(), plain.clone()));
         Ok(plain)
     }
@@ -102,8 +104,8 @@ impl Operator for Blocked {
 /// Which way a reordering goes.
 #[derive(Debug)]
 enum Way {
-    /// Pads channels to a multiple of the block.
-    In { block: usize },
+    /// Pads channels to a multiple of the block, or makes them as many as are known to count.
+    In { block: usize, channels: Option<usize> },
     /// Drops the padding: this many channels stay.
     Out { channels: usize },
 }
@@ -118,7 +120,8 @@ struct Reorder {
 pub fn reorder_input(node: &Node) -> Result<Box<dyn Operator>, OpError> {
     let channels_last = attributes::flag(node, "channels_last", false)?;
     // Where nothing tells, 16: what ONNX Runtime uses on current x86 servers and on Arm.
-    let way = Way::In { block: block(node)?.unwrap_or(16) };
+    let channels = attributes::int(node, CHANNELS)?.and_then(|c| usize::try_from(c).ok());
+    let way = Way::In { block: block(node)?.unwrap_or(16), channels };
     Ok(Box::new(Reorder { way, channels_last }))
 }
 
@@ -169,9 +172,9 @@ impl Operator for Reorder {
             Ok(move_elements(&[x], &[n, to, h, w], &Recount { n, from, to, plane: h * w })?)
         };
         let out = match self.way {
-            Way::In { block } => {
+            Way::In { block, channels } => {
                 let x = if self.channels_last { x.permute(&[0, 3, 1, 2])? } else { x.clone() };
-                recount(&x, x.shape()[1].next_multiple_of(block))?
+                recount(&x, channels.unwrap_or_else(|| x.shape()[1].next_multiple_of(block)))?
             }
             Way::Out { channels } => {
                 if channels > x.shape()[1] {
@@ -206,7 +209,7 @@ mod tests {
         for channels_last in [false, true] {
             let given = if channels_last { x.permute(&[0, 2, 3, 1]).unwrap() } else { x.clone() };
             let inputs = [Some(&given)];
-            let enter = Reorder { way: Way::In { block: 8 }, channels_last };
+            let enter = Reorder { way: Way::In { block: 8, channels: None }, channels_last };
             let inside = enter.run(&Call::new(&inputs)).unwrap().remove(0);
             assert_eq!(inside.shape(), [2, 8, 1, 2]);
             assert_eq!(inside.as_slice::<f32>().unwrap()[..8], [0., 1., 2., 3., 4., 5., 0., 0.]);
