@@ -115,18 +115,23 @@ impl Elements<'_> {
         }
     }
 
-    fn within(&self, allowed: &[f64]) -> bool {
-        parallel::all(self.own.len().min(self.theirs.len()).min(allowed.len()), &|run| {
+    /// Whether no pair is farther apart than is allowed at its place.
+    fn within(&self, allowed: &(dyn Fn(usize) -> f64 + Sync)) -> bool {
+        parallel::all(self.own.len().min(self.theirs.len()), &|run| {
             let pairs = self.theirs[run.clone()].iter().zip(&self.own[run.clone()]);
-            pairs.zip(&allowed[run]).all(|((x, y), e)| x == y || (x - y).abs() <= *e || self.cut(*x, *y))
+            pairs.zip(run).all(|((x, y), i)| x == y || (x - y).abs() <= allowed(i) || self.cut(*x, *y))
         })
     }
 }
 
 impl Agreement<'_, '_, '_> {
-    /// On what ground the two are the same; `None` where they are not.
-    pub fn ground(&self) -> Option<Evidence> {
+    /// On what ground the two are the same; `None` where they are not. Where `bounded` does not say so, only equal bits
+    /// are looked for.
+    pub fn ground(&self, bounded: bool) -> Option<Evidence> {
         let look = self.elements.look();
+        if !bounded {
+            return (look == Look::Same).then_some(Evidence::Bits);
+        }
         match self.by_bounds(&look) {
             // What changes no bit of what both sides hold is no more than these inputs can show.
             None if look != Look::Apart && self.hold_the_same() => Some(Evidence::Declared),
@@ -171,17 +176,25 @@ impl Agreement<'_, '_, '_> {
         };
         if *look == Look::Far
             && let Some(folded) = folded.as_ref().filter(|f| f.constants)
-            && self.elements.within(&self.constants(folded, false)?)
+            && self.elements.within(&at(&self.constants(folded, false)?))
         {
             return Some(Evidence::Constants);
         }
+        // Bounds take as long as the regions; what none of them can explain needs none.
+        let noise = NOISE * self.most_noise(nodes);
+        if folded.is_none()
+            && !self.holds_unknown((&behind_a, &behind_b))
+            && !self.elements.within(&|_| noise)
+        {
+            return None;
+        }
         let mut allowed = self.noise((&behind_a, &behind_b), nodes)?;
-        if self.elements.within(&allowed) {
+        if self.elements.within(&at(&allowed)) {
             return Some(Evidence::Noise);
         }
         let more = |allowed: &mut Vec<f64>, more: Vec<f64>| {
             allowed.iter_mut().zip(more).for_each(|(e, i)| *e += i);
-            self.elements.within(allowed)
+            self.elements.within(&at(allowed))
         };
         if let Some(folded) = &folded
             && more(&mut allowed, self.constants(folded, true)?)
@@ -194,15 +207,18 @@ impl Agreement<'_, '_, '_> {
 
     /// What calls that nobody here knows may have rounded, where there are any.
     fn unknown(&self, regions: (&Region, &Region)) -> Option<Vec<f64>> {
-        let opaque = |side: &Side<'_>, n: NodeId| side.plan.op(n).is_opaque();
-        let (a, b) = (self.judge.a, self.judge.b);
-        let holds = |side: &Side<'_>, region: &Region| region.nodes.iter().any(|&n| opaque(side, n));
-        if !holds(a, regions.0) && !holds(b, regions.1) {
+        if !self.holds_unknown(regions) {
             return None;
         }
+        let (a, b) = (self.judge.a, self.judge.b);
         let [of_a, of_b]: [&dyn Fn(NodeId) -> bool; 2] = [&|n| opaque(a, n), &|n| opaque(b, n)];
         let rounding = |unit, rounds| Rounding { unit, rounds, scaled: &|_| false, enters: &|_| None };
         self.allowance(regions, (rounding(a.unit(), of_a), rounding(b.unit(), of_b)))
+    }
+
+    fn holds_unknown(&self, regions: (&Region, &Region)) -> bool {
+        let holds = |side: &Side<'_>, region: &Region| region.nodes.iter().any(|&n| opaque(side, n));
+        holds(self.judge.a, regions.0) || holds(self.judge.b, regions.1)
     }
 
     fn allowance(
@@ -224,13 +240,18 @@ impl Agreement<'_, '_, '_> {
         )
     }
 
+    /// What bounds of two regions of at most `nodes` nodes may come to: to first order they grow with every layer, and
+    /// beyond the size of the value they bound nothing.
+    fn most_noise(&self, nodes: usize) -> f64 {
+        if nodes > MOST_FOLDED { self.elements.scale } else { f64::INFINITY }
+    }
+
     /// Float64 noise of two regions of at most `nodes` nodes.
     fn noise(&self, regions: (&Region, &Region), nodes: usize) -> Option<Vec<f64>> {
         let rounding =
             Rounding { unit: Unit::F32.bare(), rounds: &|_| true, scaled: &|_| false, enters: &|_| None };
         let mut allowed = self.allowance(regions, (rounding, rounding))?;
-        // First-order bounds grow with every layer; beyond the size of the value they bound nothing.
-        let most = if nodes > MOST_FOLDED { self.elements.scale } else { f64::INFINITY };
+        let most = self.most_noise(nodes);
         parallel::chunks(&mut allowed, GRAIN, &|_, part| {
             for e in part {
                 *e = NOISE * e.min(most);
@@ -289,6 +310,15 @@ impl Agreement<'_, '_, '_> {
         });
         Some(interval)
     }
+}
+
+fn opaque(side: &Side<'_>, n: NodeId) -> bool {
+    side.plan.op(n).is_opaque()
+}
+
+/// A list of bounds by place; what it does not reach may be anything.
+fn at(allowed: &[f64]) -> impl Fn(usize) -> f64 + Sync {
+    |i| allowed.get(i).copied().unwrap_or(f64::INFINITY)
 }
 
 /// Nodes of a region that make floats of its inputs, other than by moving them.

@@ -157,23 +157,25 @@ impl<'s, 'g> Judge<'s, 'g> {
         let hints = self.hints(state, v);
         let mut best: Option<Match> = None;
         let mut consider = |hinted: bool, candidate: ValueId, degenerate: bool| {
-            let Some((relation, evidence)) = self.compare(state, v, value, candidate, degenerate) else {
-                return false;
-            };
-            let found = Match { a: candidate, relation, evidence, degenerate };
-            let settled = found.relation == Relation::Same && (hinted || self.same_op(v, candidate));
             // An equal value in the same layout beats one in another, an earlier find a later one, unless the two differ
             // in declared precision and the later one is made of what this value is made of.
-            let nearer = |b: &Match| {
-                let (later, earlier) = (rank(&found, hinted), rank(b, hints.contains(&b.a)));
-                later < earlier
-                    || later == earlier
-                        && self.index.class(candidate) != self.index.class(b.a)
-                        && self.shares_input(state, v, candidate)
-                        && !self.shares_input(state, v, b.a)
+            let nearer = |relation: &Relation, ground: u8| {
+                best.as_ref().is_none_or(|b| {
+                    let (later, earlier) = (ranked(relation, ground, hinted), rank(b, hints.contains(&b.a)));
+                    later < earlier
+                        || later == earlier
+                            && self.index.class(candidate) != self.index.class(b.a)
+                            && self.shares_input(state, v, candidate)
+                            && !self.shares_input(state, v, b.a)
+                })
             };
-            if best.as_ref().is_none_or(nearer) {
-                best = Some(found);
+            let Some((relation, evidence)) = self.compare(state, v, value, candidate, degenerate, &nearer)
+            else {
+                return false;
+            };
+            let settled = relation == Relation::Same && (hinted || self.same_op(v, candidate));
+            if nearer(&relation, ground(&evidence)) {
+                best = Some(Match { a: candidate, relation, evidence, degenerate });
             }
             settled
         };
@@ -264,7 +266,8 @@ impl<'s, 'g> Judge<'s, 'g> {
         found.split_off(hints.len().min(found.len()))
     }
 
-    /// Whether `value`, which B computed for `v`, is A's `candidate`; under which relation and on what ground.
+    /// Whether `value`, which B computed for `v`, is A's `candidate`; under which relation and on what ground. Only what is
+    /// `worth` it is looked for: a relation, with the least [rank](ground) of the grounds that are left to try.
     pub fn compare(
         &self,
         state: &State,
@@ -272,6 +275,7 @@ impl<'s, 'g> Judge<'s, 'g> {
         value: &Tensor,
         candidate: ValueId,
         degenerate: bool,
+        worth: &dyn Fn(&Relation, u8) -> bool,
     ) -> Option<(Relation, Evidence)> {
         let theirs = &self.a.shadow.operand(candidate)?;
         if theirs.len() != value.len() || Kind::of(theirs.dtype()) != Kind::of(value.dtype()) {
@@ -289,7 +293,7 @@ impl<'s, 'g> Judge<'s, 'g> {
         if degenerate {
             relations.truncate(1);
         }
-        for relation in relations {
+        for relation in relations.into_iter().filter(|r| worth(r, BITS)) {
             let probe = Probe::new(&x, theirs.shape(), value.shape(), &relation);
             if !samples(y.len()).all(|i| alike(probe.at(i), y[i], scale, narrow)) {
                 continue;
@@ -304,7 +308,7 @@ impl<'s, 'g> Judge<'s, 'g> {
                 relation: &relation,
                 elements: Elements { own: &y, theirs: &carried, scale, narrow },
             };
-            if let Some(evidence) = pair.ground() {
+            if let Some(evidence) = pair.ground(worth(&relation, NOISE)) {
                 return Some((relation, evidence));
             }
         }
@@ -383,15 +387,27 @@ impl<'s, 'g> Judge<'s, 'g> {
     }
 }
 
+/// How good a ground is, the best first: bits, noise, and any other.
+pub(crate) fn ground(evidence: &Evidence) -> u8 {
+    match evidence {
+        Evidence::Bits => BITS,
+        Evidence::Noise => NOISE,
+        _ => NOISE + 1,
+    }
+}
+
+const BITS: u8 = 0;
+const NOISE: u8 = 1;
+
+/// How good a match is, the best first.
 pub(crate) fn rank(m: &Match, hinted: bool) -> (bool, u8, bool, u8) {
-    let layout = match m.relation {
+    ranked(&m.relation, ground(&m.evidence), hinted)
+}
+
+fn ranked(relation: &Relation, ground: u8, hinted: bool) -> (bool, u8, bool, u8) {
+    let layout = match relation {
         Relation::Same => 0,
         Relation::Reshaped => 1,
-        _ => 2,
-    };
-    let ground = match m.evidence {
-        Evidence::Bits => 0,
-        Evidence::Noise => 1,
         _ => 2,
     };
     (layout == 2, ground, !hinted, layout)

@@ -80,7 +80,7 @@ fn right(judge: &Judge<'_, '_>, state: &State, b: ValueId, a: ValueId) -> bool {
         return true;
     }
     let Some(own) = &state.shadow[b.index()] else { return false };
-    judge.compare(state, b, own, a, false).is_some_and(|(relation, _)| !relation.is_permuted())
+    judge.compare(state, b, own, a, false, &|_, _| true).is_some_and(|(relation, _)| !relation.is_permuted())
 }
 
 /// The best-founded place where B leaves A on the way to `failing` outputs.
@@ -579,7 +579,9 @@ pub fn attempt(
         }
         (_, Some(value)) => {
             state.show_own(point);
-            judge.compare(state, point, value, candidate, false).map(|(relation, _)| (candidate, relation))
+            judge
+                .compare(state, point, value, candidate, false, &|_, _| true)
+                .map(|(relation, _)| (candidate, relation))
         }
         _ => None,
     };
