@@ -5,7 +5,7 @@
 
 use isotrace_tensor::Tensor;
 
-use crate::{Call, OpError};
+use crate::{Call, OpError, parallel};
 
 /// The way an operator passes a change of its float inputs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +58,11 @@ pub fn propagate(
             let scale = upscale(call, errors)?;
             let at = |weight: f64| {
                 let inputs = replace(call, |i, x| {
-                    let x = x.to_f64()?;
-                    let mut v: Vec<f64> = x.iter().map(|x| x.abs()).collect();
-                    if let Some(e) = errors.get(i).and_then(Option::as_ref) {
-                        for (v, e) in v.iter_mut().zip(e.to_f64()?.iter()) {
-                            *v += weight * e;
-                        }
-                    }
-                    Ok(Tensor::from_vec(call.inputs[i].expect("present").shape(), v)?)
+                    let Some(e) = errors.get(i).and_then(Option::as_ref) else { return map(x, f64::abs) };
+                    let (x, e) = (x.to_f64()?, e.to_f64()?);
+                    let further = |k: usize| x[k].abs() + weight * e.get(k).copied().unwrap_or(0.0);
+                    let shape = call.inputs[i].expect("present").shape();
+                    Ok(Tensor::from_vec(shape, parallel::map(x.len(), further))?)
                 })?;
                 run_on(run, call, &inputs)
             };
@@ -146,13 +143,14 @@ fn zeros(tensor: &Tensor) -> Result<Tensor, OpError> {
     Ok(Tensor::full(tensor.shape(), 0f64)?)
 }
 
-fn map(tensor: &Tensor, f: impl Fn(f64) -> f64) -> Result<Tensor, OpError> {
-    Ok(Tensor::from_vec(tensor.shape(), tensor.to_f64()?.iter().map(|&x| f(x)).collect())?)
+fn map(tensor: &Tensor, f: impl Fn(f64) -> f64 + Sync) -> Result<Tensor, OpError> {
+    let x = tensor.to_f64()?;
+    Ok(Tensor::from_vec(tensor.shape(), parallel::map(x.len(), |i| f(x[i])))?)
 }
 
-fn combine(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<Tensor, OpError> {
-    let out = a.to_f64()?.iter().zip(b.to_f64()?.iter()).map(|(&a, &b)| f(a, b)).collect();
-    Ok(Tensor::from_vec(a.shape(), out)?)
+fn combine(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64 + Sync) -> Result<Tensor, OpError> {
+    let (x, y) = (a.to_f64()?, b.to_f64()?);
+    Ok(Tensor::from_vec(a.shape(), parallel::map(x.len().min(y.len()), |i| f(x[i], y[i])))?)
 }
 
 /// |a - b| / scale, 0 where neither is finite (the value itself says so already).
@@ -183,18 +181,13 @@ fn replace(
 fn shifted(
     call: &Call<'_>,
     errors: &[Option<Tensor>],
-    weight: impl Fn(usize, usize) -> f64,
+    weight: impl Fn(usize, usize) -> f64 + Sync,
 ) -> Result<Vec<Option<Tensor>>, OpError> {
     replace(call, |i, x| {
         let Some(e) = errors.get(i).and_then(Option::as_ref) else { return Ok(x.clone()) };
-        let values = x
-            .to_f64()?
-            .iter()
-            .zip(e.to_f64()?.iter())
-            .enumerate()
-            .map(|(k, (x, e))| x + weight(i, k) * e)
-            .collect();
-        Ok(Tensor::from_vec(x.shape(), values)?)
+        let (values, errors) = (x.to_f64()?, e.to_f64()?);
+        let shifted = |k: usize| values[k] + weight(i, k) * errors[k];
+        Ok(Tensor::from_vec(x.shape(), parallel::map(values.len().min(errors.len()), shifted))?)
     })
 }
 
@@ -213,7 +206,11 @@ fn upscale(call: &Call<'_>, errors: &[Option<Tensor>]) -> Result<f64, OpError> {
     for (i, e) in errors.iter().enumerate() {
         let (Some(e), Some(x)) = (e, call.get(i)) else { continue };
         let largest = |t: &Tensor| -> Result<f64, OpError> {
-            Ok(t.to_f64()?.iter().map(|x| x.abs()).filter(|x| *x < 1e30).fold(0.0, f64::max))
+            let x = t.to_f64()?;
+            let moderate = |run: std::ops::Range<usize>| {
+                x[run].iter().map(|x| x.abs()).filter(|x| *x < 1e30).fold(0.0, f64::max)
+            };
+            Ok(parallel::pieces(x.len(), &moderate).into_iter().fold(0.0, f64::max))
         };
         let size = largest(x)?;
         if size > 0.0 {

@@ -94,20 +94,29 @@ impl Operator for Gelu {
         Flow::Elementwise
     }
 
-    fn budget(&self, call: &Call<'_>, _: usize, output: &Tensor, unit: Unit) -> Result<Budget, OpError> {
+    fn budget(&self, call: &Call<'_>, _: usize, _: &Tensor, unit: Unit) -> Result<Budget, OpError> {
         let x = biased(call)?;
-        let inner = |x: f64| match self.form {
-            Form::Erf => {
-                let z = x * FRAC_1_SQRT_2;
-                (z, Float::erf(z), FRAC_2_SQRT_PI * (-z * z).exp())
-            }
-            Form::Tanh => {
-                let z = FRAC_2_PI.sqrt() * (x + CUBIC * x * x * x);
-                let t = Float::tanh(z);
-                (z, t, 1.0 - t * t)
-            }
+        let numbers = x.to_f64()?;
+        let units = match self.form {
+            Form::Erf => map(
+                &numbers,
+                #[inline(always)]
+                |x| {
+                    let z = x * FRAC_1_SQRT_2;
+                    budget::gelu(x, (z, Float::erf(z), FRAC_2_SQRT_PI * Float::exp(-z * z)), unit)
+                },
+            ),
+            Form::Tanh => map(
+                &numbers,
+                #[inline(always)]
+                |x| {
+                    let z = FRAC_2_PI.sqrt() * (x + CUBIC * x * x * x);
+                    let t = Float::tanh(z);
+                    budget::gelu(x, (z, t, 1.0 - t * t), unit)
+                },
+            ),
         };
-        let mut budget = budget::gelu(&x, output, inner, unit)?;
+        let mut budget = budget::scaled(units, budget::GELU, unit);
         if call.get(1).is_some() {
             budget::add_input_rounding(&mut budget, &x, unit)?;
         }
