@@ -14,6 +14,7 @@ use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
 use crate::faults::Fault;
+use crate::level::level;
 use crate::recorded::FUSED;
 use crate::role;
 
@@ -53,13 +54,12 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Compa
     };
     let mut hidden = behind_a.nodes.iter().flat_map(|&n| judge.a.graph().node(n).writes());
     let factor = if hidden.any(|w| !judge.a.existed(w)) { FUSED } else { 1.0 };
-    let allowance = |declared: bool| {
+    let allowance = |a: &Region, b: &Region, declared: bool| {
         let rounding = (
             Rounding { unit: unit_a, rounds: &rounds, scaled: &never, enters: &enters_a },
             Rounding { unit: unit_b, rounds: &rounds, scaled: &never, enters: &enters_b },
         );
-        let (a, b, len) = (&behind_a, &behind_b, own.len());
-        judge.allowance(state, v, b, m.a, a, &m.relation, len, rounding, declared)
+        judge.allowance(state, v, b, m.a, a, &m.relation, own.len(), rounding, declared)
     };
     let worst = |allowed: &[f64]| {
         let of = |run: std::ops::Range<usize>| {
@@ -69,20 +69,34 @@ pub fn compare(judge: &Judge<'_, '_>, state: &State, v: ValueId) -> Option<Compa
         let pieces = parallel::pieces(x.len().min(y.len()).min(allowed.len()), &of);
         pieces.into_iter().fold(Comparison::NONE, Comparison::and)
     };
-    let mut allowed = allowance(false)?;
+    let mut allowed = allowance(&behind_a, &behind_b, false)?;
     let found = worst(&allowed);
     if found.share <= 1.0 {
         return Some(found);
     }
     // What cancels in float64 and leaves nothing (a gradient that is zero) leaves rounding in f32, and what follows
     // rounds that.
-    for (e, own) in allowed.iter_mut().zip(allowance(true)?) {
-        // What overflows excuses nothing.
-        if own.is_finite() {
-            *e = e.max(own);
-        }
+    raise(&mut allowed, allowance(&behind_a, &behind_b, true)?);
+    let found = worst(&allowed);
+    if found.share <= 1.0 {
+        return Some(found);
+    }
+    let ends = (m.a, v);
+    if let Some((a, b)) =
+        level(judge, state, ends, |r| stands_a(judge, state, r), |r| stands_b(judge, state, r), 256)
+    {
+        raise(&mut allowed, allowance(&a, &b, false)?);
     }
     Some(worst(&allowed))
+}
+
+/// The larger of two allowances at each element. What overflows excuses nothing.
+fn raise(allowed: &mut [f64], more: Vec<f64>) {
+    for (e, more) in allowed.iter_mut().zip(more) {
+        if more.is_finite() {
+            *e = e.max(more);
+        }
+    }
 }
 
 /// The type in which one side computes and the other does not, where values in it enter a region of that side or lie in
@@ -97,16 +111,23 @@ fn narrow_before(judge: &Judge<'_, '_>, behind_a: &Region, behind_b: &Region) ->
 
 /// B's nodes behind a value, back to values in whose place stands what A's run really had.
 fn behind_b(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId, limit: usize) -> Region {
-    let stands = |r: ValueId| {
-        let partner = state.matched[r.index()].as_ref();
-        !state.narrowed[r.index()] && partner.is_some_and(|m| judge.a.existed(m.a))
-    };
-    Region::behind(judge.b, &[v], stands, limit)
+    Region::behind(judge.b, &[v], |r| stands_b(judge, state, r), limit)
+}
+
+/// Whether what A's run really had stands in place of a value of B.
+fn stands_b(judge: &Judge<'_, '_>, state: &State<'_, '_>, r: ValueId) -> bool {
+    let partner = state.matched[r.index()].as_ref();
+    !state.narrowed[r.index()] && partner.is_some_and(|m| judge.a.existed(m.a))
 }
 
 /// A's nodes behind a value, back to values that have a partner and that A's run really had.
 fn behind_a(judge: &Judge<'_, '_>, state: &State<'_, '_>, v: ValueId) -> Region {
-    Region::behind(judge.a, &[v], |r| state.a_matched[r.index()] && judge.a.existed(r), 256)
+    Region::behind(judge.a, &[v], |r| stands_a(judge, state, r), 256)
+}
+
+/// Whether a value of A has a partner, and A's run really had it.
+fn stands_a(judge: &Judge<'_, '_>, state: &State<'_, '_>, r: ValueId) -> bool {
+    state.a_matched[r.index()] && judge.a.existed(r)
 }
 
 /// How far each side's declared value lies from its region's float64 value on the same declared inputs (A's).

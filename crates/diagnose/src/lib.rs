@@ -10,6 +10,7 @@ mod discrete;
 mod faults;
 mod hidden;
 mod latent;
+mod level;
 mod needless;
 mod outputs;
 mod pool;
