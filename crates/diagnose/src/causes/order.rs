@@ -61,6 +61,7 @@ impl Cause for Order {
                 let mut class = match node.op.as_str() {
                     "Where" => "mask",
                     _ if rotary => "rope",
+                    "Concat" if turns_round(site, n) => "index",
                     _ => "operand_order",
                 };
                 let mut summary = format!("inputs {i} and {j} of {} are exchanged", label(site.judge.b, n));
@@ -87,6 +88,19 @@ impl Cause for Order {
             }
         }
     }
+}
+
+/// Whether a node joins the pieces of the very value that A has here: elements come from other places.
+fn turns_round(site: &Site<'_, '_, '_>, n: NodeId) -> bool {
+    let b = site.judge.b;
+    let cut = |v: &Option<ValueId>| {
+        let piece = b.producer((*v)?).map(|m| site.node_b(m))?;
+        matches!(piece.op.as_str(), "Slice" | "Split" | "Gather").then(|| piece.inputs[0]).flatten()
+    };
+    let wholes: Option<Vec<ValueId>> = site.node_b(n).inputs.iter().map(cut).collect();
+    let Some([whole, rest @ ..]) = wholes.as_deref() else { return false };
+    let there = |a: ValueId| site.judge.index.class(a) == site.judge.index.class(site.candidate);
+    rest.iter().all(|v| v == whole) && site.partner(*whole).is_some_and(there)
 }
 
 /// Whether a node joins the cosines and the sines of the same angles: how a time or a place is encoded.

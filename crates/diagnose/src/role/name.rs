@@ -2,7 +2,7 @@
 //! called the same.
 
 use isotrace_align::Side;
-use isotrace_graph::{Attribute, NodeId};
+use isotrace_graph::{Attribute, NodeId, ValueId};
 use isotrace_tensor::{DType, Tensor};
 
 use super::quantised::{self, Quantised};
@@ -372,6 +372,17 @@ pub fn of_constant(side: &Side<'_>, n: NodeId, slot: usize, tensor: &Tensor) -> 
     }
 }
 
+/// Whether a node takes the share of the other part, 1 less a share, by which something is multiplied.
+fn takes_other_share(side: &Side<'_>, n: NodeId, one: &Tensor) -> bool {
+    let is_one = one.to_f64().is_ok_and(|x| x.iter().all(|&x| x == 1.0));
+    let shares = |v: ValueId| {
+        let x = side.shadow.get(v).and_then(|t| t.to_f64().ok());
+        x.is_some_and(|x| x.iter().all(|x| (0.0..=1.0).contains(x)) && x.iter().any(|x| x.fract() != 0.0))
+    };
+    let multiplies = |m: NodeId| side.graph().node(m).op == "Mul" && side.dynamic_inputs(m).len() == 2;
+    is_one && side.dynamic_inputs(n).into_iter().any(shares) && readers(side, n).any(multiplies)
+}
+
 /// The cause when a node is there on one side only.
 pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
     let node = side.graph().node(n);
@@ -406,6 +417,11 @@ pub fn of_presence(side: &Side<'_>, n: NodeId) -> &'static str {
         "Mul" | "Div" if constant.as_ref().is_some_and(|(_, t)| counts_summands(side, n, t)) => "reduction",
         "Add" | "Sub" | "Mul" | "Div" if constant.as_ref().is_some_and(|(_, t)| is_drawn(side, n, t)) => {
             "mode"
+        }
+        "Sub"
+            if constant.as_ref().is_some_and(|(slot, one)| *slot == 0 && takes_other_share(side, n, one)) =>
+        {
+            "gate_order"
         }
         "Add" | "Sub" if constant.as_ref().is_some_and(|(_, t)| says_where(side, n, t)) => "rope",
         "Mul" | "Div" if bends(side, n) => "activation",
