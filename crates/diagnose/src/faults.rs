@@ -1,13 +1,14 @@
 //! Fault after fault until the outputs agree: find the site, undo the fault or put A's value in, go on.
 
 use isotrace_align::search::{Hypothesis, attempt, failing, search};
-use isotrace_align::{Changes, Judge, Region, Relation, Side, State};
+use isotrace_align::{Changes, Judge, Relation, Side, State};
 use isotrace_graph::{NodeId, ValueId};
 
-use crate::births::{births_first, not_finite};
+use crate::births::not_finite;
 use crate::causes::{Proposal, WHOLE, proposals, telling};
 use crate::context;
 use crate::needless::{Step, only_one};
+use crate::order::in_order;
 use crate::role;
 use crate::site::Site;
 use crate::untold::{Calls, Untold};
@@ -117,7 +118,7 @@ fn explain<'s, 'g>(
     let reader = hypothesis.site.map(|(b, a)| (b, a, Relation::Reshaped));
     if within {
         let site = Site::new(judge, &snapshot, own.0, own.1, own.2.clone());
-        if let Ok(Proven { fault, undone }) = prove(state, &site, hypothesis, changes) {
+        if let Ok(Proven { fault, undone, .. }) = prove(state, &site, hypothesis, changes) {
             *changes = undone;
             return if fault.whole { narrower(&site, hypothesis, fault) } else { fault };
         }
@@ -125,7 +126,7 @@ fn explain<'s, 'g>(
     let settled = before_settled(judge, hypothesis);
     if let Some(candidate) = settled {
         let site = Site::new(judge, &snapshot, own.0, candidate, own.2.clone());
-        if let Ok(Proven { fault: fault @ Fault { whole: false, .. }, undone }) =
+        if let Ok(Proven { fault: fault @ Fault { whole: false, .. }, undone, .. }) =
             prove(state, &site, hypothesis, changes)
         {
             *changes = undone;
@@ -135,7 +136,7 @@ fn explain<'s, 'g>(
     let (point, candidate, relation) = reader.unwrap_or(own);
     let site = Site::new(judge, &snapshot, point, candidate, relation);
     match prove(state, &site, hypothesis, changes) {
-        Ok(Proven { fault, undone }) if hypothesis.site.is_none() => {
+        Ok(Proven { fault, undone, .. }) if hypothesis.site.is_none() => {
             *changes = undone;
             if fault.whole { narrower(&site, hypothesis, fault) } else { fault }
         }
@@ -203,6 +204,22 @@ struct Proven {
     fault: Fault,
     /// The changes with what undoes it.
     undone: Changes,
+    /// What is put in place of a constant of B's where nodes compute it on both sides, from constants alone: B's value and
+    /// A's.
+    computed: Option<(ValueId, ValueId)>,
+}
+
+impl Proven {
+    fn new(
+        site: &Site<'_, '_, '_>,
+        hypothesis: &Hypothesis,
+        proposal: Proposal,
+        (before, after): (f64, f64),
+        undone: Changes,
+    ) -> Self {
+        let computed = computed(site, &proposal);
+        Self { fault: proven(site, hypothesis, proposal, before, after), undone, computed }
+    }
 }
 
 /// What each cause that undoes no more than a part of a difference would change, and what it leaves.
@@ -211,6 +228,55 @@ type Nearest = Vec<(&'static str, String, f64)>;
 /// The cheapest change to B after which the site's point holds A's value, on top of `changes`. Otherwise what came
 /// nearest.
 fn prove<'s, 'g>(
+    state: &mut State<'s, 'g>,
+    site: &Site<'_, 's, 'g>,
+    hypothesis: &Hypothesis,
+    changes: &Changes,
+) -> Result<Proven, Nearest> {
+    let mut proven = prove_at(state, site, hypothesis, changes)?;
+    // A constant that nodes compute is followed to the first of them that parts: what reads it is right.
+    for _ in 0..MOST_CONSTANTS {
+        let Some((v, a)) = proven.computed else { break };
+        if let Some(mut fault) = written::computed::fault(site.judge, v, a) {
+            fault.evidence.extend(confirmation(hypothesis));
+            // Where only the order of its elements is wrong, the constant may show no difference by itself.
+            if fault.proof.as_ref().is_none_or(|(_, before, after)| before <= after) {
+                fault.proof = proven.fault.proof;
+            }
+            return Ok(Proven { fault, ..proven });
+        }
+        let at = Site::new(site.judge, site.state, v, a, Relation::Same);
+        let Ok(mut earlier) = prove_at(state, &at, hypothesis, changes) else { break };
+        if earlier.fault.whole {
+            earlier.fault = narrower(&at, hypothesis, earlier.fault);
+        }
+        proven = earlier;
+    }
+    Ok(proven)
+}
+
+/// Constants that nodes compute of one another, at most.
+const MOST_CONSTANTS: usize = 8;
+
+/// The constants that a change exchanges, B's and A's, where nodes compute them on both sides.
+fn computed(site: &Site<'_, '_, '_>, proposal: &Proposal) -> Option<(ValueId, ValueId)> {
+    let (a, b) = (site.judge.a, site.judge.b);
+    // That all its numbers stand elsewhere says more than what moves them.
+    let own = proposal
+        .edge
+        .filter(|&v| proposal.class != "layout" && b.is_constant(v) && b.producer(v).is_some())?;
+    let &[reader] = &proposal.nodes_a[..] else { return None };
+    let fits = |v: &ValueId| {
+        let float = a.is_constant(*v) && a.producer(*v).is_some() && a.declared.is_float(*v);
+        float && a.declared.shape(*v) == b.declared.shape(own)
+    };
+    let mut read = site.node_a(reader).reads().filter(fits);
+    let theirs = read.next()?;
+    read.next().is_none().then_some((own, theirs))
+}
+
+/// The same at one place.
+fn prove_at<'s, 'g>(
     state: &mut State<'s, 'g>,
     site: &Site<'_, 's, 'g>,
     hypothesis: &Hypothesis,
@@ -240,10 +306,7 @@ fn prove<'s, 'g>(
             let by_chance = !chooses
                 && decided.is_some_and(|(v, a)| !attempt(site.judge, state, &run, &tried, v, a).holds);
             if here <= made.left && !by_chance {
-                return Ok(Proven {
-                    fault: proven(site, hypothesis, proposal, before, least),
-                    undone: tried,
-                });
+                return Ok(Proven::new(site, hypothesis, proposal, (before, least), tried));
             }
             elsewhere.get_or_insert((proposal, least, tried));
             continue;
@@ -253,7 +316,7 @@ fn prove<'s, 'g>(
         }
     }
     if let Some((proposal, least, undone)) = elsewhere {
-        return Ok(Proven { fault: proven(site, hypothesis, proposal, before, least), undone });
+        return Ok(Proven::new(site, hypothesis, proposal, (before, least), undone));
     }
     nearest.sort_by(|x, y| x.2.total_cmp(&y.2));
     nearest.truncate(MOST_NEAREST);
@@ -468,124 +531,4 @@ pub fn merge(faults: &mut Vec<Fault>, fault: Fault) {
         }
         None => faults.push(fault),
     }
-}
-
-/// A node of B that A has not, and one of its kind that A has further on: it stands at another point of the way, and what
-/// is between the two, a number added or multiplied or a norm, is what reads the wrong thing.
-fn moved_on(judge: &Judge<'_, '_>, mut faults: Vec<Fault>) -> Vec<Fault> {
-    let (a, b) = (judge.a, judge.b);
-    let pair = (0..faults.len()).find_map(|i| {
-        let [n] = faults[i].nodes_b[..] else { return None };
-        let op = &b.graph().node(n).op;
-        let j = (0..faults.len()).find(|&j| {
-            let lacks = |&m: &NodeId| a.graph().node(m).op == *op;
-            j != i && faults[j].nodes_a.len() == 1 && faults[j].nodes_a.iter().all(lacks)
-        })?;
-        let extra = faults[i].nodes_a.is_empty() && faults[i].proof.is_some() && faults[j].proof.is_some();
-        let between = faults[j].outputs_b.iter().find_map(|&end| between(b, n, end))?;
-        extra.then_some((i, j, between))
-    });
-    let Some((i, j, passed)) = pair else { return faults };
-    let class = role::of_presence(b, passed);
-    if !matches!(class, "bias" | "scale" | "normalisation" | "rope" | "mask") {
-        return faults;
-    }
-    let other = faults[j].clone();
-    let fault = &mut faults[i];
-    let end = b.graph().node(passed).writes();
-    fault
-        .outputs_b
-        .extend(end.filter(|v| !other.outputs_b.contains(v)).chain(other.outputs_b.iter().copied()));
-    fault.outputs_b.dedup();
-    fault.nodes_b.push(passed);
-    fault.nodes_a.clone_from(&other.nodes_a);
-    fault.evidence.insert(0, fault.summary.clone());
-    fault.evidence.insert(1, other.summary);
-    class.clone_into(&mut fault.class);
-    fault.summary = format!(
-        "{} stands behind {}, in A before it",
-        crate::causes::label(b, passed),
-        crate::causes::label(b, fault.nodes_b[0])
-    );
-    faults.remove(j);
-    faults
-}
-
-/// The one node that adds a number, multiplies by it or brings to a norm between what `n` writes and `end`, layout aside.
-fn between(b: &Side<'_>, n: NodeId, end: ValueId) -> Option<NodeId> {
-    let starts: Vec<ValueId> = b.graph().node(n).writes().collect();
-    let region = Region::behind(b, &[end], |v| starts.contains(&v), FEW);
-    if starts.contains(&end) || !region.boundary.iter().any(|v| starts.contains(v)) {
-        return None;
-    }
-    let mut working = region.dynamic_nodes(b).filter(|&m| !role::is_layout(&b.graph().node(m).op));
-    let passed = working.next()?;
-    let node = b.graph().node(passed);
-    let number =
-        matches!(node.op.as_str(), "Add" | "Sub" | "Mul" | "Div") && b.dynamic_inputs(passed).len() == 1;
-    (working.next().is_none() && (number || role::is_normalisation(&node.op))).then_some(passed)
-}
-
-/// Nodes between two places that are one fault.
-const FEW: usize = 4;
-
-/// Faults as they are told: in the order in which B meets them, but for those of which others come.
-fn in_order(judge: &Judge<'_, '_>, faults: Vec<Fault>) -> Vec<Fault> {
-    births_first(judge.b, slight_last(judge.a, absorb(moved_on(judge, faults))))
-}
-
-/// A share of a value that a few roundings of its makers' constants come to, and one that none of them do.
-const SLIGHT: f64 = 1e-5;
-const LARGE: f64 = 1e-3;
-
-/// What no single part of a region explains, and is hardly more than rounding, comes behind a fault that shows.
-fn slight_last(a: &Side<'_>, faults: Vec<Fault>) -> Vec<Fault> {
-    let share = |f: &Fault| {
-        let largest = |t: &isotrace_tensor::Tensor| {
-            t.to_f64().ok().map(|x| x.iter().filter(|x| x.is_finite()).fold(0f64, |m, x| m.max(x.abs())))
-        };
-        let of = f.outputs_a.iter().filter_map(|&v| largest(a.shadow.get(v)?)).fold(0.0, f64::max);
-        f.proof.as_ref().filter(|_| of > 0.0).map(|(_, before, _)| before / of)
-    };
-    if !faults.iter().any(|f| share(f).is_some_and(|s| s > LARGE)) {
-        return faults;
-    }
-    let (slight, mut first): (Vec<Fault>, Vec<Fault>) =
-        faults.into_iter().partition(|f| f.whole && share(f).is_some_and(|s| s < SLIGHT));
-    first.extend(slight);
-    first
-}
-
-/// A wide region that holds all nodes of A which another, proven fault names is that fault, seen from further on.
-fn absorb(faults: Vec<Fault>) -> Vec<Fault> {
-    let mut kept: Vec<Fault> = Vec::new();
-    let (wide, narrow): (Vec<Fault>, Vec<Fault>) =
-        faults.iter().cloned().partition(|f| f.nodes_a.len() > WIDE && faults.iter().any(|g| holds(f, g)));
-    if narrow.is_empty() {
-        return faults;
-    }
-    kept.extend(narrow);
-    for fault in wide {
-        let Some(root) = kept.iter_mut().find(|g| holds(&fault, g)) else { continue };
-        if fault.class == "nan" && root.class != "nan" {
-            root.evidence.push(root.summary.clone());
-            root.class.clone_from(&fault.class);
-            root.summary.clone_from(&fault.summary);
-        }
-        root.evidence.push(format!("it also shows in: {}", fault.summary));
-        root.outputs_b.extend(
-            fault.outputs_b.iter().filter(|v| !root.outputs_b.contains(v)).copied().collect::<Vec<_>>(),
-        );
-    }
-    kept
-}
-
-/// Regions of up to this many nodes stand for themselves.
-const WIDE: usize = 3;
-
-fn holds(wide: &Fault, narrow: &Fault) -> bool {
-    narrow.proof.is_some()
-        && !narrow.nodes_a.is_empty()
-        && narrow.nodes_a.len() < wide.nodes_a.len()
-        && narrow.nodes_a.iter().all(|n| wide.nodes_a.contains(n))
 }

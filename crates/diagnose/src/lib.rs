@@ -12,6 +12,7 @@ mod hidden;
 mod latent;
 mod level;
 mod needless;
+mod order;
 mod outputs;
 mod pool;
 mod product;

@@ -185,7 +185,32 @@ fn in_parts(n: &mut Net, narrow: bool) {
     }
 }
 
+/// What a small network makes of a table, added to h, its curve in front of its bias or behind: nothing that comes in plays
+/// a part in it.
+fn from_constants(n: &mut Net, curved_first: bool) {
+    n.constant("places", numbers(&[6, 4], 91));
+    n.constant("in", numbers(&[4, 8], 92));
+    n.constant("bias", numbers(&[8], 94));
+    n.constant("out", numbers(&[8, 8], 93));
+    n.node("MatMul", &["places", "in"], "wide", &[]);
+    if curved_first {
+        n.node("Relu", &["wide"], "curved", &[]);
+        n.node("Add", &["curved", "bias"], "bent", &[]);
+    } else {
+        n.node("Add", &["wide", "bias"], "raised", &[]);
+        n.node("Relu", &["raised"], "bent", &[]);
+    }
+    n.node("MatMul", &["bent", "out"], "said", &[]);
+    n.node("Add", &["h", "said"], "z", &[]);
+}
+
 const CASES: &[Case] = &[
+    Case {
+        what: "a curve before a bias on the way from one constant to another",
+        cause: "bias",
+        a: |n| from_constants(n, false),
+        b: |n| from_constants(n, true),
+    },
     Case {
         what: "a weight on a grid that saturates",
         cause: "quantisation",
@@ -282,4 +307,13 @@ fn what_narrows_is_named_and_not_what_it_stands_between() {
         "{:?}",
         first.b
     );
+}
+
+/// Constants that nodes compute are named by the first node that parts, not by what reads them.
+#[test]
+fn what_computes_a_constant_is_named_and_not_its_reader() {
+    let report =
+        compare(table::around(|n| from_constants(n, false)), table::around(|n| from_constants(n, true)));
+    let named = &report.culprits[0].b.outputs;
+    assert!(named.iter().any(|v| v == "curved") && named.iter().all(|v| v != "said"), "{named:?}");
 }

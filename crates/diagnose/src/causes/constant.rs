@@ -303,7 +303,8 @@ fn name(
             recurrent_class(&site.node_b(n).op, own, right)
         } else if general == "weight_value" {
             // What nodes compute for a node that has no weights is laid out, not stored, otherwise.
-            let computed = site.node_b(n).inputs[slot].is_some_and(|v| site.judge.b.producer(v).is_some());
+            let of_b = site.node_b(n).inputs[slot].and_then(|v| site.judge.b.producer(v));
+            let computed = of_b.or_else(|| site.judge.a.producer(a)).is_some();
             if computed && !weighs { "layout" } else { "weight_layout" }
         } else if general == "bias" && right.shape().iter().filter(|&&d| d > 1).count() > 1 {
             // A table, of which rows and columns were exchanged.

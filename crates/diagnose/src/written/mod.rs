@@ -13,6 +13,7 @@
 
 mod activation;
 mod attention;
+pub mod computed;
 mod control;
 mod fused;
 mod norm;
