@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::budget::Unit;
-use isotrace_ops::parallel;
+use isotrace_ops::{Decision, parallel};
 use isotrace_tensor::{DType, Tensor};
 use rustc_hash::FxHashMap;
 
@@ -100,16 +100,22 @@ impl<'s, 'g> Judge<'s, 'g> {
             && self.b.main.unit_roundoff().is_some_and(|u| u < unit)
     }
 
-    /// A node of A that is the same call as `id` of B on the same values.
+    /// A node of A that is the same call as `id` of B on the same values; where it decides, also on what B, which
+    /// computes in a narrower type, holds of them: on a border that rounding alone decides otherwise.
     pub fn twin(&self, state: &State<'_, '_>, id: NodeId) -> Option<NodeId> {
         let opaque = self.b.plan.op(id).is_opaque();
+        let decides = matches!(self.b.plan.op(id).decision(), Decision::Outputs | Decision::Picks { .. });
+        let rounded = |own: Option<DType>, theirs: Option<DType>| {
+            let narrow = own.zip(theirs).and_then(|(own, theirs)| self.rounds_to(own, theirs));
+            decides && narrow.is_some() && narrow == own
+        };
         let partner = |v: ValueId| {
             let m = state.matched[v.index()].as_ref()?;
             // A partner may be of another type, of which B rounds to its own; an unknown call is taken as it was
             // recorded all the same.
             let dtype = |t: Option<&Tensor>| t.map(Tensor::dtype);
-            let alike = dtype(state.declared[v.index()].as_ref()) == dtype(self.a.declared.get(m.a))
-                && !state.narrowed[v.index()];
+            let (own, theirs) = (dtype(state.declared[v.index()].as_ref()), dtype(self.a.declared.get(m.a)));
+            let alike = (own == theirs || rounded(own, theirs)) && !state.narrowed[v.index()];
             (m.relation == Relation::Same && (alike || opaque)).then_some(m.a)
         };
         let same = |b: ValueId, a: ValueId| {
@@ -118,7 +124,7 @@ impl<'s, 'g> Judge<'s, 'g> {
                 p == a
                     || (stored(self.a, a) && stored(self.b, b) || self.index.class(p) == self.index.class(a))
                         && self.same_bits(b, a, state)
-            }) || self.is_small(b) && self.same_bits(b, a, state)
+            }) || self.is_small(b) && (self.same_bits(b, a, state) || decides && self.rounded_alike(b, a))
         };
         twins::find(self.a, self.b.graph().node(id), &partner, &same)
     }

@@ -363,7 +363,8 @@ impl<'s, 'g> State<'s, 'g> {
                 let degenerate = judge.index.is_degenerate(judge.a, a);
                 let found = Match { a, relation: Relation::Same, evidence: Evidence::Bits, degenerate };
                 let theirs = judge.a.declared.get(a);
-                let own = if unknown { judge.b.declared.get(b) } else { None };
+                let own = judge.b.declared.get(b);
+                let own = own.filter(|own| unknown || theirs.is_some_and(|t| t.dtype() != own.dtype()));
                 let declared = own.and_then(|own| cast_like(theirs?, own)).or_else(|| theirs.cloned());
                 self.set(judge, b, found, None, declared);
             }

@@ -7,6 +7,7 @@
 
 use std::cell::OnceCell;
 
+use isotrace_align::narrow::cast_like;
 use isotrace_align::{Judge, State};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::Decision;
@@ -64,6 +65,7 @@ fn differing(judge: &Judge<'_, '_>, state: &State<'_, '_>, id: NodeId, v: ValueI
     let m = state.matched[v.index()].as_ref()?;
     let free = judge.b.declared.get(v)?;
     let theirs = m.relation.carry(judge.a.declared.get(m.a)?, free.shape())?;
+    let theirs = cast_like(&theirs, free)?;
     let alike = state.made_bits(v, &theirs);
     if !alike || free.bit_eq(&theirs) {
         return None;

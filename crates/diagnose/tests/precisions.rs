@@ -114,3 +114,29 @@ fn a_weight_that_was_altered_is_no_rounding_of_the_other() {
     assert_eq!(report.verdict, Verdict::Divergent, "{}", report.reason);
     assert_eq!(report.culprits[0].cause.class, "weight_value", "{}", report.reason);
 }
+
+/// A number on the border between two that half precision alone takes across it: the decision is shared, and told.
+#[test]
+fn a_decision_that_half_precision_tips_is_no_fault() {
+    let steps = |factor: f32| {
+        let mut n = masked();
+        n.constant("many", Tensor::scalar(64f32));
+        n.constant("step", Tensor::scalar(factor));
+        n.node("Mul", &["y", "many"], "counted", &[]);
+        n.node("Round", &["counted"], "whole", &[]);
+        n.node("Mul", &["whole", "step"], "stepped", &[]);
+        n.node("Add", &["stepped", "y"], "z", &[]);
+        n
+    };
+    let half = |n: Net| {
+        let mut n = in_half(n);
+        insert(&mut n, "Cast", "z", &[("to", Attribute::Int(1))], &[]);
+        n
+    };
+    let report = compare_as(steps(0.0625), half(steps(0.0625)), "z", "z_cast");
+    let told: Vec<&str> = report.warnings.iter().map(|w| w.class.as_str()).collect();
+    assert_eq!((report.verdict, &told[..]), (Verdict::Equivalent, &["discrete"][..]), "{}", report.reason);
+    // What reads the decisions is judged on the shared ones.
+    let report = compare_as(steps(0.0625), half(steps(0.125)), "z", "z_cast");
+    assert_eq!((report.verdict, report.culprits[0].cause.class.as_str()), (Verdict::Divergent, "scale"));
+}
