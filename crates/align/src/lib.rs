@@ -7,6 +7,7 @@
 
 mod agreement;
 mod bits;
+mod bounds;
 mod comparison;
 mod declared;
 mod folded;

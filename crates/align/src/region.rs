@@ -12,6 +12,7 @@ use isotrace_tensor::{DType, Tensor};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::Side;
+use crate::bounds::{Grounds, LONG, Made};
 use crate::patch::Patch;
 
 /// Nodes of one side between boundary values and an output.
@@ -201,52 +202,84 @@ pub fn error(
         }
     }
     for &id in &region.nodes {
-        let node = side.graph().node(id);
         // A node with an output that was not evaluated carries no error of its own.
         let Some(outputs) = outputs_of(side, id, lookup)? else { continue };
-        let inputs = node.inputs.iter().map(|v| v.and_then(lookup)).collect();
-        let magnitude = side.magnitudes.place(id, inputs);
-        let carried = carried(side, id, lookup, &outputs, &errors, &magnitude)?;
-        for (index, (v, out)) in node.outputs.iter().zip(&outputs).enumerate() {
-            let Some(v) = *v else { continue };
-            if !out.dtype().is_float() {
-                continue;
+        let grounds = (region.nodes.len() >= LONG).then(|| {
+            let node = side.graph().node(id);
+            let values = node.inputs.iter().map(|v| v.and_then(lookup));
+            Grounds {
+                how: (rounding.unit, (rounding.rounds)(id), (rounding.scaled)(id)),
+                values: values.chain(outputs.iter().cloned().map(Some)).collect(),
+                entering: node.inputs.iter().map(|v| errors.get(&(*v)?).cloned()).collect(),
             }
-            let carried = carried.as_ref().and_then(|c| c.get(index));
-            let own = if (rounding.rounds)(id) {
-                Some(side.plan.budget(id, lookup, index, out, rounding.unit, &magnitude)?)
-            } else {
-                None
-            };
-            let moved =
-                if (rounding.scaled)(id) { settings_error(side, id, lookup, index, out) } else { None };
-            let of_node = match (own, moved) {
-                (Some(mut own), Some(moved)) => {
-                    add(&mut own, &moved);
-                    Some(own)
-                }
-                (own, moved) => own.or(moved),
-            };
-            let total = match (of_node, carried) {
-                (None, None) => continue,
-                (None, Some(carried)) => carried.clone(),
-                (Some(mut total), carried) => {
-                    if let Some(carried) = carried {
-                        let carried = carried.to_f64().unwrap_or_default();
-                        total.truncate(carried.len());
-                        add(&mut total, &carried);
-                    }
-                    let Ok(total) = Tensor::from_vec(out.shape(), total) else { continue };
-                    total
-                }
-            };
-            let none = |e: &[f64]| parallel::all(e.len(), &|run| e[run].iter().all(|&e| e == 0.0));
-            if !total.to_f64().is_ok_and(|e| none(&e)) {
-                errors.insert(v, Uncertainty::Each(total));
+        });
+        let known = grounds.as_ref().and_then(|grounds| side.bounds.get(id, grounds));
+        let made = if let Some(made) = known {
+            made
+        } else {
+            let made = made(side, id, lookup, &outputs, &errors, rounding)?;
+            if let Some(grounds) = grounds {
+                side.bounds.keep(id, grounds, &made);
             }
-        }
+            made
+        };
+        errors.extend(made);
     }
     Ok(errors.remove(&output).and_then(|e| e.tensor(&lookup(output)?)))
+}
+
+/// What is uncertain about what a node writes: what it rounds itself, and what is uncertain about what it reads.
+fn made(
+    side: &Side<'_>,
+    id: NodeId,
+    lookup: &dyn Fn(ValueId) -> Option<Tensor>,
+    outputs: &[Tensor],
+    errors: &FxHashMap<ValueId, Uncertainty>,
+    rounding: Rounding<'_>,
+) -> Result<Made, RunError> {
+    let node = side.graph().node(id);
+    let mut made = Made::new();
+    let inputs = node.inputs.iter().map(|v| v.and_then(lookup)).collect();
+    let magnitude = side.magnitudes.place(id, inputs);
+    let carried = carried(side, id, lookup, outputs, errors, &magnitude)?;
+    for (index, (v, out)) in node.outputs.iter().zip(outputs).enumerate() {
+        let Some(v) = *v else { continue };
+        if !out.dtype().is_float() {
+            continue;
+        }
+        let carried = carried.as_ref().and_then(|c| c.get(index));
+        let own = if (rounding.rounds)(id) {
+            Some(side.plan.budget(id, lookup, index, out, rounding.unit, &magnitude)?)
+        } else {
+            None
+        };
+        let moved = if (rounding.scaled)(id) { settings_error(side, id, lookup, index, out) } else { None };
+        let of_node = match (own, moved) {
+            (Some(mut own), Some(moved)) => {
+                add(&mut own, &moved);
+                Some(own)
+            }
+            (own, moved) => own.or(moved),
+        };
+        let total = match (of_node, carried) {
+            (None, None) => continue,
+            (None, Some(carried)) => carried.clone(),
+            (Some(mut total), carried) => {
+                if let Some(carried) = carried {
+                    let carried = carried.to_f64().unwrap_or_default();
+                    total.truncate(carried.len());
+                    add(&mut total, &carried);
+                }
+                let Ok(total) = Tensor::from_vec(out.shape(), total) else { continue };
+                total
+            }
+        };
+        let none = |e: &[f64]| parallel::all(e.len(), &|run| e[run].iter().all(|&e| e == 0.0));
+        if !total.to_f64().is_ok_and(|e| none(&e)) {
+            made.push((v, Uncertainty::Each(total)));
+        }
+    }
+    Ok(made)
 }
 
 fn add(total: &mut [f64], more: &[f64]) {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use crate::Declared;
 use crate::bits::{self, Bits};
+use crate::bounds::Bounds;
 use crate::declared::Gone;
 use crate::region::{Magnitudes, Uncertainty};
 use crate::shadow::Shadow;
@@ -48,6 +49,8 @@ pub struct Side<'g> {
     pub main: DType,
     /// Sums of absolute products that bounds over its nodes have in common.
     pub magnitudes: Magnitudes,
+    /// Bounds of its nodes that were worked out before.
+    pub(crate) bounds: Bounds,
     is_output: Vec<bool>,
     bits: OnceCell<Bits>,
     /// What is uncertain about its constants at a unit roundoff, by its bits.
@@ -172,6 +175,7 @@ impl<'g> Side<'g> {
             constant: constant_values(graph),
             main: DType::F32,
             magnitudes: Magnitudes::default(),
+            bounds: Bounds::default(),
             is_output,
             bits: OnceCell::new(),
             stored: RefCell::default(),
