@@ -250,6 +250,16 @@ fn narrowing_nodes(side: &Side<'_>, nodes: Vec<NodeId>, narrow: DType) -> Vec<No
     nodes.into_iter().filter(|&n| Some(n) == last || touches(n)).collect()
 }
 
+/// How many of the nodes add what hides entries.
+fn hiding(side: &Side<'_>, nodes: &[NodeId]) -> usize {
+    let hides = |n: &&NodeId| {
+        let node = side.graph().node(**n);
+        matches!(node.op.as_str(), "Add" | "Sub")
+            && node.reads().any(|v| side.shadow.get(v).is_some_and(|t| t.len() > 1 && role::masks(t)))
+    };
+    nodes.iter().filter(hides).count()
+}
+
 fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Comparison) -> Fault {
     let m = state.matched[v.index()].as_ref().expect("only matched values are compared");
     let behind_b = behind_b(judge, state, v, 256);
@@ -304,6 +314,14 @@ fn fault(judge: &Judge<'_, '_>, state: &State, v: ValueId, found: &Comparison) -
             ),
         ),
         None if overflow => ("overflow", format!("values leave the range of {}", who.main)),
+        None if hiding(judge.b, &nodes_b) != hiding(judge.a, &nodes_a) => (
+            "mask",
+            format!(
+                "what one side alone adds to hide entries is so large that those of whole rows drown in {}; the \
+                 difference {:.3e} is {:.1} times what its rounding allows",
+                who.main, found.difference, found.share
+            ),
+        ),
         None => (
             "accumulation",
             format!(

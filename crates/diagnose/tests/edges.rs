@@ -152,9 +152,54 @@ fn a_factor_is_named_by_the_number_and_not_by_the_table_beside_it() {
     assert_eq!(first.b.outputs, ["scores"], "{first:?}");
 }
 
+/// Two shares of h, the one by what g says.
+fn shared_out(n: &mut Net, turned_round: bool) {
+    n.constant("most", Tensor::scalar(0.7f32));
+    n.constant("least", Tensor::scalar(0.3f32));
+    let [first, second] = if turned_round { ["least", "most"] } else { ["most", "least"] };
+    n.node("Mul", &["h", first], "one", &[]);
+    n.node("Mul", &["h", second], "other", &[]);
+    n.node("Mul", &["one", "g"], "said", &[]);
+    n.node("Add", &["said", "other"], "z", &[]);
+}
+
+/// Shares of g by which h is mixed, their factor in front of the softmax or fused into the product behind it.
+fn mixed(n: &mut Net, behind: bool) {
+    n.constant("few", Tensor::scalar(0.35f32));
+    n.constant("turned", Tensor::vector(vec![2i64, 8, 6]));
+    n.node("Reshape", &["h", "turned"], "columns", &[]);
+    n.node("MatMul", &["g", "columns"], "product", &[]);
+    if behind {
+        n.node("Softmax", &["product"], "shares", &[]);
+        n.node("FusedMatMul", &["shares", "h"], "z", &[("alpha", Attribute::Float(0.35))]);
+        let fused = n.at("z");
+        (fused.domain, fused.version) = ("com.microsoft".into(), 1);
+    } else {
+        n.node("Mul", &["product", "few"], "scores", &[]);
+        n.node("Softmax", &["scores"], "shares", &[]);
+        // Turned twice, which an optimiser leaves out.
+        let turn = [("perm", Attribute::Ints(vec![0, 2, 1]))];
+        n.node("Transpose", &["h"], "turned once", &turn);
+        n.node("Transpose", &["turned once"], "values", &turn);
+        n.node("MatMul", &["shares", "values"], "z", &[]);
+    }
+}
+
 #[test]
 fn what_reads_another_value_is_named_where_it_reads_it() {
     all_named(&[
+        Case {
+            what: "two shares of one value turned round",
+            cause: "scale",
+            a: |n| shared_out(n, false),
+            b: |n| shared_out(n, true),
+        },
+        Case {
+            what: "a scale fused into what comes behind the softmax",
+            cause: "scale",
+            a: |n| mixed(n, false),
+            b: |n| mixed(n, true),
+        },
         Case {
             what: "a norm by the mean of another",
             cause: "normalisation",

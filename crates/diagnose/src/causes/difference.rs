@@ -165,11 +165,17 @@ fn placed(side: &Side<'_>, region: &Region, parts: &[Part]) -> Option<Vec<Placed
     let mut out = Vec::new();
     for (op, class, n) in parts {
         let node = side.graph().node(*n);
-        if !matches!(node.op.as_str(), "Add" | "Sub" | "Mul" | "Div") {
-            continue;
-        }
-        let Some(v) = node.inputs.iter().flatten().copied().find(|&v| side.is_constant(v)) else { continue };
-        let number = side.shadow.get(v)?.to_f64().ok()?.iter().map(|x| x.to_bits()).collect();
+        let constant = node.inputs.iter().flatten().copied().find(|&v| side.is_constant(v));
+        let number = match (node.op.as_str(), node.attributes.get("alpha"), constant) {
+            // A product that its factor was fused into.
+            ("FusedMatMul", Some(Attribute::Float(alpha)), _) if op == "Mul" => {
+                vec![f64::from(*alpha).to_bits()]
+            }
+            ("Add" | "Sub" | "Mul" | "Div", _, Some(v)) => {
+                side.shadow.get(v)?.to_f64().ok()?.iter().map(|x| x.to_bits()).collect()
+            }
+            _ => continue,
+        };
         let mut reached = vec![*n];
         for &m in region.nodes.iter().filter(|m| *m > n) {
             let reads = |v: ValueId| side.producer(v).is_some_and(|p| reached.contains(&p));
@@ -259,7 +265,27 @@ pub fn wired(site: &Site<'_, '_, '_>) -> Option<&'static str> {
     }
     let gates = of_b.iter().filter(|p| matches!(p.0.as_str(), "Sigmoid" | "Tanh" | "HardSigmoid")).count();
     let gated = gates >= 2 || complements(site) || halves(site);
-    Some(if gated { "gate_order" } else { "operand_order" })
+    Some(if gated {
+        "gate_order"
+    } else if multiples(site) {
+        "scale"
+    } else {
+        "operand_order"
+    })
+}
+
+/// Whether two of the values that enter B's region are one and the same, by two numbers: these changed places.
+fn multiples(site: &Site<'_, '_, '_>) -> bool {
+    let b = site.judge.b;
+    let of = |&v: &ValueId| {
+        let n = b.producer(v)?;
+        let node = site.node_b(n);
+        let number = |v: ValueId| b.is_constant(v) && b.declared.count(v) == Some(1);
+        let [read] = b.dynamic_inputs(n)[..] else { return None };
+        (matches!(node.op.as_str(), "Mul" | "Div") && node.reads().any(number)).then_some(read)
+    };
+    let read: Vec<ValueId> = site.open_b.boundary.iter().filter_map(of).collect();
+    read.iter().enumerate().any(|(i, v)| read[i + 1..].contains(v))
 }
 
 /// Whether among the values that enter B's region two are a share and what is left of it, as a gate lets one thing
