@@ -273,7 +273,7 @@ impl<'s, 'g> Judge<'s, 'g> {
     }
 
     /// Whether `value`, which B computed for `v`, is A's `candidate`; under which relation and on what ground. Only what is
-    /// `worth` it is looked for: a relation, with the least [rank](ground) of the grounds that are left to try.
+    /// `worth` it is looked for: a relation, with the least rank of the grounds that are left to try.
     pub fn compare(
         &self,
         state: &State,
