@@ -100,11 +100,16 @@ impl<'s, 'g> Judge<'s, 'g> {
             && self.b.main.unit_roundoff().is_some_and(|u| u < unit)
     }
 
+    /// Whether a node of B decides: its outputs, or which of its inputs they are, turn on borders.
+    pub fn decides(&self, id: NodeId) -> bool {
+        matches!(self.b.plan.op(id).decision(), Decision::Outputs | Decision::Picks { .. })
+    }
+
     /// A node of A that is the same call as `id` of B on the same values; where it decides, also on what B, which
     /// computes in a narrower type, holds of them: on a border that rounding alone decides otherwise.
     pub fn twin(&self, state: &State<'_, '_>, id: NodeId) -> Option<NodeId> {
         let opaque = self.b.plan.op(id).is_opaque();
-        let decides = matches!(self.b.plan.op(id).decision(), Decision::Outputs | Decision::Picks { .. });
+        let decides = self.decides(id);
         let rounded = |own: Option<DType>, theirs: Option<DType>| {
             let narrow = own.zip(theirs).and_then(|(own, theirs)| self.rounds_to(own, theirs));
             decides && narrow.is_some() && narrow == own

@@ -352,6 +352,7 @@ impl<'s, 'g> State<'s, 'g> {
         let patches = changes.patches.get(&id).map_or(&[][..], Vec::as_slice);
         let free = changes.is_free(judge.b.graph(), id);
         let unknown = judge.b.plan.op(id).is_opaque();
+        let decides = judge.decides(id);
         if free
             && let Some(twin) = judge.twin(self, id)
             && !(unknown && opaque::contradict((judge.a, twin), (judge.b, id)))
@@ -363,8 +364,8 @@ impl<'s, 'g> State<'s, 'g> {
                 let degenerate = judge.index.is_degenerate(judge.a, a);
                 let found = Match { a, relation: Relation::Same, evidence: Evidence::Bits, degenerate };
                 let theirs = judge.a.declared.get(a);
-                let own = judge.b.declared.get(b);
-                let own = own.filter(|own| unknown || theirs.is_some_and(|t| t.dtype() != own.dtype()));
+                // What decides reads B's narrower copies of A's values; all else of A's stays as wide as A has it.
+                let own = judge.b.declared.get(b).filter(|_| unknown || decides);
                 let declared = own.and_then(|own| cast_like(theirs?, own)).or_else(|| theirs.cloned());
                 self.set(judge, b, found, None, declared);
             }
