@@ -148,7 +148,7 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--keep", type=Path, help="where the files of what is called divergent are kept")
     parser.add_argument("names", nargs="*", metavar="NAME", help="library:name, as torchvision:resnet50")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     every = [f"torchvision:{n}" for n in VISION] + [f"timm:{n}" for n in TIMM]
     every += [f"transformers:{n}" for n in transformers_of(None)] if not given.names else []
     wrong = 0

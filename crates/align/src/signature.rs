@@ -230,6 +230,9 @@ impl Lanes {
     }
 }
 
+/// How far two numbers may be apart relatively that are one but for rounding: a few units of f32.
+const ROUNDED: f64 = 1.0 / (1 << 20) as f64;
+
 /// Whether equality with another value says nothing: no floats, few elements, few distinct numbers, or one number
 /// nearly everywhere.
 pub fn is_degenerate(tensor: &Tensor) -> bool {
@@ -246,13 +249,15 @@ pub fn is_degenerate(tensor: &Tensor) -> bool {
     !tensor.dtype().is_float() || tensor.len() < FEW || few.unwrap_or(true)
 }
 
-/// Whether at most four different numbers occur, or one number nearly everywhere.
+/// Whether at most four different numbers occur, or one number nearly everywhere. What rounding in f32 alone tells apart
+/// is one number: sums of shares are 1 in every layer, each in its own way.
 fn few_distinct(values: impl Iterator<Item = f64>) -> bool {
     let mut seen: Vec<(f64, usize)> = Vec::new();
     let mut looked_at = 0;
     for x in values {
         looked_at += 1;
-        match seen.iter().position(|(y, _)| *y == x || y.is_nan() && x.is_nan()) {
+        let one = |y: f64| y == x || y.is_nan() && x.is_nan() || (x - y).abs() <= ROUNDED * y.abs();
+        match seen.iter().position(|(y, _)| one(*y)) {
             Some(i) => seen[i].1 += 1,
             // From the fifth number on only the shares of the first ones are counted.
             None if seen.len() < 5 => seen.push((x, 1)),
@@ -290,6 +295,8 @@ mod tests {
             ((0..8).map(f64::from).collect(), false),
             ((0..100).map(|i| f64::from(i % 2)).collect(), true),
             ((0..100).map(|i| if i < 99 { 0.0 } else { 1.0 }).collect(), true),
+            ((0..100).map(|i| 1.0 + f64::from(i - 50) * 2f64.powi(-27)).collect(), true),
+            ((0..100).map(|i| 1.0 + f64::from(i - 50) * 2f64.powi(-17)).collect(), false),
         ];
         for (values, expected) in cases {
             assert_eq!(is_degenerate(&Tensor::vector(values.clone())), expected, "{values:?}");
