@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn degenerate_values() {
-        let cases: [(Vec<f64>, bool); 5] = [
+        let cases: [(Vec<f64>, bool); 7] = [
             (vec![1.0; 100], true),
             ((0..7).map(f64::from).collect(), true),
             ((0..8).map(f64::from).collect(), false),
