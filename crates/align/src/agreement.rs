@@ -38,9 +38,6 @@ const MOST_FOLDED_HALF: usize = 6;
 /// channels grow tenfold with each, what real exporters and optimisers do does not. Over 364 harmless pairs the largest
 /// share was 3.9e-7.
 const WIDEST: f64 = 1.0 / (1 << 17) as f64;
-/// Half ulps of its size by which two constants may be apart that were each folded out of several operations, which nobody
-/// knows any more: half an ulp for each of as many operations as a norm has that is folded into a matrix, on either side.
-const CHAIN: f64 = 2.0 * 8.0;
 /// A difference of this share of a value's size is no noise, unless nearly all of the value cancelled.
 const FAR: f64 = 1.0 / (1u64 << 36) as f64;
 
@@ -296,9 +293,7 @@ impl Agreement<'_, '_, '_> {
         let alone = folded.regions.0.nodes.is_empty() && folded.regions.1.nodes.is_empty();
         let folds = if alone { 2.0 } else { 1.0 };
         // Where they are not even called the same, each may be what a chain of operations left.
-        let name = |side: &Side<'_>, v: ValueId| side.graph().value(v).name.clone();
-        let chained = alone && name(judge.a, self.a) != name(judge.b, self.b) && judge.a.main == judge.b.main;
-        let chain = if chained && judge.a.main == DType::F32 { CHAIN * Unit::F32.u } else { 0.0 };
+        let chain = if alone { judge.chain(self.a, self.b) } else { 0.0 };
         let Elements { own, scale, narrow, .. } = self.elements;
         let len = interval.len().min(own.len());
         parallel::chunks(&mut interval[..len], GRAIN, &|i, part| {

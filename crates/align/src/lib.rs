@@ -8,6 +8,7 @@
 mod agreement;
 mod bits;
 mod bounds;
+mod chain;
 mod comparison;
 mod declared;
 mod folded;

@@ -120,7 +120,9 @@ impl Judge<'_, '_> {
             let namesake = |a: &ValueId| stored(self.a, *a) && self.a.graph().value(*a).name == *name;
             let a = self.index.alike(own.len(), kind, true).iter().copied().find(namesake);
             let same = |_: &[usize], _: &[usize]| vec![Relation::Same];
-            return self.rounding(own, a.filter(|a| stored(self.b, v) && self.rounded_alike(v, *a))?, same);
+            let rounded = a.filter(|a| stored(self.b, v) && self.rounded_alike(v, *a));
+            let rounding = rounded.and_then(|a| self.rounding(own, a, same));
+            return rounding.or_else(|| self.chained_constant(v));
         }
         let mut best: Option<Match> = None;
         for &a in self.index.alike(own.len(), kind, true) {
