@@ -2,6 +2,8 @@
 
 use isotrace_tensor::{Tensor, View};
 
+use crate::judge::samples;
+
 /// How a value of B follows from its partner in A when both hold the same numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relation {
@@ -99,6 +101,21 @@ pub fn candidates(a: &[usize], b: &[usize]) -> Vec<Relation> {
     out
 }
 
+/// The relation under which `a` holds the bits of `b`, the likeliest where there are several. A few elements tell most orders
+/// of six axes apart; what they leave is carried whole.
+pub fn between(a: &Tensor, b: &Tensor) -> Option<Relation> {
+    let numbers = a.to_f64().ok().zip(b.to_f64().ok());
+    let agrees = |relation: &Relation| {
+        numbers.as_ref().is_none_or(|(x, y)| {
+            let probe = Probe::new(x, a.shape(), b.shape(), relation);
+            samples(y.len()).all(|i| probe.at(i).to_bits() == y[i].to_bits())
+        })
+    };
+    let holds = |relation: &Relation| relation.carry(a, b.shape()).is_some_and(|carried| carried.bit_eq(b));
+    let alike = |relation: &Relation| relation.fits(a.shape(), b.shape()) && agrees(relation);
+    candidates(a.shape(), b.shape()).into_iter().find(|relation| alike(relation) && holds(relation))
+}
+
 /// The axis along which a tensor of shape `b` may be a part of one of shape `a`.
 pub fn cut(a: &[usize], b: &[usize]) -> Option<usize> {
     let mut differ = (0..a.len()).filter(|&i| a.len() == b.len() && a[i] != b[i]);
@@ -186,6 +203,18 @@ impl<'a> Probe<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_relation_between_two_tensors_is_found_by_their_bits() {
+        let a = Tensor::from_vec(&[2, 3, 4], (0..24).map(f64::from).collect()).unwrap();
+        for relation in candidates(&[2, 3, 4], &[4, 3, 2]) {
+            let b = relation.carry(&a, &[4, 3, 2]).unwrap();
+            let found = between(&a, &b).unwrap();
+            assert!(found.carry(&a, &[4, 3, 2]).unwrap().bit_eq(&b), "{relation:?} {found:?}");
+        }
+        assert_eq!(between(&a, &Tensor::from_vec(&[24], vec![0.5; 24]).unwrap()), None);
+        assert_eq!(between(&a, &Tensor::from_vec(&[2], vec![0.0; 2]).unwrap()), None);
+    }
 
     #[test]
     fn every_relation_carries_as_its_probe_reads() {

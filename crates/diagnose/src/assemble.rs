@@ -1,6 +1,6 @@
 //! The report from what was found.
 
-use isotrace_align::relation::{Probe, candidates};
+use isotrace_align::relation::{Probe, between};
 use isotrace_align::{Comparison, Judge, Relation as Layout, Side, State};
 use isotrace_compare::{compare, four_letters};
 use isotrace_graph::{Graph, NodeId, ValueId};
@@ -283,10 +283,7 @@ fn relation(judge: &Judge<'_, '_>, state: &State, va: ValueId, vb: ValueId) -> O
     }
     let (own, partner) = (judge.a.declared.get(va)?, judge.a.declared.get(m.a)?);
     let shape = judge.b.declared.shape(vb)?.to_vec();
-    let wanted = m.relation.carry(partner, &shape)?;
-    candidates(own.shape(), &shape)
-        .into_iter()
-        .find(|layout| layout.carry(own, &shape).is_some_and(|carried| carried.bit_eq(&wanted)))
+    between(own, &m.relation.carry(partner, &shape)?)
 }
 
 fn role(side: &Side<'_>, v: ValueId) -> Option<Role> {
