@@ -365,7 +365,8 @@ impl<'s, 'g> State<'s, 'g> {
                 let found = Match { a, relation: Relation::Same, evidence: Evidence::Bits, degenerate };
                 let theirs = judge.a.declared.get(a);
                 // What decides reads B's narrower copies of A's values; all else of A's stays as wide as A has it.
-                let own = judge.b.declared.get(b).filter(|_| unknown || decides);
+                // B's own is asked for nowhere else: where it was let go it would be computed again.
+                let own = if unknown || decides { judge.b.declared.get(b) } else { None };
                 let declared = own.and_then(|own| cast_like(theirs?, own)).or_else(|| theirs.cloned());
                 self.set(judge, b, found, None, declared);
             }

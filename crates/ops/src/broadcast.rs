@@ -3,7 +3,8 @@
 //! Neighbouring axes that every operand walks through evenly are merged first, so that most calls come down to a
 //! few long rows, and each row to one of three loops without an index: both operands advance, or one stands still.
 
-use bytemuck::Zeroable;
+use std::mem::MaybeUninit;
+
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, View, broadcast_shapes, element_count, normalise_axis};
 
@@ -130,37 +131,46 @@ pub fn zip<A, B, O>(
 where
     A: Copy + Send + Sync,
     B: Copy + Send + Sync,
-    O: Zeroable + Copy + Send,
+    O: Copy + Send,
 {
     let shape = broadcast_shapes(a.shape(), b.shape())?;
-    let mut out = room::zeros(&shape)?;
+    let len = element_count(&shape)?;
     let (a, b) = (a.broadcast(&shape)?, b.broadcast(&shape)?);
     let plan = Plan::new(&shape, [a.strides(), b.strides()]);
     let [step_a, step_b] = plan.steps;
-    plan.fill(&mut out, |[at_a, at_b], out| {
-        let (a, b) = (&a.data()[at_a..], &b.data()[at_b..]);
+    let row = |[at_a, at_b]: [usize; 2], out: &mut [MaybeUninit<O>]| {
+        let n = out.len();
         match (step_a, step_b) {
-            (1, 1) => out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = f(a, b)),
+            (1, 1) => {
+                let (a, b) = (&a.data()[at_a..at_a + n], &b.data()[at_b..at_b + n]);
+                out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| _ = o.write(f(a, b)));
+            }
             (1, 0) => {
-                let b = b[0];
-                out.iter_mut().zip(a).for_each(|(o, &a)| *o = f(a, b));
+                let (a, b) = (&a.data()[at_a..at_a + n], b.data()[at_b]);
+                out.iter_mut().zip(a).for_each(|(o, &a)| _ = o.write(f(a, b)));
             }
             (0, 1) => {
-                let a = a[0];
-                out.iter_mut().zip(b).for_each(|(o, &b)| *o = f(a, b));
+                let (a, b) = (a.data()[at_a], &b.data()[at_b..at_b + n]);
+                out.iter_mut().zip(b).for_each(|(o, &b)| _ = o.write(f(a, b)));
             }
-            _ => out.iter_mut().enumerate().for_each(|(i, o)| *o = f(a[i * step_a], b[i * step_b])),
+            _ => {
+                let (a, b) = (&a.data()[at_a..], &b.data()[at_b..]);
+                let at = |i: usize| f(a[i * step_a], b[i * step_b]);
+                out.iter_mut().enumerate().for_each(|(i, o)| _ = o.write(at(i)));
+            }
         }
-    });
+    };
+    #[expect(unsafe_code, reason = "memory that need not be cleared first")]
+    // SAFETY: rows cover everything, and each writes all of its own or panics.
+    let out = unsafe { room::filled(len, |out| plan.fill(out, row))? };
     Ok((shape, out))
 }
 
-/// As [`zip`], for three views. `blank` is any value of the output type.
+/// As [`zip`], for three views.
 pub fn zip3<A, B, C, O>(
     a: &View<'_, A>,
     b: &View<'_, B>,
     c: &View<'_, C>,
-    blank: O,
     f: impl Fn(A, B, C) -> O + Sync,
 ) -> Result<(Vec<usize>, Vec<O>), OpError>
 where
@@ -170,25 +180,39 @@ where
     O: Copy + Send,
 {
     let shape = broadcast_shapes(&broadcast_shapes(a.shape(), b.shape())?, c.shape())?;
-    let mut out = vec![blank; element_count(&shape)?];
+    let len = element_count(&shape)?;
     let (a, b, c) = (a.broadcast(&shape)?, b.broadcast(&shape)?, c.broadcast(&shape)?);
     let plan = Plan::new(&shape, [a.strides(), b.strides(), c.strides()]);
     let [step_a, step_b, step_c] = plan.steps;
-    plan.fill(&mut out, |[at_a, at_b, at_c], out| {
+    let row = |[at_a, at_b, at_c]: [usize; 3], out: &mut [MaybeUninit<O>]| {
+        let n = out.len();
         let (a, b, c) = (&a.data()[at_a..], &b.data()[at_b..], &c.data()[at_c..]);
         match (step_a, step_b, step_c) {
             (1, 1, 1) => {
-                out.iter_mut().zip(a).zip(b).zip(c).for_each(|(((o, &a), &b), &c)| *o = f(a, b, c));
+                let all = out.iter_mut().zip(&a[..n]).zip(&b[..n]).zip(&c[..n]);
+                all.for_each(|(((o, &a), &b), &c)| _ = o.write(f(a, b, c)));
             }
-            (1, 1, 0) => out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = f(a, b, c[0])),
-            (1, 0, 1) => out.iter_mut().zip(a).zip(c).for_each(|((o, &a), &c)| *o = f(a, b[0], c)),
-            (1, 0, 0) => out.iter_mut().zip(a).for_each(|(o, &a)| *o = f(a, b[0], c[0])),
+            (1, 1, 0) => {
+                let c = c[0];
+                out.iter_mut().zip(&a[..n]).zip(&b[..n]).for_each(|((o, &a), &b)| _ = o.write(f(a, b, c)));
+            }
+            (1, 0, 1) => {
+                let b = b[0];
+                out.iter_mut().zip(&a[..n]).zip(&c[..n]).for_each(|((o, &a), &c)| _ = o.write(f(a, b, c)));
+            }
+            (1, 0, 0) => {
+                let (b, c) = (b[0], c[0]);
+                out.iter_mut().zip(&a[..n]).for_each(|(o, &a)| _ = o.write(f(a, b, c)));
+            }
             _ => {
                 let at = |i: usize| f(a[i * step_a], b[i * step_b], c[i * step_c]);
-                out.iter_mut().enumerate().for_each(|(i, o)| *o = at(i));
+                out.iter_mut().enumerate().for_each(|(i, o)| _ = o.write(at(i)));
             }
         }
-    });
+    };
+    #[expect(unsafe_code, reason = "memory that need not be cleared first")]
+    // SAFETY: rows cover everything, and each writes all of its own or panics.
+    let out = unsafe { room::filled(len, |out| plan.fill(out, row))? };
     Ok((shape, out))
 }
 
@@ -216,7 +240,7 @@ mod tests {
             let data: Vec<u64> = (0..256).collect();
             let views = shapes.each_ref().map(|s| View::new(&data[..s.iter().product()], s));
             let [a, b, c] = &views;
-            let (shape, got) = zip3(a, b, c, 0, |a, b, c| a + 1000 * b + 1_000_000 * c).unwrap();
+            let (shape, got) = zip3(a, b, c, |a, b, c| a + 1000 * b + 1_000_000 * c).unwrap();
             let [wide_a, wide_b, wide_c] = views.each_ref().map(|v| v.broadcast(&shape).unwrap().to_vec());
             let expected: Vec<u64> = (0..got.len())
                 .map(|i| wide_a[i] + 1000 * wide_b[i] + 1_000_000 * wide_c[i])
@@ -240,7 +264,7 @@ mod tests {
         let data: Vec<u64> = (0..500_000).collect();
         for shapes in cases {
             let [a, b, c] = shapes.map(|s| View::new(&data[..s.iter().product()], s));
-            let (shape, got) = zip3(&a, &b, &c, 0, |a, b, c| a ^ b << 20 ^ c << 40).unwrap();
+            let (shape, got) = zip3(&a, &b, &c, |a, b, c| a ^ b << 20 ^ c << 40).unwrap();
             let [a, b, c] = [a, b, c].map(|v| v.broadcast(&shape).unwrap().to_vec());
             let wrong = (0..got.len()).find(|&i| got[i] != a[i] ^ b[i] << 20 ^ c[i] << 40);
             assert_eq!(wrong, None, "{shapes:?}");

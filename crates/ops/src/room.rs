@@ -1,6 +1,7 @@
 //! Memory for outputs whose sizes a file decides, and for what is only needed on the way.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 
 use bytemuck::{Pod, Zeroable};
 use isotrace_tensor::{TensorError, element_count};
@@ -27,6 +28,28 @@ pub fn unwritten<T>(shape: &[usize]) -> Result<Vec<T>, TensorError> {
     let reserved = room.try_reserve_exact(element_count(shape)?);
     reserved.map_err(|_| TensorError::TooLarge { shape: shape.to_vec() })?;
     Ok(room)
+}
+
+/// A vector of `len` elements that `fill` writes, in memory that is not cleared before: clearing takes as long as what most
+/// operators do, and one thread at that, which then waits for every page.
+///
+/// # Errors
+/// Where the machine has not that much memory.
+///
+/// # Safety
+/// `fill` writes every element.
+#[expect(unsafe_code, reason = "memory that need not be cleared first")]
+pub(crate) unsafe fn filled<T: Copy>(
+    len: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<T>]),
+) -> Result<Vec<T>, TensorError> {
+    let mut made = unwritten::<T>(&[len])?;
+    fill(&mut made.spare_capacity_mut()[..len]);
+    // SAFETY: `fill` has written the elements, as whoever calls this promises.
+    unsafe {
+        made.set_len(len);
+    }
+    Ok(made)
 }
 
 /// Bytes that a thread keeps from one call to the next.

@@ -13,8 +13,10 @@ pub mod double;
 pub mod row;
 pub mod single;
 
+use std::mem::MaybeUninit;
+
 use crate::broadcast::GRAIN;
-use crate::parallel;
+use crate::{parallel, room};
 
 /// A loop on its way to [`pulp::Arch::dispatch`].
 struct Loop<F>(F);
@@ -49,36 +51,55 @@ pub fn grain(len: usize) -> usize {
 pub fn each<T, O>(x: &[T], f: impl Fn(T) -> O + Sync) -> Vec<O>
 where
     T: Copy + Sync,
-    O: Copy + Default + Send,
+    O: Copy + Send,
 {
-    let mut out = vec![O::default(); x.len()];
+    let run = |x: &[T], out: &mut [MaybeUninit<O>]| {
+        out.iter_mut().zip(x).for_each(|(o, &x)| _ = o.write(f(x)));
+    };
+    #[expect(unsafe_code, reason = "memory that need not be cleared first")]
+    // SAFETY: there is an element of `x` for each of `out`.
+    unsafe {
+        share(x, &run)
+    }
+}
+
+/// What `f` writes for each run of `x`, in memory that is not cleared before.
+///
+/// # Safety
+/// `f` writes every element of the run that it is handed, which is as long as that of `x`.
+#[expect(unsafe_code, reason = "memory that need not be cleared first")]
+unsafe fn share<T: Sync, O: Copy + Send>(
+    x: &[T],
+    f: &(dyn Fn(&[T], &mut [MaybeUninit<O>]) + Sync),
+) -> Vec<O> {
     let grain = grain(x.len());
-    parallel::chunks(&mut out, grain, &|i, out| {
-        out.iter_mut().zip(&x[i * grain..]).for_each(|(o, &x)| *o = f(x));
-    });
-    out
+    let run = |i: usize, out: &mut [MaybeUninit<O>]| f(&x[i * grain..][..out.len()], out);
+    // SAFETY: the runs cover everything, and `f` writes each, as whoever calls this promises.
+    let made = unsafe { room::filled(x.len(), |out| parallel::chunks(out, grain, &run)) };
+    made.expect("room for as many elements as there are")
 }
 
 /// `f` of every element. `f` must be an `#[inline(always)]` closure. Long slices are shared among threads.
 pub fn map<T, O>(x: &[T], f: impl Fn(T) -> O + Sync) -> Vec<O>
 where
     T: Copy + Sync,
-    O: Copy + Default + Send,
+    O: Copy + Send,
 {
-    let mut out = vec![O::default(); x.len()];
-    let grain = grain(x.len());
-    parallel::chunks(&mut out, grain, &|i, out| {
-        let x = &x[i * grain..];
+    let run = |x: &[T], out: &mut [MaybeUninit<O>]| {
         vectorise(
             #[inline(always)]
             || {
                 for (out, &x) in out.iter_mut().zip(x) {
-                    *out = f(x);
+                    out.write(f(x));
                 }
             },
         );
-    });
-    out
+    };
+    #[expect(unsafe_code, reason = "memory that need not be cleared first")]
+    // SAFETY: there is an element of `x` for each of `out`.
+    unsafe {
+        share(x, &run)
+    }
 }
 
 #[cfg(test)]

@@ -125,13 +125,10 @@ impl BatchNorm {
         let factors = p.factors(self.epsilon);
         let shifts: Vec<T> =
             p.bias.iter().zip(&p.mean).zip(&factors).map(|((&b, &m), &f)| b - m * f).collect();
-        let (shape, y) = zip3(
-            &x.view::<T>()?,
-            &View::new(&factors, &wide),
-            &View::new(&shifts, &wide),
-            T::ZERO,
-            |x, f, s| x * f + s,
-        )?;
+        let (shape, y) =
+            zip3(&x.view::<T>()?, &View::new(&factors, &wide), &View::new(&shifts, &wide), |x, f, s| {
+                x * f + s
+            })?;
         outputs.insert(0, Tensor::from_vec(&shape, y)?);
         outputs.truncate(call.outputs.max(1));
         Ok(outputs)

@@ -72,7 +72,7 @@ fn pick(call: &Call<'_>) -> Result<Tensor, OpError> {
     let (left, right) = (x.to_i64()?, y.to_i64()?);
     let (left, right) = (View::new(&left, x.shape()), View::new(&right, y.shape()));
     let (shape, data) =
-        zip3(&condition, &left, &right, 0, |c, x, y| if c.0 == 0 { y as i32 } else { x as i32 })?;
+        zip3(&condition, &left, &right, |c, x, y| if c.0 == 0 { y as i32 } else { x as i32 })?;
     to.tensor(&shape, data)
 }
 

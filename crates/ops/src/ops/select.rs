@@ -22,9 +22,9 @@ struct Select<'a> {
 }
 
 impl Move for Select<'_> {
-    fn run<T: Copy + Send + Sync>(&self, data: &[&[T]], zero: T, out: &mut Vec<T>) {
+    fn run<T: Copy + Send + Sync>(&self, data: &[&[T]], _: T, out: &mut Vec<T>) {
         let (x, y) = (View::new(data[0], self.x), View::new(data[1], self.y));
-        let picked = zip3(&self.condition, &x, &y, zero, |c, x, y| if c.0 == 0 { y } else { x });
+        let picked = zip3(&self.condition, &x, &y, |c, x, y| if c.0 == 0 { y } else { x });
         *out = picked.expect("the shapes were broadcast before").1;
     }
 }
