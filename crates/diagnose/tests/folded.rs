@@ -159,6 +159,19 @@ fn what_is_let_go_is_computed_again_with_the_same_bits() {
 }
 
 #[test]
+fn what_is_let_go_stays_so_while_b_is_executed() {
+    let (a, b) = (plain().finish(&["x"]), folded(EPSILON).finish(&["x"]));
+    let fed = |graph: &Graph| FxHashMap::from_iter([(graph.inputs[0], long())]);
+    let bound = [(b.inputs[0], a.inputs[0])];
+    let side_a = Side::new(&a, &fed(&a), None).unwrap();
+    let side_b = Side::beside(&side_a, &b, &fed(&b), &bound, Keeps::Needed, None).unwrap();
+    let index = Index::new(&side_a);
+    let state = State::execute(&Judge::new(&side_a, &side_b, &index, &[]), &bound, &Changes::default());
+    let bent = b.value_ids().find(|&v| b.value(v).name == "bent").unwrap();
+    assert!(state.is_matched(bent) && side_b.declared.at_hand(bent).is_none());
+}
+
+#[test]
 fn a_short_report_concludes_as_the_full_one() {
     let short = Detail { pairs: false, budgets: false, listing: false };
     for (a, b) in [
