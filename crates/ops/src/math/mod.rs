@@ -63,15 +63,15 @@ where
     }
 }
 
+/// Writes what it makes of a run to a place for each element.
+type Run<'f, T, O> = dyn Fn(&[T], &mut [MaybeUninit<O>]) + Sync + 'f;
+
 /// What `f` writes for each run of `x`, in memory that is not cleared before.
 ///
 /// # Safety
 /// `f` writes every element of the run that it is handed, which is as long as that of `x`.
 #[expect(unsafe_code, reason = "memory that need not be cleared first")]
-unsafe fn share<T: Sync, O: Copy + Send>(
-    x: &[T],
-    f: &(dyn Fn(&[T], &mut [MaybeUninit<O>]) + Sync),
-) -> Vec<O> {
+unsafe fn share<T: Sync, O: Copy + Send>(x: &[T], f: &Run<'_, T, O>) -> Vec<O> {
     let grain = grain(x.len());
     let run = |i: usize, out: &mut [MaybeUninit<O>]| f(&x[i * grain..][..out.len()], out);
     // SAFETY: the runs cover everything, and `f` writes each, as whoever calls this promises.

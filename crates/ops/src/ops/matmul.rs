@@ -2,14 +2,16 @@
 //!
 //! Integer products wrap, as in ONNX Runtime.
 
+use std::mem::MaybeUninit;
+
 use isotrace_graph::Node;
 use isotrace_tensor::{DType, Odometer, Tensor, View, broadcast_shapes, element_count};
 use rayon::prelude::*;
 
 use crate::budget::{self, Budget, Unit};
 use crate::magnitude::magnitude;
-use crate::product::{Loose, Matrix, product, product_of_loose};
-use crate::room::zeros;
+use crate::product::{Loose, Matrix, product_of_loose, product_onto};
+use crate::room::{filled, zeros};
 use crate::{Call, Float, Flow, Norms, OpError, Operator, for_float};
 
 #[derive(Debug)]
@@ -221,27 +223,32 @@ fn matrix<T>(data: &[T], at: usize, (row, column): (usize, usize)) -> Matrix<'_,
 /// The product and its shape. A vector counts as a row on the left, as a column on the right.
 pub fn matmul<T: Float>(a: &View<'_, T>, b: &View<'_, T>) -> Result<(Vec<usize>, Vec<T>), OpError> {
     let plan = Plan::new(a, b)?;
-    let mut out = zeros::<T>(&plan.shape)?;
-    if out.is_empty() || plan.k == 0 {
-        return Ok((plan.shape, out));
+    let len = element_count(&plan.shape)?;
+    if len == 0 || plan.k == 0 {
+        let zeros = zeros::<T>(&plan.shape)?;
+        return Ok((plan.shape, zeros));
     }
     let Plan { m, k, n, ref at_a, ref at_b, strides_a, strides_b, .. } = plan;
     let batches = at_a.len();
     let (a, b) = (a.data(), b.data());
-    // Leading axes of A fold into rows where B is one matrix: one large product is faster than many small ones.
-    if batches > 1 && plan.folds {
-        product(batches * m, k, n, matrix(a, 0, strides_a), matrix(b, 0, strides_b), &mut out, true);
-        return Ok((plan.shape, out));
-    }
-    let one = |i: usize, c: &mut [T], parallel: bool| {
-        product(m, k, n, matrix(a, at_a[i], strides_a), matrix(b, at_b[i], strides_b), c, parallel);
+    let one = |i: usize, rows: usize, c: &mut [MaybeUninit<T>], parallel: bool| {
+        let (a, b) = (matrix(a, at_a[i], strides_a), matrix(b, at_b[i], strides_b));
+        product_onto(rows, k, n, a, b, c, parallel);
     };
-    // Many batches share the threads; few large ones each use all of them.
-    if batches >= 4 && m * n * k * batches > 1 << 18 {
-        out.par_chunks_mut(m * n).enumerate().for_each(|(i, c)| one(i, c, false));
-    } else {
-        out.chunks_mut(m * n).enumerate().for_each(|(i, c)| one(i, c, true));
-    }
+    let all = |out: &mut [MaybeUninit<T>]| {
+        // Leading axes of A fold into rows where B is one matrix: one large product is faster than many small ones.
+        if batches > 1 && plan.folds {
+            one(0, batches * m, out, true);
+        // Many batches share the threads; few large ones each use all of them.
+        } else if batches >= 4 && m * n * k * batches > 1 << 18 {
+            out.par_chunks_mut(m * n).enumerate().for_each(|(i, c)| one(i, m, c, false));
+        } else {
+            out.chunks_mut(m * n).enumerate().for_each(|(i, c)| one(i, m, c, true));
+        }
+    };
+    #[expect(unsafe_code, reason = "memory that need not be cleared first")]
+    // SAFETY: each batch is a matrix of m by n, which its product writes whole; folded they are one of all rows.
+    let out = unsafe { filled(len, all)? };
     Ok((plan.shape, out))
 }
 

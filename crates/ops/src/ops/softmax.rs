@@ -8,12 +8,14 @@
     reason = "a function passed by name is called through a shim, which is not inlined for certain"
 )]
 
+use std::mem::MaybeUninit;
+
 use isotrace_graph::Node;
 use isotrace_tensor::{Tensor, normalise_axis};
 
 use crate::budget::{self, Budget, Unit};
 use crate::math::{grain, row, vectorise};
-use crate::{Call, Float, OpError, Operator, attributes, for_float, parallel};
+use crate::{Call, Float, OpError, Operator, attributes, for_float, parallel, room};
 
 #[derive(Debug)]
 struct Softmax {
@@ -94,14 +96,18 @@ pub(crate) fn each_row<T: Float>(
     [_, len, inner]: [usize; 3],
     f: impl Fn(&[T], &mut [T]) + Sync,
 ) -> Vec<T> {
-    let mut out = vec![T::ZERO; x.len()];
     if x.is_empty() {
-        return out;
+        return Vec::new();
     }
     let block = len * inner;
     let grain = grain(x.len()).div_ceil(block) * block;
-    parallel::chunks(&mut out, grain, &|i, out| {
+    let run = |i: usize, out: &mut [MaybeUninit<T>]| {
         let x = &x[i * grain..];
+        // Cleared by whom it belongs to: rows are read while they are made.
+        out.fill(MaybeUninit::new(T::ZERO));
+        #[expect(unsafe_code, reason = "memory that need not be cleared first")]
+        // SAFETY: all of it has just been written.
+        let out = unsafe { out.assume_init_mut() };
         vectorise(
             #[inline(always)]
             || {
@@ -125,8 +131,11 @@ pub(crate) fn each_row<T: Float>(
                 }
             },
         );
-    });
-    out
+    };
+    #[expect(unsafe_code, reason = "memory that need not be cleared first")]
+    // SAFETY: the runs cover everything, and each is written whole.
+    let made = unsafe { room::filled(x.len(), |out| parallel::chunks(out, grain, &run)) };
+    made.expect("room for as many elements as there are")
 }
 
 impl Operator for Softmax {
