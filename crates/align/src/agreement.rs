@@ -31,7 +31,7 @@ use crate::{Relation, Side};
 /// Nodes in a region that is examined for its rounding.
 const MOST_NODES: usize = 96;
 /// Nodes that compute floats in a region whose differing constants may explain a difference.
-const MOST_FOLDED: usize = 16;
+const MOST_FOLDED: usize = 32;
 /// The same where constants are stored in half precision: bounds of such uncertainty grow vacuous sooner.
 const MOST_FOLDED_HALF: usize = 6;
 /// What rounded constants may excuse at most, as a share of the value's size: bounds through layers that mix all
