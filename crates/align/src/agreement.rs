@@ -21,6 +21,7 @@ use isotrace_graph::{Attribute, Node, NodeId, ValueId};
 use isotrace_ops::budget::{NOISE, Unit};
 use isotrace_ops::parallel::{self, GRAIN};
 use isotrace_tensor::DType;
+use rustc_hash::FxHashMap;
 
 use crate::judge::{Evidence, Judge, alike};
 use crate::narrow::clamped;
@@ -30,8 +31,8 @@ use crate::{Relation, Side};
 
 /// Nodes in a region that is examined for its rounding.
 const MOST_NODES: usize = 96;
-/// Nodes that compute floats in a region whose differing constants may explain a difference.
-const MOST_FOLDED: usize = 32;
+/// Steps that compute floats, one after the other, in a region whose differing constants may explain a difference.
+const MOST_FOLDED: usize = 16;
 /// The same where constants are stored in half precision: bounds of such uncertainty grow vacuous sooner.
 const MOST_FOLDED_HALF: usize = 6;
 /// What rounded constants may excuse at most, as a share of the value's size: bounds through layers that mix all
@@ -316,11 +317,18 @@ fn at(allowed: &[f64]) -> impl Fn(usize) -> f64 + Sync {
     |i| allowed.get(i).copied().unwrap_or(f64::INFINITY)
 }
 
-/// Nodes of a region that make floats of its inputs, other than by moving them.
+/// Nodes of a region that make floats of one another's, other than by moving them, on the longest way through it. Bounds
+/// grow with every step; a sum of many terms, as a kernel whose taps are products of their own, has many beside each other.
 fn computing(side: &Side<'_>, region: &Region) -> usize {
     let makes =
-        |n: &NodeId| !side.moves(*n) && side.graph().node(*n).writes().any(|v| side.declared.is_float(v));
-    region.dynamic_nodes(side).filter(makes).count()
+        |n: NodeId| !side.moves(n) && side.graph().node(n).writes().any(|v| side.declared.is_float(v));
+    let mut steps: FxHashMap<NodeId, usize> = FxHashMap::default();
+    for n in region.dynamic_nodes(side) {
+        let read = side.graph().node(n).reads().filter_map(|v| steps.get(&side.producer(v)?));
+        let before = read.copied().max().unwrap_or(0);
+        steps.insert(n, before + usize::from(makes(n)));
+    }
+    steps.into_values().max().unwrap_or(0)
 }
 
 /// Two regions, A's first, that do not hold the same constants.
