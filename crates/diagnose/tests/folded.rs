@@ -78,6 +78,91 @@ fn folded(epsilon: f32) -> Net {
     n
 }
 
+/// The convolution as a sum of products, one for two of its inputs at one place of its kernel, and the norm behind it: many
+/// nodes beside each other.
+fn by_places() -> Net {
+    let kernel = kernel();
+    let mut n = Net::default();
+    n.value("x");
+    n.constant("border", Tensor::vector(vec![0i64, 0, 1, 0, 0, 1]));
+    n.constant("axes", Tensor::vector(vec![1i64, 2]));
+    n.node("Pad", &["x", "border"], "padded", &[]);
+    let mut sum = String::new();
+    for (c, k) in (0..3).flat_map(|c| (0..3).map(move |k| (c, k))) {
+        let name = |what: &str| format!("{what} {c} {k}");
+        let weight = (0..FILTERS).flat_map(|f| (0..2).map(move |i| (f * 6 + 2 * c + i) * 3 + k));
+        let weight = Tensor::from_vec(&[FILTERS, 2, 1], weight.map(|at| kernel[at]).collect()).unwrap();
+        n.constant(&name("weight"), weight);
+        n.constant(&name("from"), Tensor::vector(vec![2 * c as i64, k as i64]));
+        n.constant(&name("to"), Tensor::vector(vec![2 * c as i64 + 2, k as i64 + 8]));
+        n.node("Slice", &["padded", &name("from"), &name("to"), "axes"], &name("seen"), &[]);
+        n.node("Conv", &[&name("seen"), &name("weight")], &name("product"), &[]);
+        if sum.is_empty() {
+            sum = name("product");
+        } else {
+            n.node("Add", &[&sum, &name("product")], &name("sum"), &[]);
+            sum = name("sum");
+        }
+    }
+    for (name, tensor) in ["scale", "shift", "mean", "variance"].into_iter().zip(norm()) {
+        n.constant(name, Tensor::vector(tensor));
+    }
+    let read = [sum.as_str(), "scale", "shift", "mean", "variance"];
+    n.node("BatchNormalization", &read, "normed", &[("epsilon", Attribute::Float(EPSILON))]);
+    bend(&mut n);
+    n
+}
+
+#[test]
+fn sums_of_many_products_hold_a_folded_norm_too() {
+    for (a, b) in [(by_places(), folded(EPSILON)), (folded(EPSILON), by_places())] {
+        let report = compare(a, b);
+        assert_eq!(report.verdict, Verdict::Equivalent, "{}", report.reason);
+    }
+    for (a, b) in [(by_places(), folded(1e-4)), (folded(1e-4), by_places())] {
+        let report = compare(a, b);
+        assert_eq!(report.verdict, Verdict::Divergent, "{}", report.reason);
+    }
+}
+
+/// A convolution that is multiplied by its share of a sum, or has that share in its weights and in what it adds, which are
+/// then changed.
+fn shared(share: Option<f32>, change: fn(&mut Vec<f32>, &mut Vec<f32>)) -> Net {
+    let (mut kernel, mut bias) = (kernel(), common::numbers(FILTERS, 22));
+    if share.is_none() {
+        kernel.iter_mut().chain(&mut bias).for_each(|w| *w *= 0.2);
+    }
+    change(&mut kernel, &mut bias);
+    let mut n = Net::default();
+    n.constant("bias", Tensor::vector(bias));
+    convolution(&mut n, kernel, &["bias"], if share.is_some() { "convolved" } else { "normed" });
+    n.graph.values[n.names["weights"].index()].name = format!("weights by {share:?}");
+    if let Some(share) = share {
+        n.constant("share", Tensor::scalar(share));
+        n.node("Mul", &["convolved", "share"], "normed", &[]);
+    }
+    bend(&mut n);
+    n
+}
+
+#[test]
+fn what_is_wrong_with_weights_is_told_though_a_factor_is_folded_into_them() {
+    type Change = fn(&mut Vec<f32>, &mut Vec<f32>);
+    let cases: [(&str, Change); 4] = [
+        ("bias", |_, bias| bias[8..].fill(0.0)),
+        ("weight_layout", |kernel, _| kernel.rotate_left(TERMS)),
+        ("weight_layout", |kernel, _| kernel.chunks_mut(3).for_each(<[f32]>::reverse)),
+        ("scale", |kernel, bias| kernel.iter_mut().chain(bias).for_each(|w| *w *= 1.5)),
+    ];
+    for (cause, change) in cases {
+        for (a, b) in [(Some(0.2), None), (None, Some(0.2))] {
+            let report = compare(shared(a, |_, _| {}), shared(b, change));
+            let told = report.culprits.first().map(|c| c.cause.class.as_str());
+            assert_eq!(told, Some(cause), "{:?}", report.culprits);
+        }
+    }
+}
+
 #[test]
 fn a_norm_that_was_folded_is_rounding_and_another_epsilon_is_not() {
     let pairs = [

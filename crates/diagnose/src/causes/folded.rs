@@ -1,4 +1,4 @@
-//! What differs between a product with its norm behind it and one into which the norm was folded.
+//! What differs between a product with its norm, or a factor, behind it and one into which that was folded.
 //!
 //! The two have no weight in common that could be held against each other: each filter of the one is that of the other
 //! times what the norm multiplies its channel by. Divided by that, both are the same weight, and what is left says what
@@ -21,19 +21,23 @@ pub fn told(site: &Site<'_, '_, '_>) -> Option<(&'static str, String)> {
     let sizes = [0, 1].map(|axis| own.weight.shape()[axis].min(theirs.weight.shape()[axis]));
     let cut = |t: &Tensor| t.slice(0, 0, sizes[0]).ok()?.slice(1, 0, sizes[1]).ok();
     let (x, y) = (cut(&own.weight)?, cut(&theirs.weight)?);
-    let (x, y, added) = match (&own.norm, &theirs.norm) {
-        (Some(norm), None) => (x, divided(&y, &norm.gain)?, told_by_sums(&own, norm, &theirs)),
-        (None, Some(norm)) => (divided(&x, &norm.gain)?, y, told_by_sums(&theirs, norm, &own)),
+    let (x, y, added, norm) = match (&own.norm, &theirs.norm) {
+        (Some(norm), None) => (x, divided(&y, &norm.gain)?, told_by_sums(&own, norm, &theirs), norm),
+        (None, Some(norm)) => (divided(&x, &norm.gain)?, y, told_by_sums(&theirs, norm, &own), norm),
         _ => return None,
     };
     if x.shape() != y.shape() {
         return None;
     }
-    let which = "once the norm is folded into neither";
+    let which = norm.told();
     if in_line(&x, &y)? {
         // One factor for all is none of the norm's.
         let own = || Some(("normalisation", format!("each output has a factor of its own, {which}")));
-        return if turned::near(&x, &y) { added } else { own().filter(|_| !of_one_factor(&x, &y)) };
+        return if turned::near(&x, &y) {
+            added
+        } else {
+            own().filter(|_| !norm.is_factor() && !of_one_factor(&x, &y))
+        };
     }
     if let Some(turn) = turned::lies(&x, &y) {
         return Some(("weight_layout", format!("the weight is A's with {turn}, {which}")));
@@ -74,13 +78,10 @@ fn told_by_sums(apart: &Filters, norm: &Norm, folded: &Filters) -> Option<(&'sta
             |&(c, d): &(usize, f64)| (d.abs() - (at(part, c) * norm.gain[c]).abs()).abs() <= 1e-4 * largest;
         left.iter().all(near)
     };
-    let places = format!(
-        "in {} of {channels} channels, the weights are alike once the norm is folded into neither",
-        left.len()
-    );
+    let places = format!("in {} of {channels} channels, the weights are alike {}", left.len(), norm.told());
     if left.is_empty() {
         None
-    } else if is(&norm.mean) {
+    } else if !norm.is_factor() && is(&norm.mean) {
         Some(("normalisation", format!("the mean of the norm is missing {places}")))
     } else {
         Some(("bias", format!("what is added differs {places}")))
@@ -94,11 +95,26 @@ struct Filters {
     norm: Option<Norm>,
 }
 
-/// What a batch norm does to each channel: the mean that it takes off, the factor, what it adds.
+/// What a batch norm does to each channel: the mean that it takes off, the factor, what it adds. A factor alone takes
+/// nothing off.
 struct Norm {
     mean: Vec<f64>,
     gain: Vec<f64>,
     shift: Vec<f64>,
+}
+
+impl Norm {
+    fn is_factor(&self) -> bool {
+        self.mean.is_empty()
+    }
+
+    fn told(&self) -> &'static str {
+        if self.is_factor() {
+            "once the factor is folded into neither"
+        } else {
+            "once the norm is folded into neither"
+        }
+    }
 }
 
 /// The numbers that a node reads as a constant.
@@ -130,7 +146,7 @@ fn filters(side: &Side<'_>, region: &Region) -> Option<Filters> {
         return None;
     }
     let norm = match norms[..] {
-        [] => None,
+        [] => factor(side, &nodes, product, weight.shape()[0]),
         [n] => Some(norm(side, n)?),
         _ => return None,
     };
@@ -150,6 +166,33 @@ fn norm(side: &Side<'_>, n: NodeId) -> Option<Norm> {
     let gain =
         read(1)?.iter().zip(read(4)?).map(|(scale, variance)| scale / (variance + epsilon).sqrt()).collect();
     Some(Norm { mean: read(3)?, gain, shift: read(2)? })
+}
+
+/// The constant by which a product of `channels` is multiplied, one number or one for each, where a region does that to
+/// the product and nothing else.
+fn factor(side: &Side<'_>, nodes: &[NodeId], product: NodeId, channels: usize) -> Option<Norm> {
+    let others = |&&n: &&NodeId| n != product && !role::is_layout(&side.graph().node(n).op);
+    let mut behind = nodes.iter().filter(others);
+    let (&n, None) = (behind.next()?, behind.next()) else { return None };
+    let slot = side.graph().node(n).inputs.iter().position(|v| v.is_some_and(|v| side.is_constant(v)))?;
+    let v = side.graph().node(n).inputs[slot]?;
+    let mut gain = numbers_at(side, n, slot)?;
+    match (side.graph().node(n).op.as_str(), slot) {
+        ("Mul", _) => {}
+        ("Div", 1) => gain.iter_mut().for_each(|x| *x = x.recip()),
+        _ => return None,
+    }
+    // Numbers that lie along the channels: the second axis of an image, the last of features.
+    let image = side.graph().node(product).op.ends_with("Conv");
+    let rank = side.declared.shape(side.graph().node(n).writes().next()?)?.len();
+    let shape = side.declared.shape(v)?;
+    let at = (shape.iter().rposition(|size| *size > 1)).map_or(rank, |i| i + rank - shape.len());
+    match gain.len() {
+        1 => gain = vec![gain[0]; channels],
+        n if n == channels && at == if image { 1 } else { rank - 1 } => {}
+        _ => return None,
+    }
+    Some(Norm { mean: Vec::new(), gain, shift: Vec::new() })
 }
 
 /// A weight with each filter divided by a number of its own.
