@@ -60,6 +60,22 @@ fn hidden(n: &mut Net, twice: bool) {
     n.node("Softmax", &["scores"], "z", &[("axis", Attribute::Int(-1))]);
 }
 
+/// The edge of a box about g whose size is a share of what is twice a share, squared or not.
+fn halved(n: &mut Net, squared: bool) {
+    n.constant("two", Tensor::scalar(2f32));
+    n.constant("anchors", positive(77));
+    n.node("Sigmoid", &["h"], "share", &[]);
+    n.node("Mul", &["share", "two"], "twice", &[]);
+    if squared {
+        n.node("Pow", &["twice", "two"], "size", &[]);
+    } else {
+        n.node("Abs", &["twice"], "size", &[]);
+    }
+    n.node("Mul", &["size", "anchors"], "width", &[]);
+    n.node("Div", &["width", "two"], "half", &[]);
+    n.node("Sub", &["g", "half"], "z", &[]);
+}
+
 /// A table of places added to h, of which the last ones may be the third.
 fn placed(n: &mut Net, clamped: bool) {
     let x = numbers(&[6, 8], 76);
@@ -498,6 +514,12 @@ const CASES: &[Case] = &[
             n.node("Mul", &["right", "gate"], "m", &[]);
             n.node("Concat", &["m", "m"], "z", &[("axis", Attribute::Int(2))]);
         },
+    },
+    Case {
+        what: "a size that is no square, half of which is taken off its centre",
+        cause: "activation",
+        a: |n| halved(n, true),
+        b: |n| halved(n, false),
     },
     Case {
         what: "the second output of a choice, another number chosen",

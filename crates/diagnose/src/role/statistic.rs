@@ -85,9 +85,11 @@ pub fn normalises(side: &Side<'_>, n: NodeId) -> bool {
     false
 }
 
-/// Whether what a node writes, a square, becomes a statistic that brings values to it.
+/// Whether what a node writes, a power, is a statistic or becomes one that brings values to it. A power of anything else
+/// that is taken off or divided by, as half the width of a box is of its centre, is none.
 pub(super) fn is_of_statistic(side: &Side<'_>, n: NodeId) -> bool {
-    normalises(side, n) || enters_statistic(side, n)
+    let of_one = || side.dynamic_inputs(n).into_iter().any(|v| is_statistic(side, v));
+    normalises(side, n) && of_one() || enters_statistic(side, n)
 }
 
 /// Whether a statistic that brings values to it is taken of what a node writes, or of its square, and nothing else.
