@@ -146,6 +146,19 @@ fn stored(n: &mut Net, other: bool) {
     n.node("MatMul", &["h", "weight"], "z", &[]);
 }
 
+/// A norm by stored statistics whose shift is stored as whole numbers, which may all be nought.
+fn stored_shift(n: &mut Net, missing: bool) {
+    let count = |i: i32| if missing { 0 } else { 37 * i - 90 };
+    n.constant("whole shift", Tensor::vector((0..6).map(count).collect::<Vec<i32>>()));
+    n.constant("by", Tensor::scalar(0.004f32));
+    n.node("DequantizeLinear", &["whole shift", "by"], "shift", &[]);
+    for (i, name) in ["gain", "mean"].into_iter().enumerate() {
+        n.constant(name, numbers(&[6], 90 + i as u64));
+    }
+    n.constant("variance", Tensor::vector(vec![0.5f32, 1.5, 0.8, 1.2, 2.0, 0.7]));
+    n.node("BatchNormalization", &["h", "gain", "shift", "mean", "variance"], "z", &[]);
+}
+
 /// A weight on thirty-two levels, the largest cut off, or as it was.
 fn cut_off(n: &mut Net, cut: bool) {
     let x = numbers(&[8, 16], 91);
@@ -270,6 +283,12 @@ const CASES: &[Case] = &[
         cause: "normalisation",
         a: |n| rows(n, 31),
         b: |n| rows(n, 32),
+    },
+    Case {
+        what: "the shift of a norm, stored as whole numbers, missing",
+        cause: "bias",
+        a: |n| stored_shift(n, false),
+        b: |n| stored_shift(n, true),
     },
     Case {
         what: "a rate stored before its exponential",

@@ -62,14 +62,23 @@ pub fn works_on(op: &str) -> bool {
     op == "QLinearConcat" || SLOTS.iter().any(|(name, _)| *name == op)
 }
 
-/// What a node reads at `slot`; numbers that are brought off their grid to be a product's bias are a bias.
+/// What a node reads at `slot`; numbers that are brought off their grid to be the bias of a product or of a norm are a
+/// bias.
 pub fn read(side: &Side<'_>, n: NodeId, at: usize) -> Option<Quantised> {
     let node = side.graph().node(n);
     let found = slot(&node.op, at)?;
     let added = || {
         node.writes().any(|v| {
             side.consumers[v.index()].iter().map(|&c| side.graph().node(c)).any(|reader| {
-                is_product(&reader.op) && reader.inputs.iter().skip(2).any(|read| *read == Some(v))
+                let last = match reader.op.as_str() {
+                    op if is_product(op) => usize::MAX,
+                    "BatchNormalization"
+                    | "GroupNormalization"
+                    | "InstanceNormalization"
+                    | "LayerNormalization" => 2,
+                    _ => return false,
+                };
+                reader.inputs.iter().take(last.saturating_add(1)).skip(2).any(|read| *read == Some(v))
             })
         })
     };
