@@ -35,6 +35,8 @@ pub enum Evidence {
     Declared,
     /// Within what a call that nobody here knows may round: it was taken as it was recorded.
     Opaque,
+    /// Steps of a grid, the same but where the value lies on the border of two.
+    Border,
     /// Put in by hypothesis and confirmed downstream.
     Confirmed,
 }

@@ -7,6 +7,7 @@
 
 mod agreement;
 mod bits;
+mod borders;
 mod bounds;
 mod chain;
 mod comparison;

@@ -394,7 +394,7 @@ impl<'s, 'g> State<'s, 'g> {
             self.put(v, Some(value.clone()), declared.clone());
             let found = match changes.substitutions.get(&v) {
                 Some(m) => Some(m.clone()),
-                None => judge.find(self, v, &value),
+                None => judge.find(self, v, &value).or_else(|| judge.find_on_borders(self, v, &value)),
             };
             if let Some(m) = found {
                 self.set(judge, v, m, Some(value), declared);

@@ -8,7 +8,7 @@
 use std::cell::OnceCell;
 
 use isotrace_align::narrow::cast_like;
-use isotrace_align::{Judge, State};
+use isotrace_align::{Evidence, Judge, State};
 use isotrace_graph::{NodeId, ValueId};
 use isotrace_ops::Decision;
 use isotrace_report::Warning;
@@ -48,7 +48,7 @@ pub fn tipped(judge: &Judge<'_, '_>, state: &State<'_, '_>) -> Vec<Tipped> {
         let tips = || decided.iter().find_map(|&v| differing(judge, state, id, v).map(|found| (v, found)));
         if !follows
             && let Some((value, (count, of))) = tips()
-            && let Some(margin) = margin(judge, state, id)
+            && let Some(margin) = margin(judge, state, id, value)
         {
             follows = true;
             found.push(Tipped { count, of, node: id, value, margin });
@@ -66,7 +66,7 @@ fn differing(judge: &Judge<'_, '_>, state: &State<'_, '_>, id: NodeId, v: ValueI
     let free = judge.b.declared.get(v)?;
     let theirs = m.relation.carry(judge.a.declared.get(m.a)?, free.shape())?;
     let theirs = cast_like(&theirs, free)?;
-    let alike = state.made_bits(v, &theirs);
+    let alike = state.made_bits(v, &theirs) || m.evidence == Evidence::Border;
     if !alike || free.bit_eq(&theirs) {
         return None;
     }
@@ -101,8 +101,12 @@ fn stepped(
     Some((apart.count(), x.len())).filter(|found| found.0 > 0)
 }
 
-/// How far apart the free runs are at the float inputs of a node of B; `None` where one has no partner.
-fn margin(judge: &Judge<'_, '_>, state: &State<'_, '_>, id: NodeId) -> Option<f64> {
+/// How far apart the free runs are at the float inputs of a node of B; `None` where one has no partner. What was found to
+/// lie on a border was made of the same integers.
+fn margin(judge: &Judge<'_, '_>, state: &State<'_, '_>, id: NodeId, decided: ValueId) -> Option<f64> {
+    if state.matched[decided.index()].as_ref().is_some_and(|m| m.evidence == Evidence::Border) {
+        return Some(0.0);
+    }
     let mut largest = 0f64;
     for v in judge.b.dynamic_inputs(id) {
         let m = state.matched[v.index()].as_ref()?;

@@ -150,3 +150,41 @@ fn beside_a_fault_nothing_is_told_of_them() {
     assert_eq!(report.culprits[0].b.ops, ["Mul"]);
     assert!(discrete(&report).is_empty());
 }
+
+/// Means of four on a grid: by one operator, or off the grid and onto it again, by that step or another.
+fn means(fused: bool, onto: f32) -> Net {
+    let mut net = Net::default();
+    net.value("x");
+    for (name, number) in [("step", STEP), ("onto", onto)] {
+        net.constant(name, Tensor::scalar(number));
+    }
+    net.constant("zero", Tensor::scalar(128u8));
+    let four = [("kernel_shape", Attribute::Ints(vec![4])), ("strides", Attribute::Ints(vec![4]))];
+    net.node("QuantizeLinear", &["x", "step", "zero"], "whole", &[]);
+    if fused {
+        net.node("QLinearAveragePool", &["whole", "step", "zero", "onto", "zero"], "means", &four);
+        net.at("means").domain = "com.microsoft".into();
+        net.at("means").version = 1;
+    } else {
+        net.node("DequantizeLinear", &["whole", "step", "zero"], "off", &[]);
+        net.node("AveragePool", &["off"], "mean", &four);
+        net.node("QuantizeLinear", &["mean", "onto", "zero"], "means", &[]);
+    }
+    net.node("DequantizeLinear", &["means", "onto", "zero"], "y", &[]);
+    net
+}
+
+/// A mean of whole numbers lies between two steps as often as not, and an operator that is fused on one side alone rounds
+/// on its own way there.
+#[test]
+fn a_step_on_its_border_is_no_difference_where_one_side_fuses_it() {
+    for fused in [false, true] {
+        let report = compare(means(fused, STEP), means(!fused, STEP));
+        assert_eq!(report.verdict, Verdict::Equivalent, "{:?}", report.culprits);
+        assert_eq!(discrete(&report).len(), 1, "{:?}", report.warnings);
+        for other in [STEP * 1.02, STEP * 0.5] {
+            let report = compare(means(fused, STEP), means(!fused, other));
+            assert_eq!(report.verdict, Verdict::Divergent, "{other}");
+        }
+    }
+}
